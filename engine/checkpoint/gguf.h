@@ -1,0 +1,94 @@
+/* gguf.h: GGUF v3 files, read with every length, offset and count checked, and written whole or not at all.
+ * Format: the GGUF specification of the ggml project. A reader is immutable after open: any thread may use it. */
+#ifndef ENG_GGUF_H
+#define ENG_GGUF_H
+
+#include <gio/gio.h>
+
+/* ggml's numbers for tensor types. */
+typedef enum {
+  ENG_TYPE_F32 = 0, ENG_TYPE_F16 = 1, ENG_TYPE_Q4_0 = 2, ENG_TYPE_Q4_1 = 3, ENG_TYPE_Q5_0 = 6, ENG_TYPE_Q5_1 = 7, ENG_TYPE_Q8_0 = 8,
+  ENG_TYPE_Q2_K = 10, ENG_TYPE_Q3_K = 11, ENG_TYPE_Q4_K = 12, ENG_TYPE_Q5_K = 13, ENG_TYPE_Q6_K = 14,
+  ENG_TYPE_I8 = 24, ENG_TYPE_I16 = 25, ENG_TYPE_I32 = 26, ENG_TYPE_I64 = 27, ENG_TYPE_F64 = 28, ENG_TYPE_BF16 = 30
+} EngType;
+
+typedef struct {
+  const char *name;     /* "Q4_K" */
+  guint block;          /* weights per block */
+  guint block_bytes;
+  gboolean is_float;    /* F32 F16 BF16 */
+  gboolean readable;    /* eng_type_dequantize knows it */
+} EngTypeTraits;
+/* NULL for a number ggml has not defined. */
+const EngTypeTraits *eng_type_traits (guint type);
+/* n weights (a multiple of the block) from data to f32, in ggml's own order of operations. */
+void eng_type_dequantize (guint type, const void *data, float *out, gsize n);
+
+typedef enum {
+  ENG_KV_U8, ENG_KV_I8, ENG_KV_U16, ENG_KV_I16, ENG_KV_U32, ENG_KV_I32, ENG_KV_F32, ENG_KV_BOOL, ENG_KV_STRING, ENG_KV_ARRAY,
+  ENG_KV_U64, ENG_KV_I64, ENG_KV_F64
+} EngKvType;
+
+typedef struct {
+  const char *name;
+  guint type;           /* EngType */
+  guint n_dims;
+  guint64 dims[4];      /* dims[0] is the contiguous one: columns; dims[1] rows; ... ; unused are 1 */
+  guint64 bytes;
+  const guint8 *data;   /* inside the mapping */
+} EngTensor;
+
+typedef struct EngGguf EngGguf; /* reference counted */
+
+/* Maps and validates a file (sharded files: the first shard's path). */
+EngGguf *eng_gguf_open (const char *path, GError **error);
+EngGguf *eng_gguf_ref (EngGguf *gguf);
+void eng_gguf_unref (EngGguf *gguf);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngGguf, eng_gguf_unref)
+
+const char *eng_gguf_path (const EngGguf *gguf);
+guint64 eng_gguf_file_bytes (const EngGguf *gguf);
+guint eng_gguf_n_tensors (const EngGguf *gguf);
+const EngTensor *eng_gguf_tensor (const EngGguf *gguf, guint i);
+const EngTensor *eng_gguf_find_tensor (const EngGguf *gguf, const char *name); /* NULL if absent */
+/* Advise the kernel that the pages of a tensor are no longer needed. */
+void eng_gguf_drop_tensor (EngGguf *gguf, const EngTensor *tensor);
+
+/* Metadata. The getters convert between integer (and float) kinds and return the fallback when absent or of another kind. */
+guint eng_gguf_n_keys (const EngGguf *gguf);
+const char *eng_gguf_key (const EngGguf *gguf, guint i);
+gboolean eng_gguf_has (const EngGguf *gguf, const char *key);
+EngKvType eng_gguf_kv_type (const EngGguf *gguf, const char *key);
+gint64 eng_gguf_get_int (const EngGguf *gguf, const char *key, gint64 fallback);
+double eng_gguf_get_float (const EngGguf *gguf, const char *key, double fallback);
+gboolean eng_gguf_get_bool (const EngGguf *gguf, const char *key, gboolean fallback);
+const char *eng_gguf_get_string (const EngGguf *gguf, const char *key, const char *fallback); /* valid UTF-8, NUL-terminated */
+/* Arrays: element kind and length; 0 when absent. Strings may hold any bytes (tokens); lengths apart. */
+gsize eng_gguf_array_length (const EngGguf *gguf, const char *key, EngKvType *kind);
+const char *eng_gguf_array_string (const EngGguf *gguf, const char *key, gsize i, gsize *length);
+gint64 eng_gguf_array_int (const EngGguf *gguf, const char *key, gsize i);
+double eng_gguf_array_float (const EngGguf *gguf, const char *key, gsize i);
+
+/* ---- writing: metadata, then tensor declarations, then data in declared order; a temporary beside `path`, fsync, rename. ---- */
+typedef struct EngGgufWriter EngGgufWriter;
+EngGgufWriter *eng_gguf_writer_new (guint alignment);
+void eng_gguf_writer_free (EngGgufWriter *writer); /* removes an unfinished temporary */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngGgufWriter, eng_gguf_writer_free)
+void eng_gguf_writer_set_string (EngGgufWriter *writer, const char *key, const char *value);
+void eng_gguf_writer_set_u32 (EngGgufWriter *writer, const char *key, guint32 value);
+void eng_gguf_writer_set_u64 (EngGgufWriter *writer, const char *key, guint64 value);
+void eng_gguf_writer_set_f32 (EngGgufWriter *writer, const char *key, float value);
+void eng_gguf_writer_set_f64 (EngGgufWriter *writer, const char *key, double value);
+void eng_gguf_writer_set_bool (EngGgufWriter *writer, const char *key, gboolean value);
+/* Every key of `source` but general.alignment (and those already set), byte for byte. */
+void eng_gguf_writer_copy_metadata (EngGgufWriter *writer, const EngGguf *source);
+/* Returns the tensor's number. */
+guint eng_gguf_writer_add_tensor (EngGgufWriter *writer, const char *name, guint type, guint n_dims, const guint64 *dims);
+/* Size the finished file will have, from the declarations. */
+guint64 eng_gguf_writer_file_bytes (const EngGgufWriter *writer);
+gboolean eng_gguf_writer_begin (EngGgufWriter *writer, const char *path, GError **error); /* creates the temporary, checks free space */
+/* Data of tensor i; any order, each exactly once. May be called in pieces. */
+gboolean eng_gguf_writer_write (EngGgufWriter *writer, guint i, guint64 offset, const void *data, gsize size, GError **error);
+gboolean eng_gguf_writer_finish (EngGgufWriter *writer, GError **error);
+
+#endif

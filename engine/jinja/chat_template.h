@@ -1,0 +1,24 @@
+/* chat_template.h: the model's own chat template, a Jinja program, executed. A template is downloaded code: steps, depth and output are
+ * bounded. Immutable after creation: any thread. Oracle: Python's jinja2 as transformers configures it (trim_blocks, lstrip_blocks,
+ * loopcontrols, tojson, raise_exception, strftime_now). */
+#ifndef ENG_CHAT_TEMPLATE_H
+#define ENG_CHAT_TEMPLATE_H
+
+#include <json-glib/json-glib.h>
+
+typedef struct EngChatTemplate EngChatTemplate;
+
+/* Parses; the error names line and what was expected. */
+EngChatTemplate *eng_chat_template_new (const char *source, GError **error);
+void eng_chat_template_free (EngChatTemplate *t);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngChatTemplate, eng_chat_template_free)
+
+/* Stretch of the output that came from a value of the context (a person's text), not from the template's own literals:
+ * control tokens are not recognised inside it. */
+typedef struct { gsize begin, end; } EngSpan;
+
+/* context: the object with messages, tools, documents, add_generation_prompt, bos_token, eos_token, ...
+ * literals (may be NULL): filled with the EngSpan of every stretch that came from the context's string values. */
+char *eng_chat_template_render (const EngChatTemplate *t, JsonObject *context, GArray *literals, GError **error);
+
+#endif

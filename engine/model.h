@@ -1,0 +1,69 @@
+/* model.h: a model file opened for computing: traits of the architecture, weights mapped (never copied), tokenizer, template. */
+#ifndef ENG_MODEL_H
+#define ENG_MODEL_H
+
+#include "engine/checkpoint/gguf.h"
+#include "engine/jinja/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "kernels/xbit.h"
+
+/* One described decoder. Everything the graph needs to know about a family is here, read from metadata. */
+typedef struct {
+  char architecture[32];
+  guint n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_rot, n_vocab, n_ctx_train;
+  float norm_eps, rope_theta, rope_scale;
+  gboolean rope_halves;     /* NeoX layout; else pairs */
+  gboolean tied_head;
+  gboolean qkv_bias;
+  guint64 n_parameters;
+} EngTraits;
+
+/* A weight matrix as the decoder sees it: either packed or raw, with the pipeline in front of it. */
+typedef struct {
+  const char *name;         /* "blk.0.attn_q.weight" (no ".xbit") */
+  guint rows, cols;
+  const xb_matrix *xbit;    /* or NULL */
+  xb_raw_type raw_type;     /* when xbit is NULL */
+  const void *raw;
+  const xb_input *input;    /* or NULL; equal pointers share one prepared x */
+  guint64 bytes;            /* stored */
+} EngMatrix;
+
+typedef struct {
+  EngMatrix attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down;
+  const float *attn_norm, *ffn_norm;       /* f32 [n_embd] */
+  const float *q_bias, *k_bias, *v_bias;   /* or NULL */
+} EngLayer;
+
+typedef struct EngModel EngModel; /* reference counted, immutable: any thread */
+
+/* Opens a file that can be computed on as it is: an X-bit file, or a GGUF whose matrices are F32/F16/BF16. For other types
+ * use eng_repack first; ENG_ERROR_UNSUPPORTED with a sentence otherwise. */
+EngModel *eng_model_open (const char *path, GError **error);
+EngModel *eng_model_ref (EngModel *model);
+void eng_model_unref (EngModel *model);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngModel, eng_model_unref)
+
+const EngTraits *eng_model_traits (const EngModel *model);
+EngGguf *eng_model_gguf (const EngModel *model);
+const EngTokenizer *eng_model_tokenizer (const EngModel *model);
+const EngChatTemplate *eng_model_template (const EngModel *model, GError **error); /* ChatML when the file has none */
+const EngLayer *eng_model_layer (const EngModel *model, guint i);
+const EngMatrix *eng_model_embedding (const EngModel *model);
+const EngMatrix *eng_model_head (const EngModel *model); /* == embedding when tied */
+const float *eng_model_output_norm (const EngModel *model);
+/* All matrices in file order, for walking: layers' seven each, then embedding, then head if untied. */
+guint eng_model_n_matrices (const EngModel *model);
+const EngMatrix *eng_model_matrix (const EngModel *model, guint i);
+
+/* Reads the traits from metadata alone (no weights touched); refuses an unknown architecture by name. */
+gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error);
+
+/* Whether eng_model_open can take the file without repacking. */
+gboolean eng_gguf_is_computable (const EngGguf *gguf);
+/* Writes an X-bit file that holds the very same numbers: Q4_0..Q8_0 and K types as uniform cells, float matrices as they are.
+ * Streams; drops source pages behind it. progress may be NULL. */
+typedef void (*EngProgress) (double fraction, const char *what, gpointer data);
+gboolean eng_repack (EngGguf *source, const char *path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
+
+#endif

@@ -1,0 +1,162 @@
+/* xbit.h: the X-bit matrix, the one packed representation of quantized weights, and its products.
+ *
+ * y = W x, W of `rows` outputs by `cols` inputs. The matrix is divided into stripes (bands of rows) and panels (bands of
+ * columns); each cell (stripe x panel) has its own depth, 0 to 8 bits per code, and codebook. Codes lie in tiles of
+ * 16 rows x 32 columns, b cache lines (64 b bytes) for depth b, stored as bit planes of 4, 2 and 1 bits (3 = 2+1, 5 = 4+1,
+ * 6 = 4+2, 7 = 4+2+1, 8 raw). A quad is 16 rows x 4 columns = 64 codes, byte r*4+c. In the 4-bit plane line i holds quad i
+ * low and quad i+4 high; in the 2-bit plane line i holds quads i, i+2, i+4, i+6 from the low bits up; in the 1-bit plane bit
+ * j of the one line is quad j. The planes of a tile follow each other, widest (most significant code bits) first.
+ *
+ * In memory: header, directory (stripe ends, panel ends, cells, tables, stripe offsets), then for each band of 16 rows its
+ * tiles from left to right, then its scales [group][16 rows], then its offsets [group][16 rows] where the matrix has them.
+ * All integers little-endian. Ragged edges are padded (codes 0 with scale 0), x is padded with 0.
+ *
+ * Kernels know no threads, no files and no GLib: every function here may be called from any thread, on disjoint outputs.
+ */
+#ifndef VALISE_XBIT_H
+#define VALISE_XBIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  XB_TILE_ROWS = 16,
+  XB_TILE_COLS = 32,
+  XB_MAX_DEPTH = 8,
+  XB_ALIGN = 64
+};
+
+typedef enum {
+  XB_UNIFORM = 0, /* w = s (u - z), z = z2 / 2 */
+  XB_TABLE = 1,   /* w = s table[u], 2^depth int8 entries, depth <= 4 */
+  XB_GRID = 2,    /* reserved: IQ1..IQ3 */
+  XB_TRELLIS = 3  /* reserved: EXL3/QTIP and our own */
+} xb_codebook;
+
+typedef enum {
+  XB_SCALE_ROW_F16 = 0,   /* one f16 per row */
+  XB_SCALE_GROUP_F16 = 1, /* one f16 per row and group of columns */
+  XB_SCALE_GROUP_I8 = 2   /* i8 per row and group, times f16 per row and 256 columns (K types) */
+} xb_scale_kind;
+
+/* One stripe x panel of the depth map. */
+typedef struct {
+  uint8_t depth;    /* bits per code, 0: the whole cell is 0 */
+  uint8_t codebook; /* xb_codebook */
+  uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one */
+  uint32_t table;   /* table: index into the matrix's tables */
+} xb_cell;
+
+/* Everything that decides the size and place of every byte of a matrix. Plain data, pointers owned by the caller. */
+typedef struct {
+  uint32_t rows, cols;
+  uint32_t group;       /* columns per scale: 16, 32, 64 or 128; ignored for XB_SCALE_ROW_F16 */
+  uint8_t scale_kind;   /* xb_scale_kind */
+  uint8_t has_offset;   /* w = s u + m: a stored m per row and group, of the scale's kind (z2 must be 0) */
+  uint32_t input_id;    /* 0: x is used as it is; else 1 + number of the input pipeline (xb_input) in front */
+  uint32_t n_stripes, n_panels, n_tables;
+  const uint32_t *stripe_end; /* [n_stripes] rows, ascending, multiples of 16 but the last = rows */
+  const uint32_t *panel_end;  /* [n_panels] columns, ascending, multiples of 32 but the last = cols */
+  const xb_cell *cells;       /* [n_stripes][n_panels] */
+  const int8_t (*tables)[16]; /* [n_tables] */
+} xb_layout;
+
+/* A validated view of a packed matrix. Borrows the bytes it was opened on; they must stay mapped and 64-byte aligned. */
+typedef struct xb_matrix xb_matrix;
+
+/* All errors are a constant sentence; NULL is success. */
+typedef const char *xb_error;
+
+/* Exact size in bytes of a matrix of this layout, 0 if the layout is invalid (and *error says why). */
+size_t xb_layout_bytes (const xb_layout *layout, xb_error *error);
+
+/* Writes header and directory of `layout` into data[size] (size = xb_layout_bytes) and zeroes the rest. */
+xb_error xb_matrix_init (void *data, size_t size, const xb_layout *layout);
+
+/* Checks every length, offset and count of an untrusted blob. Never reads beyond data[size]. NULL on error. */
+xb_matrix *xb_matrix_open (const void *data, size_t size, xb_error *error);
+void xb_matrix_free (xb_matrix *matrix);
+const xb_layout *xb_matrix_layout (const xb_matrix *matrix);
+size_t xb_matrix_size (const xb_matrix *matrix);
+
+/* Packs one band: rows band*16 .. +15 of a blob made by xb_matrix_init. `codes` is [16][cols_padded] (cols rounded up to 32),
+ * `scale` (and `offset`, when has_offset) is [n_groups][16] f32, rounded here to the stored kind: callers that need to know
+ * what is stored use xb_round_scale first. For XB_SCALE_GROUP_I8, `super` is [ceil(cols/256)][16] (scale) and `super_offset`
+ * likewise, and scale/offset are the integer multipliers -128..127. Groups are numbered panel by panel, depth-0 cells too. */
+xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *codes, const float *scale, const float *offset,
+                       const float *super, const float *super_offset);
+/* Number of groups in a row (all panels); column where group g begins. */
+uint32_t xb_layout_groups (const xb_layout *layout);
+uint32_t xb_layout_group_start (const xb_layout *layout, uint32_t group);
+
+/* Inverse of pack. codes [16][cols_padded]; weights of rows row0..row1-1 as f32, out [row1-row0][cols]. */
+void xb_unpack_band (const xb_matrix *matrix, uint32_t band, uint8_t *codes, float *scale, float *offset);
+void xb_dequantize_rows (const xb_matrix *matrix, uint32_t row0, uint32_t row1, float *out);
+
+/* ---- activations ------------------------------------------------------------------------------------------------------ */
+
+/* A8: n vectors of `cols` quantized to -127..127, an f32 scale per 32 columns and int16 sums per 16. One allocation:
+ * xb_acts_bytes says how much (a multiple of 64), xb_acts_init lays it out over `memory` (64-byte aligned). */
+typedef struct {
+  uint32_t cols, cols_padded, n;
+  int8_t *q;    /* [n][cols_padded] */
+  float *scale; /* [n][cols_padded / 32] */
+  int16_t *sum; /* [n][cols_padded / 16] */
+} xb_acts;
+
+size_t xb_acts_bytes (uint32_t cols, uint32_t n);
+void xb_acts_init (xb_acts *acts, void *memory, uint32_t cols, uint32_t n);
+/* Quantizes vector i from x[cols]. bits = 8 (-127..127) or 4 (-7..7). */
+void xb_acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits);
+
+/* ---- products: rows row0..row1-1 (row0 a multiple of 16), y[i*ldy + row] for vector i ----------------------------------- */
+
+void xb_matvec (const xb_matrix *matrix, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1);
+void xb_matmul (const xb_matrix *matrix, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1);
+/* A16: exact f32 activations x [n][ldx]. */
+void xb_matmul_f32 (const xb_matrix *matrix, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0,
+                    uint32_t row1);
+
+/* raw: row-major float matrices. */
+typedef enum { XB_RAW_F32 = 0, XB_RAW_F16 = 1, XB_RAW_BF16 = 2 } xb_raw_type;
+void xb_raw_matmul (xb_raw_type type, const void *w, uint32_t cols, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy,
+                    uint32_t row0, uint32_t row1);
+void xb_raw_to_f32 (xb_raw_type type, const void *w, float *out, size_t n);
+void xb_f32_to_f16 (const float *x, uint16_t *out, size_t n);
+float xb_half_to_float (uint16_t h);
+uint16_t xb_float_to_half (float f);
+
+/* ---- input pipeline: permute, scale, block Hadamard with signs ---------------------------------------------------------- */
+
+/* out = H_block (sign * diagonal * x[permutation]), H orthonormal, block a power of two (0: no transform); columns beyond the
+ * last whole block are transformed in the largest powers of two that fit. All parts optional. Stored as a blob of its own. */
+typedef struct {
+  uint32_t cols;
+  uint32_t block;              /* Hadamard block, 0: none */
+  const uint32_t *permutation; /* [cols] or NULL: out column i reads x[permutation[i]] */
+  const uint16_t *diagonal;    /* [cols] f16 or NULL, applied after the permutation */
+  const uint8_t *signs;        /* [(cols+7)/8] bits or NULL, 1 = minus, applied before the Hadamard */
+} xb_input_layout;
+typedef struct xb_input xb_input;
+
+size_t xb_input_bytes (const xb_input_layout *layout, xb_error *error);
+xb_error xb_input_init (void *data, size_t size, const xb_input_layout *layout);
+xb_input *xb_input_open (const void *data, size_t size, xb_error *error);
+void xb_input_free (xb_input *input);
+const xb_input_layout *xb_input_get_layout (const xb_input *input);
+/* out[cols] from x[cols]; out may be x only when there is no permutation. */
+void xb_input_apply (const xb_input *input, const float *x, float *out);
+/* A row of W' (stored) back to a row of W (as before the pipeline): w = (H^-1 w') * sign * diagonal, un-permuted. */
+void xb_input_restore_row (const xb_input *input, const float *stored, float *out);
+/* A row of W to W' = what is to be quantized, so that W' apply(x) = W x: the diagonal is divided out. */
+void xb_input_transform_row (const xb_input *input, const float *row, float *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

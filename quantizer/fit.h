@@ -1,0 +1,73 @@
+/* fit.h: from a checkpoint to an X-bit file of a given size: observe, transform, curves, allocate, encode, seal.
+ * Blocking calls, each on any one thread; they use the workers given to them. Sizes are of the finished file, every byte counted. */
+#ifndef QZ_FIT_H
+#define QZ_FIT_H
+
+#include "engine/model.h"
+#include "engine/workers.h"
+
+/* Stages report through EngProgress: fraction 0..1 of the whole call, what = one short sentence. */
+
+/* ---- curves: for each cell of each matrix, bytes against expected loss for each depth. Immutable: any thread. ------------ */
+typedef struct QzCurves QzCurves; /* reference counted */
+
+/* At once, from shapes alone: a coarse estimate (qz_curves_is_estimate). */
+QzCurves *qz_curves_estimate (const EngGguf *source, GError **error);
+QzCurves *qz_curves_ref (QzCurves *curves);
+void qz_curves_unref (QzCurves *curves);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (QzCurves, qz_curves_unref)
+gboolean qz_curves_is_estimate (const QzCurves *curves);
+guint64 qz_curves_min_bytes (const QzCurves *curves); /* file size with the least everywhere */
+guint64 qz_curves_max_bytes (const QzCurves *curves); /* with 8 bits everywhere */
+/* A preview: binary search over the hull, no allocation, microseconds. */
+typedef struct {
+  guint64 file_bytes;       /* <= the target */
+  double bpw;               /* stored bits of the matrices over their weights */
+  double expected_kl;       /* nats per token */
+  double expected_top1;     /* 0..1 */
+} QzPreview;
+void qz_curves_preview (const QzCurves *curves, guint64 target_bytes, QzPreview *preview);
+/* File size at which the matrices' mean bpw is `bpw`. */
+guint64 qz_curves_bytes_for_bpw (const QzCurves *curves, double bpw);
+/* For the heat map: mean depth of matrix `m` (0 embedding, then 7 per layer, then the head) at that target. */
+guint qz_curves_n_matrices (const QzCurves *curves);
+const char *qz_curves_matrix_name (const QzCurves *curves, guint m);
+void qz_curves_depths (const QzCurves *curves, guint64 target_bytes, float *mean_depth);
+
+/* ---- analysis: the observed second moments, sensitivities and the curves; saved beside the model ------------------------- */
+typedef struct QzAnalysis QzAnalysis;
+
+typedef struct {
+  const char *calibration;      /* UTF-8 text; NULL: the bundled text */
+  gsize calibration_length;
+  guint tokens;                 /* of it used at most, 0: default */
+  guint64 seed;                 /* signs of the transform */
+} QzOptions;
+
+QzAnalysis *qz_analyse (EngGguf *source, const QzOptions *options, EngWorkers *workers, EngProgress progress, gpointer data,
+                        GCancellable *cancellable, GError **error);
+void qz_analysis_free (QzAnalysis *analysis);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (QzAnalysis, qz_analysis_free)
+QzCurves *qz_analysis_curves (const QzAnalysis *analysis); /* borrowed */
+/* A file that appears whole or not at all; loading checks that it belongs to `source` and to this version. */
+gboolean qz_analysis_save (const QzAnalysis *analysis, const char *path, GError **error);
+QzAnalysis *qz_analysis_load (EngGguf *source, const char *path, GError **error);
+/* The curves alone, without the moments (small). */
+QzCurves *qz_curves_load (const EngGguf *source, const char *path, GError **error);
+
+/* ---- fit --------------------------------------------------------------------------------------------------------------- */
+typedef struct {
+  guint64 file_bytes;
+  double bpw, expected_kl;
+  double kl_divergence;         /* measured against the source on held-out calibration text, KL(source || fit) */
+  double top1_agreement;
+  double seconds;
+} QzResult;
+
+/* Allocates for target_bytes, encodes, and seals `path` (whole or not at all). ENG_ERROR_MEMORY, naming the smallest possible size,
+ * when target_bytes is below it. metadata: extra string keys, NULL or pairs ending in NULL (valise.* , general.name). */
+gboolean qz_fit (EngGguf *source, const QzAnalysis *analysis, guint64 target_bytes, const char *path, const char *const *metadata,
+                 EngWorkers *workers, QzResult *result, EngProgress progress, gpointer data, GCancellable *cancellable,
+                 GError **error);
+
+#endif
