@@ -1,0 +1,86 @@
+#!/bin/sh
+# figures.sh: the README's figures, measured: sh tests/bench/figures.sh REFERENCE.gguf STARTER TEXT [PEER_DIR]
+# REFERENCE: float GGUF; STARTER: the starter model's wheel or GGUF; TEXT: evaluation text; PEER_DIR: holds llama-perplexity, llama-quantize and
+# llama-bench, for figures beside llama.cpp's in one run. Environment: VALISE (the command), CHUNKS (20), THREADS (2), ROUNDS (3).
+set -eu
+[ $# -ge 3 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
+reference=$1 starter=$2 text=$3 peer=${4:-}
+valise=${VALISE:-build/app/cli/valise}
+chunks=${CHUNKS:-20} threads=${THREADS:-2} rounds=${ROUNDS:-3}
+home=$(mktemp -d) && trap 'rm -rf "$home"' EXIT INT TERM
+export VALISE_HOME="$home/library"
+
+get () { python3 -c 'import json, sys
+value = json.load(sys.stdin)
+for key in sys.argv[1].split("."):
+    value = value[key]
+print(value)' "$1"; }
+row () { printf '%-44s %s\n' "$1" "$2"; }
+ratio () { python3 -c 'import sys; print(f"{float(sys.argv[1]) / float(sys.argv[2]):.3f}")' "$1" "$2"; }
+larger () { python3 -c 'import sys; print(max(map(float, sys.argv[1:])))' "$@"; }
+
+row "CPU" "$("$valise" hardware --json | get cpu.model), $threads threads, $("$valise" hardware --json | get cpu.selected)"
+
+# 1. Perplexity of the float reference.
+ours=$("$valise" eval "$reference" --text "$text" --chunks "$chunks" --json 2> /dev/null | get ppl)
+row "PPL of the reference, $chunks chunks" "$ours"
+if [ -n "$peer" ]; then
+  theirs=$("$peer/llama-perplexity" -m "$reference" -f "$text" -c 512 --chunks "$chunks" -t "$threads" 2>&1 | sed -n 's/.*Final estimate: PPL = \([0-9.]*\).*/\1/p')
+  row "  llama.cpp, ratio" "$theirs, $(ratio "$ours" "$theirs")"
+fi
+
+# 2. Quality at 90 MB.
+"$valise" fit "$reference" --size 90M -o "$home/size.gguf" --json > "$home/size.json" 2> /dev/null
+row "fit --size 90M: bytes" "$(stat -c %s "$home/size.gguf")"
+row "  seconds" "$(get seconds < "$home/size.json")"
+"$valise" eval "$home/size.gguf" --text "$text" --chunks "$chunks" --reference "$reference" --json > "$home/eval.json" 2> /dev/null
+row "  PPL, mean KL, top-1 agreement" "$(get ppl < "$home/eval.json"), $(get kl_divergence.mean < "$home/eval.json"), $(get top1_agreement < "$home/eval.json")"
+
+# 3. The promise in RAM: a chat that fills the context, free and inside a limit.
+"$valise" fit "$reference" --ram 160M --context 1024 -o "$home/ram.gguf" --json > "$home/ram.json" 2> /dev/null
+plan=$(get total_bytes < "$home/ram.json")
+prompt=$(head -c 3300 "$text")
+"$valise" chat "$home/ram.gguf" --context 1024 --prompt "$prompt" --max-tokens 1024 --temp 1 --seed 1 --json > "$home/chat.json" 2> /dev/null
+peak=$(get peak_rss_bytes < "$home/chat.json")
+row "fit --ram 160M --context 1024: plan" "$plan"
+row "  peak RSS of a chat, over plan" "$peak ($(get prompt_tokens < "$home/chat.json") + $(get generated_tokens < "$home/chat.json") tokens), $(ratio "$peak" "$plan")"
+group=/sys/fs/cgroup/memory/valise-figures
+if mkdir "$group" 2> /dev/null && echo 160000000 > "$group/memory.limit_in_bytes" 2> /dev/null; then
+  sh -c 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"' sh "$group" "$valise" chat "$home/ram.gguf" --context 1024 --prompt "$prompt" \
+    --max-tokens 1024 --temp 1 --seed 1 --json > "$home/group.json" 2> /dev/null && row "  in a cgroup of 160,000,000 bytes" "$(get generated_tokens_per_second < "$home/group.json") tokens/s" || row "  in a cgroup of 160,000,000 bytes" "KILLED"
+  rmdir "$group"
+fi
+
+# 4. Speed at 4 bits, alternating with the peer.
+if [ -n "$peer" ]; then
+  "$peer/llama-quantize" "$reference" "$home/q4_0.gguf" Q4_0 > /dev/null 2>&1
+  "$valise" fit "$reference" --bpw 4.5 -o "$home/four.gguf" --json > /dev/null 2>&1
+  for name in pp tg; do eval "ours_$name=0 same_$name=0 theirs_$name=0"; done
+  for _ in $(seq "$rounds"); do
+    "$valise" bench "$home/four.gguf" --threads "$threads" --json > "$home/bench.json" 2> /dev/null
+    ours_pp=$(larger "$ours_pp" "$(get prompt_tokens_per_second < "$home/bench.json")")
+    ours_tg=$(larger "$ours_tg" "$(get generated_tokens_per_second < "$home/bench.json")")
+    "$valise" bench "$home/q4_0.gguf" --threads "$threads" --json > "$home/bench.json" 2> /dev/null
+    same_pp=$(larger "$same_pp" "$(get prompt_tokens_per_second < "$home/bench.json")")
+    same_tg=$(larger "$same_tg" "$(get generated_tokens_per_second < "$home/bench.json")")
+    "$peer/llama-bench" -m "$home/q4_0.gguf" -t "$threads" -p 512 -n 128 -r 1 -o json > "$home/peer.json" 2> /dev/null
+    theirs_pp=$(larger "$theirs_pp" "$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[0]["avg_ts"])' "$home/peer.json")")
+    theirs_tg=$(larger "$theirs_tg" "$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[1]["avg_ts"])' "$home/peer.json")")
+  done
+  row "prompt 512, tokens/s: llama.cpp Q4_0" "$theirs_pp"
+  row "  our 4.5 bpw fit, ratio" "$ours_pp, $(ratio "$ours_pp" "$theirs_pp")"
+  row "  the same Q4_0 file in our engine, ratio" "$same_pp, $(ratio "$same_pp" "$theirs_pp")"
+  row "generate 128, tokens/s: llama.cpp Q4_0" "$theirs_tg"
+  row "  our 4.5 bpw fit, ratio" "$ours_tg, $(ratio "$ours_tg" "$theirs_tg")"
+  row "  the same Q4_0 file in our engine, ratio" "$same_tg, $(ratio "$same_tg" "$theirs_tg")"
+fi
+
+# 5. The starter, from import to the first token.
+"$valise" import "$starter" --name starter --json > /dev/null 2>&1
+"$valise" fit starter --ram 160M --context 1024 -o fitted --json > "$home/starter.json" 2> /dev/null
+row "fit of the starter, seconds, peak RSS" "$(get seconds < "$home/starter.json"), $(get peak_rss_bytes < "$home/starter.json")"
+"$valise" bench fitted --threads "$threads" --json > "$home/bench.json" 2> /dev/null
+row "start to first token, ms (load + first)" "$(get load_ms < "$home/bench.json") + $(get first_token_ms < "$home/bench.json")"
+begin=$(date +%s%N)
+"$valise" chat fitted --prompt Hello --max-tokens 1 > /dev/null 2>&1
+row "  whole process, one token, ms" "$((($(date +%s%N) - begin) / 1000000))"
