@@ -7,6 +7,9 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "kernels/xbit.h"
 
+/* Newest `valise.version` this engine reads, and the one eng_repack and the quantizer write. */
+#define ENG_FILE_VERSION 1
+
 /* One described decoder. Everything the graph needs to know about a family is here, read from metadata. */
 typedef struct {
   char architecture[32];
@@ -16,6 +19,7 @@ typedef struct {
   gboolean tied_head;
   gboolean qkv_bias;
   guint64 n_parameters;
+  guint64 file_bytes;
 } EngTraits;
 
 /* A weight matrix as the decoder sees it: either packed or raw, with the pipeline in front of it. */
@@ -35,11 +39,14 @@ typedef struct {
   const float *q_bias, *k_bias, *v_bias;   /* or NULL */
 } EngLayer;
 
+
 typedef struct EngModel EngModel; /* reference counted, immutable: any thread */
 
 /* Opens a file that can be computed on as it is: an X-bit file, or a GGUF whose matrices are F32/F16/BF16. For other types
  * use eng_repack first; ENG_ERROR_UNSUPPORTED with a sentence otherwise. */
 EngModel *eng_model_open (const char *path, GError **error);
+/* The same of a file that is open already. */
+EngModel *eng_model_new (EngGguf *gguf, GError **error);
 EngModel *eng_model_ref (EngModel *model);
 void eng_model_unref (EngModel *model);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngModel, eng_model_unref)
@@ -52,6 +59,8 @@ const EngLayer *eng_model_layer (const EngModel *model, guint i);
 const EngMatrix *eng_model_embedding (const EngModel *model);
 const EngMatrix *eng_model_head (const EngModel *model); /* == embedding when tied */
 const float *eng_model_output_norm (const EngModel *model);
+/* [n_rot / 2] what the angle of each rotated pair is divided by, or NULL (Llama 3's rope_freqs). */
+const float *eng_model_rope_factors (const EngModel *model);
 /* All matrices in file order, for walking: layers' seven each, then embedding, then head if untied. */
 guint eng_model_n_matrices (const EngModel *model);
 const EngMatrix *eng_model_matrix (const EngModel *model, guint i);

@@ -20,7 +20,9 @@ typedef struct EngSampler EngSampler;
 EngSampler *eng_sampler_new (const EngSamplerOptions *options, guint n_vocab);
 void eng_sampler_free (EngSampler *sampler);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngSampler, eng_sampler_free)
-/* May reorder or overwrite logits[n_vocab]. recent: the last tokens, newest last. */
+/* Penalty, then top-k, top-p and min-p on the probabilities at temperature 1, then temperature, then one draw. Overwrites
+ * logits[n_vocab]: NaN becomes impossible, infinities the ends of the finite range. recent: the last tokens, newest last.
+ * -1 when no logit is a number: the model is damaged. */
 int eng_sampler_sample (EngSampler *sampler, float *logits, const gint32 *recent, guint n_recent);
 
 #endif
