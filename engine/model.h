@@ -14,7 +14,8 @@
 typedef struct {
   char architecture[32];
   guint n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_rot, n_vocab, n_ctx_train;
-  float norm_eps, rope_theta, rope_scale;
+  float norm_eps, rope_theta;
+  float rope_scale;         /* positions are multiplied by it: 1 / the linear scaling's factor */
   gboolean rope_halves;     /* NeoX layout; else pairs */
   gboolean tied_head;
   gboolean qkv_bias;

@@ -16,7 +16,7 @@ struct EngSampler {
   guint n_vocab;
   guint64 random[4];
   guint8 *seen;           /* one bit per token: already penalised in this call */
-  Candidate *candidates;  /* [n_vocab], a heap with the largest logit on top */
+  Candidate *candidates;  /* [n_vocab] those that may be drawn; while being cut, a heap with the largest logit on top */
   Candidate *chosen;      /* [n_vocab] those that left the heap, falling */
 };
 
@@ -153,41 +153,70 @@ first_of (const float *logits, guint n, float value)
   return -1;
 }
 
-/* Fills `chosen` with the candidates that survive top-k, top-p and min-p, falling; returns their number. */
+static void
+make_heap (Candidate *heap, guint n)
+{
+  for (guint i = n / 2; i-- > 0;)
+    sift_down (heap, n, i);
+}
+
+/* Moves the best `limit` of candidates[n] to their front, falling. */
 static guint
-choose_candidates (EngSampler *sampler, const float *logits, float max)
+keep_best (EngSampler *sampler, guint n, guint limit)
+{
+  guint kept = 0;
+  make_heap (sampler->candidates, n);
+  while (n > 0 && kept < limit)
+    sampler->chosen[kept++] = heap_pop (sampler->candidates, &n);
+  memcpy (sampler->candidates, sampler->chosen, kept * sizeof (Candidate));
+  return kept;
+}
+
+/* Top-k: fills `candidates`, returns their number. A full buffer is cut to its best, whose last then bars the way to most. */
+static guint
+gather (EngSampler *sampler, const float *logits, float max)
 {
   const EngSamplerOptions *o = &sampler->options;
   guint limit = o->top_k > 0 ? MIN ((guint) o->top_k, sampler->n_vocab) : sampler->n_vocab;
-  /* min-p does not depend on the normaliser, so it can go first: p >= min_p p_max. Without it, what is below e^-80 of the largest
-   * can never be drawn from a double in [0, 1). */
-  float floor = max + (o->min_p > 0 ? logf (MIN (o->min_p, 1.0f)) : -80.0f * MAX (1.0f, o->temperature));
-  guint n = 0, n_chosen = 0;
-  for (guint i = 0; i < sampler->n_vocab; i++)
-    if (logits[i] >= floor)
-      sampler->candidates[n++] = (Candidate){ logits[i], i };
-  for (guint i = n / 2; i-- > 0;)
-    sift_down (sampler->candidates, n, i);
-  while (n > 0 && n_chosen < limit)
-    sampler->chosen[n_chosen++] = heap_pop (sampler->candidates, &n);
-  return n_chosen;
+  guint room = MIN (sampler->n_vocab, limit + 1024), n = 0;
+  /* Below e^-80 of the largest nothing can ever be drawn. */
+  float floor = max - 80.0f * MAX (1.0f, o->temperature);
+  for (guint i = 0; i < sampler->n_vocab; i++) {
+    if (logits[i] < floor)
+      continue;
+    sampler->candidates[n++] = (Candidate){ logits[i], i };
+    if (n == room && room > limit) {
+      n = keep_best (sampler, n, limit);
+      floor = nextafterf (sampler->candidates[n - 1].logit, INFINITY);
+    }
+  }
+  return n > limit ? keep_best (sampler, n, limit) : n;
 }
 
-/* Cuts the tail beyond cumulative probability top_p, of the probabilities at temperature 1. */
+/* Top-p, then min-p, on the probabilities of the candidates at temperature 1. */
 static guint
-cut_top_p (const EngSampler *sampler, guint n)
+cut_tail (EngSampler *sampler, guint n, float max)
 {
-  double sum = 0, running = 0, top_p = sampler->options.top_p;
-  if (!(top_p < 1))
+  const EngSamplerOptions *o = &sampler->options;
+  double sum = 0, running = 0;
+  float floor = o->min_p > 0 ? max + logf (MIN (o->min_p, 1.0f)) : -INFINITY;
+  guint kept = 0;
+  if (!(o->top_p < 1) && !(o->min_p > 0))
     return n;
   for (guint i = 0; i < n; i++)
-    sum += exp ((double) sampler->chosen[i].logit - sampler->chosen[0].logit);
-  for (guint i = 0; i < n; i++) {
-    running += exp ((double) sampler->chosen[i].logit - sampler->chosen[0].logit);
-    if (running >= top_p * sum)
-      return i + 1;
+    sum += exp ((double) sampler->candidates[i].logit - max);
+  make_heap (sampler->candidates, n);
+  while (n > 0) {
+    Candidate best = heap_pop (sampler->candidates, &n);
+    if (kept > 0 && best.logit < floor)
+      break;
+    sampler->chosen[kept++] = best;
+    running += exp ((double) best.logit - max);
+    if (o->top_p < 1 && running >= o->top_p * sum)
+      break;
   }
-  return n;
+  memcpy (sampler->candidates, sampler->chosen, kept * sizeof (Candidate));
+  return kept;
 }
 
 int
@@ -200,15 +229,15 @@ eng_sampler_sample (EngSampler *sampler, float *logits, const gint32 *recent, gu
   if (!(temperature > 0) || sampler->options.top_k == 1)
     return first_of (logits, sampler->n_vocab, max);
 
-  guint n = cut_top_p (sampler, choose_candidates (sampler, logits, max));
+  guint n = cut_tail (sampler, gather (sampler, logits, max), max);
   double sum = 0;
   for (guint i = 0; i < n; i++)
-    sum += exp (((double) sampler->chosen[i].logit - max) / temperature);
+    sum += exp (((double) sampler->candidates[i].logit - max) / temperature);
   double left = random_uniform (sampler) * sum;
   for (guint i = 0; i < n; i++) {
-    left -= exp (((double) sampler->chosen[i].logit - max) / temperature);
+    left -= exp (((double) sampler->candidates[i].logit - max) / temperature);
     if (left < 0)
-      return sampler->chosen[i].token;
+      return sampler->candidates[i].token;
   }
-  return sampler->chosen[n - 1].token;
+  return sampler->candidates[n - 1].token;
 }

@@ -1,6 +1,7 @@
 /* workers.c: the engine's threads. Each worker owns a range of units that it eats from the front; whoever runs dry steals from
  * the back of another's. A run ends when every unit is done, so a worker that was asleep or descheduled delays nobody. */
 #include "engine/workers.h"
+#include "engine/cgroup.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -254,70 +255,11 @@ eng_workers_run (EngWorkers *workers, EngWork work, gpointer data, guint n_units
   wait_for_the_others (workers);
 }
 
-/* ---- how many threads ---------------------------------------------------------------------------------------------------- */
-
-/* CPUs the cgroup's quota allows, rounded up; 0: no limit. `path` is a file of cgroup v2, "quota period" or "max period". */
-static guint
-quota_of_cpu_max (const char *path)
-{
-  g_autofree char *text = NULL;
-  guint64 quota = 0, period = 0;
-  char *end;
-  if (!g_file_get_contents (path, &text, NULL, NULL))
-    return 0;
-  quota = g_ascii_strtoull (text, &end, 10);
-  period = end != text ? g_ascii_strtoull (end, NULL, 10) : 0;
-  return period > 0 ? (guint) MIN ((quota + period - 1) / period, 4096) : 0;
-}
-
-static guint
-quota_of_cfs (const char *directory)
-{
-  g_autofree char *quota_path = g_build_filename (directory, "cpu.cfs_quota_us", NULL);
-  g_autofree char *period_path = g_build_filename (directory, "cpu.cfs_period_us", NULL);
-  g_autofree char *quota_text = NULL, *period_text = NULL;
-  if (!g_file_get_contents (quota_path, &quota_text, NULL, NULL) || !g_file_get_contents (period_path, &period_text, NULL, NULL))
-    return 0;
-  gint64 quota = g_ascii_strtoll (quota_text, NULL, 10), period = g_ascii_strtoll (period_text, NULL, 10);
-  return quota > 0 && period > 0 ? (guint) MIN ((quota + period - 1) / period, 4096) : 0;
-}
-
-/* The tightest quota from this process's cgroup up to the root. */
-static guint
-cgroup_cpu_quota (void)
-{
-  g_autofree char *text = NULL;
-  guint least = 0;
-  if (!g_file_get_contents ("/proc/self/cgroup", &text, NULL, NULL))
-    return 0;
-  g_auto (GStrv) lines = g_strsplit (text, "\n", -1);
-  for (char **line = lines; *line != NULL; line++) {
-    g_auto (GStrv) parts = g_strsplit (*line, ":", 3);
-    if (g_strv_length (parts) != 3)
-      continue;
-    gboolean v2 = parts[1][0] == '\0';
-    if (!v2 && !g_strv_contains ((const char *const[]){ "cpu", "cpu,cpuacct", "cpuacct,cpu", NULL }, parts[1]))
-      continue;
-    for (g_autofree char *path = g_strdup (parts[2]);;) {
-      g_autofree char *directory = g_build_filename ("/sys/fs/cgroup", v2 ? "" : parts[1], path, NULL);
-      g_autofree char *cpu_max = g_build_filename (directory, "cpu.max", NULL);
-      guint quota = v2 ? quota_of_cpu_max (cpu_max) : quota_of_cfs (directory);
-      if (quota > 0)
-        least = least > 0 ? MIN (least, quota) : quota;
-      char *slash = strrchr (path, '/');
-      if (slash == NULL || path[1] == '\0')
-        break;
-      slash[slash == path ? 1 : 0] = '\0';
-    }
-  }
-  return least;
-}
-
 guint
 eng_workers_default_count (void)
 {
   cpu_set_t set;
   guint n = sched_getaffinity (0, sizeof set, &set) == 0 ? CPU_COUNT (&set) : g_get_num_processors ();
-  guint quota = cgroup_cpu_quota ();
+  guint quota = eng_cgroup_cpus ();
   return MAX (1, quota > 0 ? MIN (n, quota) : n);
 }

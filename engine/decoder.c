@@ -1,0 +1,511 @@
+/* decoder.c: the graph. Each step is a function over units (tokens, heads or bands of 16 rows) run by the workers; a layer has four
+ * products, q k v and gate up being one each, and for one token what lies between them runs on the caller alone. */
+#include "engine/decoder.h"
+#include "engine/error.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { MAX_PRODUCTS = 3 };
+
+/* An input as one or more products take it: after the pipeline, quantized or f32. */
+typedef struct {
+  const xb_input *input;
+  xb_acts acts;
+  float *f32;           /* the exact path, [n][cols] */
+} Prepared;
+
+typedef struct {
+  const EngMatrix *matrix;
+  Prepared *prepared;   /* NULL: raw, takes x itself */
+  const float *bias;    /* or NULL */
+  float *y;             /* [n][matrix->rows] */
+  guint n_bands;
+} Product;
+
+struct EngDecoder {
+  EngModel *model;
+  const EngTraits *traits;
+  EngWorkers *workers;
+  EngScratchLayout layout;
+  guint8 *memory;
+  int activation_bits;
+  float *hidden, *normed, *q, *attended, *k, *v, *gate, *up, *cos_sin, *logits;
+  float *many_logits;    /* one row a token, mapped when all logits are first wanted */
+  gsize many_logits_bytes;
+  float *last_logits;    /* of the last pass that made any */
+  float *rope_frequency; /* [n_rot / 2] radians per position */
+
+  /* The step being run; set by the caller before the workers start, read by all. */
+  EngKvCache *cache;
+  const gint32 *tokens;
+  guint n, n_past, layer;
+  const float *x, *gain;    /* x: [n][cols] inputs of the products */
+  gboolean add_residual;    /* hidden += normed before the norm */
+  gboolean activate;        /* gate = silu (gate) * up before the products */
+  guint cols;
+  Product products[MAX_PRODUCTS];
+  guint n_products;
+  Prepared prepared[MAX_PRODUCTS];
+  guint n_prepared;
+};
+
+/* ---- memory -------------------------------------------------------------------------------------------------------------- */
+
+static gsize
+take (gsize *at, gsize bytes)
+{
+  gsize offset = *at;
+  *at = (offset + bytes + 63) / 64 * 64;
+  return offset;
+}
+
+static gsize
+prepared_bytes (guint cols, guint batch, int activation_bits)
+{
+  return activation_bits == 32 ? (gsize) cols * batch * sizeof (float) : xb_acts_bytes (cols, batch);
+}
+
+void
+eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessionOptions *options, guint n_workers)
+{
+  gsize at = 0, f = sizeof (float), n = MIN (options->batch > 0 ? options->batch : ENG_DEFAULT_BATCH, MAX (options->n_ctx, 1));
+  guint q_dim = t->n_heads * t->head_dim, kv_dim = t->n_kv_heads * t->head_dim;
+  guint widest = MAX (MAX (t->n_embd, q_dim), t->n_ff);
+  l->batch = n;
+  l->hidden = take (&at, n * t->n_embd * f);
+  l->normed = take (&at, n * t->n_embd * f);
+  gsize shared = at, attention, feed_forward;
+  l->q = take (&at, n * q_dim * f);
+  l->k = take (&at, n * kv_dim * f);
+  l->v = take (&at, n * kv_dim * f);
+  l->attended = take (&at, n * q_dim * f);
+  attention = at;
+  at = shared;
+  l->gate = take (&at, n * t->n_ff * f);
+  l->up = take (&at, n * t->n_ff * f);
+  feed_forward = at;
+  at = MAX (attention, feed_forward);
+  for (guint i = 0; i < G_N_ELEMENTS (l->prepared); i++)
+    l->prepared[i] = take (&at, prepared_bytes (i == 0 ? widest : t->n_embd, n, options->activation_bits));
+  l->cos_sin = take (&at, n * t->n_rot * f);
+  l->row_bytes = (widest * f + 63) / 64 * 64;
+  l->rows = take (&at, l->row_bytes * n_workers);
+  l->logits = take (&at, t->n_vocab * f);
+  l->bytes = at;
+}
+
+static void
+fill_rope_frequencies (EngDecoder *decoder)
+{
+  const EngTraits *t = decoder->traits;
+  const float *factors = eng_model_rope_factors (decoder->model);
+  for (guint i = 0; i < t->n_rot / 2; i++)
+    decoder->rope_frequency[i] = t->rope_scale * pow (t->rope_theta, -2.0 * i / t->n_rot) / (factors != NULL ? factors[i] : 1);
+}
+
+EngDecoder *
+eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error)
+{
+  int bits = options->activation_bits;
+  if (bits != 8 && bits != 4 && bits != 32) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "activations of %d bits are not known: choose 8, 4 or 32", bits);
+    return NULL;
+  }
+  EngScratchLayout layout;
+  eng_scratch_layout (&layout, eng_model_traits (model), options, eng_workers_count (workers));
+  guint8 *memory = mmap (NULL, layout.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "the system does not give the %" G_GSIZE_FORMAT " MB that computing needs: choose a smaller batch",
+                 layout.bytes / 1000000);
+    return NULL;
+  }
+  EngDecoder *d = g_new0 (EngDecoder, 1);
+  d->model = eng_model_ref (model);
+  d->traits = eng_model_traits (model);
+  d->workers = workers;
+  d->layout = layout;
+  d->memory = memory;
+  d->activation_bits = bits;
+  d->hidden = (float *) (memory + layout.hidden);
+  d->normed = (float *) (memory + layout.normed);
+  d->q = (float *) (memory + layout.q);
+  d->attended = (float *) (memory + layout.attended);
+  d->k = (float *) (memory + layout.k);
+  d->v = (float *) (memory + layout.v);
+  d->gate = (float *) (memory + layout.gate);
+  d->up = (float *) (memory + layout.up);
+  d->cos_sin = (float *) (memory + layout.cos_sin);
+  d->logits = d->last_logits = (float *) (memory + layout.logits);
+  d->rope_frequency = g_new (float, MAX (d->traits->n_rot / 2, 1));
+  fill_rope_frequencies (d);
+  return d;
+}
+
+static void
+unmap_many_logits (EngDecoder *d)
+{
+  if (d->many_logits != NULL)
+    munmap (d->many_logits, d->many_logits_bytes);
+  if (d->last_logits == d->many_logits)
+    d->last_logits = d->logits;
+  d->many_logits = NULL;
+}
+
+void
+eng_decoder_free (EngDecoder *decoder)
+{
+  if (decoder == NULL)
+    return;
+  unmap_many_logits (decoder);
+  munmap (decoder->memory, decoder->layout.bytes);
+  eng_model_unref (decoder->model);
+  g_free (decoder->rope_frequency);
+  g_free (decoder);
+}
+
+guint
+eng_decoder_batch (const EngDecoder *decoder)
+{
+  return decoder->layout.batch;
+}
+
+float *
+eng_decoder_logits (EngDecoder *decoder, guint row)
+{
+  return decoder->last_logits + (gsize) row * decoder->traits->n_vocab;
+}
+
+/* Where the logits of this pass go. */
+static float *
+logits_for (EngDecoder *d, guint n, EngLogitsWanted wanted, GError **error)
+{
+  gsize bytes = (gsize) n * d->traits->n_vocab * sizeof (float);
+  if (wanted != ENG_LOGITS_ALL || n == 1)
+    return d->logits;
+  if (d->many_logits != NULL && bytes <= d->many_logits_bytes)
+    return d->many_logits;
+  unmap_many_logits (d);
+  void *memory = mmap (NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "the system does not give the %" G_GSIZE_FORMAT " MB for the logits of %u tokens", bytes / 1000000,
+                 n);
+    return NULL;
+  }
+  d->many_logits_bytes = bytes;
+  return d->many_logits = memory;
+}
+
+/* A row of the widest input that belongs to one worker. */
+static float *
+worker_row (EngDecoder *d, guint worker)
+{
+  return (float *) (d->memory + d->layout.rows + worker * d->layout.row_bytes);
+}
+
+/* ---- embedding ----------------------------------------------------------------------------------------------------------- */
+
+static void
+embed_tokens (gpointer data, guint begin, guint end, guint worker)
+{
+  EngDecoder *d = data;
+  const EngMatrix *embedding = eng_model_embedding (d->model);
+  const EngTraits *t = d->traits;
+  for (guint i = begin; i < end; i++) {
+    float *out = d->hidden + (gsize) i * t->n_embd, *cos_sin = d->cos_sin + (gsize) i * t->n_rot;
+    guint row = d->tokens[i];
+    if (embedding->xbit == NULL) {
+      gsize size = embedding->raw_type == XB_RAW_F32 ? 4 : 2;
+      xb_raw_to_f32 (embedding->raw_type, (const guint8 *) embedding->raw + (gsize) row * t->n_embd * size, out, t->n_embd);
+    } else if (embedding->input == NULL) {
+      xb_dequantize_rows (embedding->xbit, row, row + 1, out);
+    } else {
+      float *stored = worker_row (d, worker);
+      xb_dequantize_rows (embedding->xbit, row, row + 1, stored);
+      xb_input_restore_row (embedding->input, stored, out);
+    }
+    for (guint j = 0; j < t->n_rot / 2; j++) {
+      double angle = (double) (d->n_past + i) * d->rope_frequency[j];
+      cos_sin[2 * j] = cos (angle);
+      cos_sin[2 * j + 1] = sin (angle);
+    }
+  }
+}
+
+/* ---- inputs of products -------------------------------------------------------------------------------------------------- */
+
+static void
+prepare_token (EngDecoder *d, guint i, guint worker)
+{
+  const float *x = d->x + (gsize) i * d->cols;
+  for (guint j = 0; j < d->n_prepared; j++) {
+    Prepared *p = &d->prepared[j];
+    if (d->activation_bits == 32) {
+      xb_input_apply (p->input, x, p->f32 + (gsize) i * d->cols);
+      continue;
+    }
+    float *turned = worker_row (d, worker);
+    if (p->input != NULL)
+      xb_input_apply (p->input, x, turned);
+    xb_acts_quantize (&p->acts, i, p->input != NULL ? turned : x, d->activation_bits);
+  }
+}
+
+/* Between two products, token by token: residual and norm, or activation, then the inputs of what follows. */
+static void
+prepare_tokens (gpointer data, guint begin, guint end, guint worker)
+{
+  EngDecoder *d = data;
+  guint n_embd = d->traits->n_embd, n_ff = d->traits->n_ff;
+  for (guint i = begin; i < end; i++) {
+    float *hidden = d->hidden + (gsize) i * n_embd, *normed = d->normed + (gsize) i * n_embd;
+    if (d->add_residual)
+      xb_add (hidden, normed, n_embd);
+    if (d->gain != NULL)
+      xb_rms_norm (hidden, d->gain, normed, n_embd, d->traits->norm_eps);
+    if (d->activate)
+      xb_silu_mul (d->gate + (gsize) i * n_ff, d->up + (gsize) i * n_ff, d->gate + (gsize) i * n_ff, n_ff);
+    prepare_token (d, i, worker);
+  }
+}
+
+static void
+add_product (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y)
+{
+  Product *product = &d->products[d->n_products++];
+  *product = (Product){ matrix, NULL, bias, y, (matrix->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS };
+  if (matrix->xbit == NULL || (d->activation_bits == 32 && matrix->input == NULL))
+    return;
+  guint j = 0;
+  while (j < d->n_prepared && d->prepared[j].input != matrix->input)
+    j++;
+  if (j == d->n_prepared) {
+    guint8 *memory = d->memory + d->layout.prepared[d->n_prepared++];
+    d->prepared[j] = (Prepared){ .input = matrix->input, .f32 = (float *) memory };
+    if (d->activation_bits != 32)
+      xb_acts_init (&d->prepared[j].acts, memory, matrix->cols, d->n);
+  }
+  product->prepared = &d->prepared[j];
+}
+
+/* ---- products ------------------------------------------------------------------------------------------------------------ */
+
+static void
+multiply_rows (EngDecoder *d, const Product *product, guint row0, guint row1)
+{
+  const EngMatrix *m = product->matrix;
+  const Prepared *p = product->prepared;
+  guint n = d->n;
+  if (m->xbit == NULL)
+    xb_raw_matmul (m->raw_type, m->raw, m->cols, d->x, m->cols, n, product->y, m->rows, row0, row1);
+  else if (d->activation_bits == 32)
+    xb_matmul_f32 (m->xbit, p != NULL ? p->f32 : d->x, m->cols, n, product->y, m->rows, row0, row1);
+  else if (n == 1)
+    xb_matvec (m->xbit, &p->acts, product->y, row0, row1);
+  else
+    xb_matmul (m->xbit, &p->acts, product->y, m->rows, row0, row1);
+  for (guint i = 0; product->bias != NULL && i < n; i++)
+    xb_add (product->y + (gsize) i * m->rows + row0, product->bias + row0, row1 - row0);
+}
+
+/* Units are the bands of all products, one after the other. */
+static void
+multiply_bands (gpointer data, guint begin, guint end, guint worker)
+{
+  EngDecoder *d = data;
+  guint first = 0;
+  for (guint j = 0; j < d->n_products; j++) {
+    const Product *product = &d->products[j];
+    guint b = MAX (begin, first), e = MIN (end, first + product->n_bands);
+    if (b < e)
+      multiply_rows (d, product, (b - first) * XB_TILE_ROWS, MIN ((e - first) * XB_TILE_ROWS, product->matrix->rows));
+    first += product->n_bands;
+  }
+}
+
+/* ---- attention ----------------------------------------------------------------------------------------------------------- */
+
+static void
+rope (const EngTraits *t, float *x, const float *cos_sin)
+{
+  if (t->rope_halves)
+    xb_rope_halves (x, cos_sin, t->n_rot);
+  else
+    xb_rope_pairs (x, cos_sin, t->n_rot);
+}
+
+static void
+store_tokens (gpointer data, guint begin, guint end, guint worker)
+{
+  EngDecoder *d = data;
+  const EngTraits *t = d->traits;
+  for (guint i = begin; i < end; i++) {
+    const float *cos_sin = d->cos_sin + (gsize) i * t->n_rot;
+    float *q = d->q + (gsize) i * t->n_heads * t->head_dim;
+    for (guint head = 0; head < t->n_heads; head++, q += t->head_dim) {
+      rope (t, q, cos_sin);
+      if (d->cache->hadamard > 1)
+        xb_hadamard (q, t->head_dim, d->cache->hadamard);
+    }
+    for (guint head = 0; head < t->n_kv_heads; head++) {
+      gsize at = ((gsize) i * t->n_kv_heads + head) * t->head_dim;
+      rope (t, d->k + at, cos_sin);
+      eng_kv_cache_store (d->cache, d->layer, head, d->n_past + i, d->k + at, d->v + at);
+    }
+  }
+}
+
+/* Units are query heads: KV head by KV head, token by token, so that those which share keys are one call. */
+static void
+attend_heads (gpointer data, guint begin, guint end, guint worker)
+{
+  EngDecoder *d = data;
+  const EngTraits *t = d->traits;
+  guint group = t->n_heads / t->n_kv_heads, q_dim = t->n_heads * t->head_dim;
+  for (guint unit = begin, next; unit < end; unit = next) {
+    guint kv_head = unit / group / d->n, token = unit / group % d->n, in_group = unit % group;
+    next = MIN (end, unit + group - in_group);
+    gsize at = (gsize) token * q_dim + ((gsize) kv_head * group + in_group) * t->head_dim;
+    xb_attention attention = { .kv_end = d->n_past + token + 1, .scale = 1 / sqrtf (t->head_dim) };
+    eng_kv_cache_view (d->cache, d->layer, kv_head, &attention);
+    xb_attend (&attention, d->q + at, t->head_dim, next - unit, d->attended + at, t->head_dim);
+    if (d->cache->hadamard > 1)
+      xb_hadamard (d->attended + at, (gsize) (next - unit) * t->head_dim, d->cache->hadamard);
+  }
+}
+
+/* ---- the pass ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+  EngObserver function;
+  gpointer data;
+} Observer;
+
+/* Starts a step whose products read x. */
+static void
+begin_step (EngDecoder *d, const float *x, guint cols)
+{
+  d->x = x;
+  d->cols = cols;
+  d->gain = NULL;
+  d->add_residual = d->activate = FALSE;
+  d->n_products = d->n_prepared = 0;
+}
+
+static void
+run_step (EngDecoder *d, const Observer *observer)
+{
+  guint n_bands = 0;
+  eng_workers_run (d->workers, prepare_tokens, d, d->n, 1);
+  for (guint j = 0; j < d->n_products; j++) {
+    n_bands += d->products[j].n_bands;
+    if (observer->function != NULL)
+      observer->function (observer->data, d->products[j].matrix, d->x, d->cols, d->n);
+  }
+  eng_workers_run (d->workers, multiply_bands, d, n_bands, 2);
+}
+
+/* Keeps the last token of the batch only: nothing after the last attention depends on the others. */
+static void
+narrow_to_last (EngDecoder *d)
+{
+  const EngTraits *t = d->traits;
+  gsize last = d->n - 1, q_dim = (gsize) t->n_heads * t->head_dim;
+  if (last > 0) {
+    memcpy (d->hidden, d->hidden + last * t->n_embd, t->n_embd * sizeof (float));
+    memcpy (d->attended, d->attended + last * q_dim, q_dim * sizeof (float));
+  }
+  d->n = 1;
+}
+
+static void
+run_attention (EngDecoder *d, const EngLayer *layer, const Observer *observer)
+{
+  const EngTraits *t = d->traits;
+  begin_step (d, d->normed, t->n_embd);
+  d->gain = layer->attn_norm;
+  d->add_residual = d->layer > 0;
+  add_product (d, &layer->attn_q, layer->q_bias, d->q);
+  add_product (d, &layer->attn_k, layer->k_bias, d->k);
+  add_product (d, &layer->attn_v, layer->v_bias, d->v);
+  run_step (d, observer);
+  eng_workers_run (d->workers, store_tokens, d, d->n, 1);
+  eng_workers_run (d->workers, attend_heads, d, d->n * t->n_heads, d->n > 1 ? t->n_heads / t->n_kv_heads : 1);
+}
+
+static void
+run_feed_forward (EngDecoder *d, const EngLayer *layer, const Observer *observer)
+{
+  const EngTraits *t = d->traits;
+  begin_step (d, d->attended, t->n_heads * t->head_dim);
+  add_product (d, &layer->attn_output, NULL, d->normed);
+  run_step (d, observer);
+
+  begin_step (d, d->normed, t->n_embd);
+  d->add_residual = TRUE;
+  d->gain = layer->ffn_norm;
+  add_product (d, &layer->ffn_gate, NULL, d->gate);
+  add_product (d, &layer->ffn_up, NULL, d->up);
+  run_step (d, observer);
+
+  begin_step (d, d->gate, t->n_ff);
+  d->activate = TRUE;
+  add_product (d, &layer->ffn_down, NULL, d->normed);
+  run_step (d, observer);
+}
+
+/* With an observer the head's inputs of every token are shown, whatever is wanted. */
+static void
+run_head (EngDecoder *d, EngLogitsWanted wanted, const Observer *observer)
+{
+  const EngTraits *t = d->traits;
+  begin_step (d, d->normed, t->n_embd);
+  d->add_residual = TRUE;
+  d->gain = eng_model_output_norm (d->model);
+  eng_workers_run (d->workers, prepare_tokens, d, d->n, 1);
+  if (observer->function != NULL)
+    observer->function (observer->data, eng_model_head (d->model), d->normed, t->n_embd, d->n);
+  if (wanted == ENG_LOGITS_NONE)
+    return;
+  if (wanted == ENG_LOGITS_LAST && d->n > 1) {
+    memcpy (d->normed, d->normed + (gsize) (d->n - 1) * t->n_embd, t->n_embd * sizeof (float));
+    d->n = 1;
+  }
+  begin_step (d, d->normed, t->n_embd);
+  add_product (d, eng_model_head (d->model), NULL, d->last_logits);
+  run_step (d, &(Observer){ NULL, NULL });
+}
+
+gboolean
+eng_decoder_forward (EngDecoder *d, EngKvCache *cache, const gint32 *tokens, guint n, guint n_past, EngLogitsWanted wanted, EngObserver observer,
+                     gpointer observer_data, GCancellable *cancellable, GError **error)
+{
+  const Observer seen = { observer, observer_data };
+  float *logits = wanted == ENG_LOGITS_NONE ? d->last_logits : logits_for (d, n, wanted, error);
+  if (logits == NULL)
+    return FALSE;
+  d->cache = cache;
+  d->tokens = tokens;
+  d->n = n;
+  d->n_past = n_past;
+  eng_workers_run (d->workers, embed_tokens, d, n, 1);
+  for (d->layer = 0; d->layer < d->traits->n_layers; d->layer++) {
+    const EngLayer *layer = eng_model_layer (d->model, d->layer);
+    if (g_cancellable_is_cancelled (cancellable)) {
+      g_set_error_literal (error, ENG_ERROR, ENG_ERROR_CANCELLED, "cancelled");
+      return FALSE;
+    }
+    run_attention (d, layer, &seen);
+    if (d->layer + 1 == d->traits->n_layers && observer == NULL) {
+      if (wanted == ENG_LOGITS_NONE)
+        return TRUE;
+      if (wanted == ENG_LOGITS_LAST)
+        narrow_to_last (d);
+    }
+    run_feed_forward (d, layer, &seen);
+  }
+  d->last_logits = logits;
+  run_head (d, wanted, &seen);
+  return TRUE;
+}

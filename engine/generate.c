@@ -1,0 +1,268 @@
+/* generate.c: a chat turn. The template's own literals may hold control tokens; what a person wrote never does. */
+#include "engine/generate.h"
+#include "engine/error.h"
+
+#include <string.h>
+
+/* ---- from messages to tokens --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  const char *text;
+  gsize length;
+  gint32 token;
+} ControlToken;
+
+/* The control tokens of a vocabulary, longest first, so that the first match is the longest. */
+static gint
+compare_control_tokens (gconstpointer a, gconstpointer b)
+{
+  const ControlToken *x = a, *y = b;
+  return x->length != y->length ? (x->length < y->length ? 1 : -1) : (x->token > y->token) - (x->token < y->token);
+}
+
+static GArray *
+list_control_tokens (const EngTokenizer *tokenizer)
+{
+  GArray *list = g_array_new (FALSE, FALSE, sizeof (ControlToken));
+  for (guint i = 0; i < eng_tokenizer_n_tokens (tokenizer); i++) {
+    ControlToken control = { .token = i };
+    if (!eng_tokenizer_is_control (tokenizer, i))
+      continue;
+    control.text = eng_tokenizer_piece (tokenizer, i, TRUE, &control.length);
+    if (control.length > 0)
+      g_array_append_val (list, control);
+  }
+  g_array_sort (list, compare_control_tokens);
+  return list;
+}
+
+/* The control token that text[begin, end) starts with, or NULL. */
+static const ControlToken *
+match_control_token (const GArray *list, const char *text, gsize begin, gsize end)
+{
+  for (guint i = 0; i < list->len; i++) {
+    const ControlToken *control = &g_array_index (list, ControlToken, i);
+    if (control->length <= end - begin && memcmp (control->text, text + begin, control->length) == 0)
+      return control;
+  }
+  return NULL;
+}
+
+/* Text between control tokens is encoded in one piece, whoever wrote it, so that merges run as they do over the whole. */
+static void
+encode_prompt (const EngTokenizer *tokenizer, const char *text, const GArray *values, GArray *out)
+{
+  g_autoptr (GArray) controls = list_control_tokens (tokenizer);
+  gsize length = strlen (text), begin = 0, at = 0;
+  guint span = 0;
+  while (at < length) {
+    while (span < values->len && g_array_index (values, EngSpan, span).end <= at)
+      span++;
+    gsize literal_end = span < values->len ? g_array_index (values, EngSpan, span).begin : length;
+    if (at >= literal_end) {
+      at = g_array_index (values, EngSpan, span).end;
+      continue;
+    }
+    const ControlToken *control = match_control_token (controls, text, at, literal_end);
+    if (control == NULL) {
+      at++;
+      continue;
+    }
+    eng_tokenizer_encode (tokenizer, text + begin, at - begin, ENG_TOKENIZE_PLAIN, out);
+    g_array_append_val (out, control->token);
+    begin = at += control->length;
+  }
+  eng_tokenizer_encode (tokenizer, text + begin, length - begin, ENG_TOKENIZE_PLAIN, out);
+}
+
+static void
+set_token_text (JsonObject *context, const char *name, const EngTokenizer *tokenizer, int token)
+{
+  gsize length = 0;
+  const char *piece = token >= 0 ? eng_tokenizer_piece (tokenizer, token, TRUE, &length) : "";
+  g_autofree char *text = g_strndup (piece, length);
+  json_object_set_string_member (context, name, text);
+}
+
+GArray *
+eng_generate_prompt (EngModel *model, JsonArray *messages, GError **error)
+{
+  const EngTokenizer *tokenizer = eng_model_tokenizer (model);
+  const EngChatTemplate *chat_template = eng_model_template (model, error);
+  if (chat_template == NULL)
+    return NULL;
+  g_autoptr (JsonObject) context = json_object_new ();
+  json_object_set_array_member (context, "messages", json_array_ref (messages));
+  json_object_set_boolean_member (context, "add_generation_prompt", TRUE);
+  set_token_text (context, "bos_token", tokenizer, eng_tokenizer_bos (tokenizer));
+  set_token_text (context, "eos_token", tokenizer, eng_tokenizer_eos (tokenizer));
+  g_autoptr (GArray) values = g_array_new (FALSE, FALSE, sizeof (EngSpan));
+  g_autofree char *text = eng_chat_template_render (chat_template, context, values, error);
+  if (text == NULL)
+    return NULL;
+  GArray *tokens = g_array_new (FALSE, FALSE, sizeof (gint32));
+  encode_prompt (tokenizer, text, values, tokens);
+  gint32 bos = eng_tokenizer_bos (tokenizer);
+  if (bos >= 0 && eng_tokenizer_adds_bos (tokenizer) && (tokens->len == 0 || g_array_index (tokens, gint32, 0) != bos))
+    g_array_prepend_val (tokens, bos);
+  return tokens;
+}
+
+/* ---- making the conversation fit ----------------------------------------------------------------------------------------- */
+
+static const char *
+role_of (JsonArray *messages, guint i)
+{
+  JsonNode *node = json_array_get_element (messages, i);
+  return JSON_NODE_HOLDS_OBJECT (node) ? json_object_get_string_member_with_default (json_node_get_object (node), "role", "") : "";
+}
+
+/* The system messages at the head, then those from `from` on. */
+static JsonArray *
+without_old_turns (JsonArray *messages, guint n_system, guint from)
+{
+  JsonArray *kept = json_array_new ();
+  for (guint i = 0; i < json_array_get_length (messages); i++)
+    if (i < n_system || i >= from)
+      json_array_add_element (kept, json_node_copy (json_array_get_element (messages, i)));
+  return kept;
+}
+
+/* Prompt tokens with room for `reserve` more where leaving out old turns can make it, and for one in any case. */
+static GArray *
+fitting_prompt (EngSession *session, JsonArray *messages, guint reserve, gboolean *shifted, GError **error)
+{
+  guint n = json_array_get_length (messages), n_ctx = eng_session_n_ctx (session), n_system = 0;
+  while (n_system < n && g_str_equal (role_of (messages, n_system), "system"))
+    n_system++;
+  for (guint from = n_system;;) {
+    g_autoptr (JsonArray) kept = without_old_turns (messages, n_system, from);
+    g_autoptr (GArray) tokens = eng_generate_prompt (eng_session_model (session), kept, error);
+    guint next = from + 1;
+    if (tokens == NULL)
+      return NULL;
+    *shifted = from > n_system;
+    if (tokens->len == 0) {
+      g_set_error_literal (error, ENG_ERROR, ENG_ERROR_TEMPLATE, "the chat template made an empty prompt of these messages");
+      return NULL;
+    }
+    while (next < n && !g_str_equal (role_of (messages, next), "user"))
+      next++;
+    if (tokens->len + (gsize) reserve <= n_ctx || (next >= n && tokens->len < n_ctx))
+      return g_steal_pointer (&tokens);
+    if (next >= n) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "the message takes %u tokens, but the context holds %u: shorten it or choose a longer context",
+                   tokens->len, n_ctx);
+      return NULL;
+    }
+    from = next;
+  }
+}
+
+/* ---- the turn ------------------------------------------------------------------------------------------------------------ */
+
+/* Evaluates the prompt, but for what the session already holds of it. The last token is always evaluated: its logits are needed. */
+static gboolean
+eval_prompt (EngSession *session, const GArray *prompt, EngGenerateStats *stats, GCancellable *cancellable, GError **error)
+{
+  const gint32 *tokens = (const gint32 *) (gpointer) prompt->data;
+  guint common = 0, most = MIN (prompt->len - 1, eng_session_n_past (session));
+  while (common < most && eng_session_tokens (session)[common] == tokens[common])
+    common++;
+  eng_session_truncate (session, common);
+  stats->prompt_tokens = prompt->len;
+  stats->reused_tokens = common;
+  return eng_session_eval (session, tokens + common, prompt->len - common, FALSE, cancellable, error);
+}
+
+typedef struct {
+  EngDetokenizer *detokenizer;
+  EngTextFunc function;
+  gpointer data;
+  EngGenerateStats *stats;
+  gint64 start;
+} Output;
+
+static void
+emit (Output *output, const char *text)
+{
+  if (text[0] == '\0')
+    return;
+  if (output->stats->first_token_us == 0)
+    output->stats->first_token_us = g_get_monotonic_time () - output->start;
+  if (output->function != NULL)
+    output->function (text, output->data);
+}
+
+static gboolean
+generate (EngSession *session, EngSampler *sampler, guint max_tokens, Output *output, GCancellable *cancellable, GError **error)
+{
+  const EngTokenizer *tokenizer = eng_model_tokenizer (eng_session_model (session));
+  EngGenerateStats *stats = output->stats;
+  for (;;) {
+    if (g_cancellable_is_cancelled (cancellable)) {
+      stats->finish_reason = "cancelled";
+      return TRUE;
+    }
+    gint32 token = eng_sampler_sample (sampler, eng_session_logits (session), eng_session_tokens (session), eng_session_n_past (session));
+    if (token < 0) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s computes no numbers any more: the file is damaged, download it again",
+                   eng_gguf_path (eng_model_gguf (eng_session_model (session))));
+      return FALSE;
+    }
+    if (eng_tokenizer_is_end (tokenizer, token)) {
+      stats->finish_reason = "stop";
+      return TRUE;
+    }
+    stats->generated_tokens++;
+    emit (output, eng_detokenizer_push (output->detokenizer, token));
+    if ((max_tokens > 0 && stats->generated_tokens >= max_tokens) || eng_session_n_past (session) >= eng_session_n_ctx (session)) {
+      stats->finish_reason = "length";
+      return TRUE;
+    }
+    g_autoptr (GError) failure = NULL;
+    if (!eng_session_eval (session, &token, 1, FALSE, cancellable, &failure)) {
+      if (!g_error_matches (failure, ENG_ERROR, ENG_ERROR_CANCELLED)) {
+        g_propagate_error (error, g_steal_pointer (&failure));
+        return FALSE;
+      }
+      stats->finish_reason = "cancelled";
+      return TRUE;
+    }
+  }
+}
+
+gboolean
+eng_generate_chat (EngSession *session, JsonArray *messages, const EngSamplerOptions *sampling, guint max_tokens, EngTextFunc text,
+                   gpointer data, EngGenerateStats *stats, GCancellable *cancellable, GError **error)
+{
+  EngGenerateStats own;
+  gint64 start = g_get_monotonic_time ();
+  guint quarter = MAX (1, eng_session_n_ctx (session) / 4);
+  stats = stats != NULL ? stats : &own;
+  *stats = (EngGenerateStats){ 0 };
+  g_autoptr (GArray) prompt = fitting_prompt (session, messages, max_tokens > 0 ? MIN (max_tokens, quarter) : quarter, &stats->shifted, error);
+  if (prompt == NULL)
+    return FALSE;
+
+  g_autoptr (GError) failure = NULL;
+  gboolean ok = eval_prompt (session, prompt, stats, cancellable, &failure);
+  gint64 prompt_end = g_get_monotonic_time ();
+  stats->prompt_us = prompt_end - start;
+  if (!ok && g_error_matches (failure, ENG_ERROR, ENG_ERROR_CANCELLED)) {
+    stats->finish_reason = "cancelled";
+    return TRUE;
+  }
+  if (!ok) {
+    g_propagate_error (error, g_steal_pointer (&failure));
+    return FALSE;
+  }
+  EngModel *model = eng_session_model (session);
+  g_autoptr (EngSampler) sampler = eng_sampler_new (sampling, eng_model_traits (model)->n_vocab);
+  Output output = { eng_detokenizer_new (eng_model_tokenizer (model)), text, data, stats, start };
+  ok = generate (session, sampler, max_tokens, &output, cancellable, error);
+  emit (&output, eng_detokenizer_flush (output.detokenizer));
+  eng_detokenizer_free (output.detokenizer);
+  stats->generate_us = g_get_monotonic_time () - prompt_end;
+  return ok;
+}
