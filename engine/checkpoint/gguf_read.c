@@ -91,7 +91,7 @@ static guint64 u64_at (const guint8 *p)
 
 static gboolean take_u32 (Cursor *c, guint32 *out)
 {
-  const guint8 *p;
+  const guint8 *p = NULL;
   if (!take (c, 4, &p))
     return FALSE;
   *out = u32_at (p);
@@ -100,7 +100,7 @@ static gboolean take_u32 (Cursor *c, guint32 *out)
 
 static gboolean take_u64 (Cursor *c, guint64 *out)
 {
-  const guint8 *p;
+  const guint8 *p = NULL;
   if (!take (c, 8, &p))
     return FALSE;
   *out = u64_at (p);
@@ -114,8 +114,8 @@ static gboolean take_string (Cursor *c, const guint8 **text, guint64 *length)
 
 static gboolean take_name (Cursor *c, const char *what, char **name)
 {
-  const guint8 *text;
-  guint64 length;
+  const guint8 *text = NULL;
+  guint64 length = 0;
   if (!take_string (c, &text, &length))
     return FALSE;
   if (length == 0 || length > MAX_NAME || !g_utf8_validate_len ((const char *) text, length, NULL))
@@ -161,8 +161,8 @@ static gboolean read_array (Cursor *c, Key *key, const char *name, int depth)
     if (key)
       key->offsets = offsets;
     for (guint64 i = 0; i < count; i++) {
-      guint64 at = (guint64) (c->data + c->pos - begin), length;
-      const guint8 *text;
+      guint64 at = (guint64) (c->data + c->pos - begin), length = 0;
+      const guint8 *text = NULL;
       if (at > G_MAXUINT32)
         return fail (c, ENG_ERROR_FORMAT, "key %s holds more than 4 GB of strings; the file is damaged", name);
       if (offsets)
@@ -178,7 +178,7 @@ static gboolean read_array (Cursor *c, Key *key, const char *name, int depth)
         return FALSE;
     return TRUE;
   }
-  const guint8 *skipped;
+  const guint8 *skipped = NULL;
   return take (c, count * kv_size (element), &skipped);
 }
 
@@ -196,8 +196,8 @@ static gboolean read_key (Cursor *c, Key *key)
   if (type == ENG_KV_ARRAY)
     return read_array (c, key, key->name, 0);
   if (type == ENG_KV_STRING) {
-    const guint8 *text;
-    guint64 length;
+    const guint8 *text = NULL;
+    guint64 length = 0;
     if (!take_string (c, &text, &length))
       return FALSE;
     key->data = text;
