@@ -344,7 +344,7 @@ static gboolean read_shard (EngGguf *gguf, const char *path, gboolean is_first, 
   if (!map_file (gguf, path, &shard, error))
     return FALSE;
   Cursor c = { .path = path, .data = shard.map, .size = shard.size, .error = error };
-  guint64 n_tensors, n_keys, alignment = 32;
+  guint64 n_tensors = 0, n_keys = 0, alignment = 32;
   if (!read_header (&c, &n_tensors, &n_keys))
     return FALSE;
   for (guint64 i = 0; i < n_keys; i++) {
