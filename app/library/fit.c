@@ -1,0 +1,200 @@
+/* fit.c: the analysis of a checkpoint, kept beside the library, and the fit of it to a budget. */
+#include "app/library/library-private.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <math.h>
+#include <string.h>
+
+#define BUNDLED "bundled" /* stands for the calibration text that comes with Valise; the analysis file knows its version */
+
+static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, char **text, gsize *length, GError **error);
+static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
+                                 EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
+static gboolean save_analysis (ValiseLibrary *library, const QzAnalysis *analysis, const char *path, GError **error);
+static char *default_name (ValiseModel *model, const ValisePlan *plan);
+static gboolean is_path (const char *output);
+static gboolean check_output (ValiseLibrary *library, ValiseModel *model, const char *output, GError **error);
+
+char *valise_library_find_analysis (ValiseLibrary *library, const char *key)
+{
+  g_autofree char *folder = g_build_filename (library->home, "analysis", NULL);
+  g_autofree char *bundled = g_strconcat (folder, "/", key, "-" BUNDLED ".analysis", NULL);
+  if (g_file_test (bundled, G_FILE_TEST_EXISTS))
+    return g_steal_pointer (&bundled);
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  g_autofree char *newest = NULL;
+  gint64 newest_time = G_MININT64;
+  const char *name;
+  while (dir && (name = g_dir_read_name (dir))) {
+    g_autofree char *path = g_build_filename (folder, name, NULL);
+    GStatBuf info;
+    if (!g_str_has_prefix (name, key) || g_stat (path, &info) < 0 || info.st_mtime <= newest_time)
+      continue;
+    newest_time = info.st_mtime;
+    g_free (newest);
+    newest = g_steal_pointer (&path);
+  }
+  return g_steal_pointer (&newest);
+}
+
+gboolean valise_library_analyse (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, EngProgress progress, gpointer data,
+                                 GCancellable *cancellable, GError **error)
+{
+  g_autoptr (EngGguf) gguf = eng_gguf_open (valise_model_get_path (model), error);
+  if (!gguf)
+    return FALSE;
+  g_autoptr (EngWorkers) workers = eng_workers_new (0);
+  g_autoptr (QzAnalysis) analysis = get_analysis (library, model, gguf, workers, calibration_path, progress, data, cancellable, error);
+  return analysis != NULL;
+}
+
+ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, const ValiseTarget *target, const char *output,
+                                 const char *calibration_path, ValisePlan *plan, QzResult *result, EngProgress progress, gpointer data,
+                                 GCancellable *cancellable, GError **error)
+{
+  ValisePlan own_plan;
+  QzResult own_result;
+  EngTraits traits;
+  ValiseSpan first = { progress, data, 0, 0.5 }, second = { progress, data, 0.5, 1 };
+  plan = plan ? plan : &own_plan;
+  result = result ? result : &own_result;
+  gint64 begin_us = g_get_monotonic_time ();
+
+  if (!check_output (library, model, output, error))
+    return NULL;
+  /* A first plan from what is known now: a budget that can never be met is refused before minutes are spent. */
+  if (!valise_library_plan (library, model, target, plan, error))
+    return NULL;
+  g_autoptr (EngGguf) gguf = eng_gguf_open (valise_model_get_path (model), error);
+  if (!gguf || !eng_traits_read (&traits, gguf, error))
+    return NULL;
+  g_autoptr (EngWorkers) workers = eng_workers_new (target->threads);
+  g_autoptr (QzAnalysis) analysis
+    = get_analysis (library, model, gguf, workers, calibration_path, valise_span_report, &first, cancellable, error);
+  if (!analysis || !valise_plan_with_curves (qz_analysis_curves (analysis), &traits, target, plan, error))
+    return NULL;
+
+  g_autoptr (ValiseTemp) temp = valise_temp_new (library->home, error);
+  if (!temp)
+    return NULL;
+  g_autofree char *name = output && !is_path (output) ? g_strdup (output) : default_name (model, plan);
+  g_autofree char *file = is_path (output) ? g_canonicalize_filename (output, NULL) : g_build_filename (temp->path, "fit.gguf", NULL);
+  g_autofree char *folder = g_path_get_dirname (file);
+  if (!valise_check_space (folder, plan->memory.weights_bytes, "this fit", error))
+    return NULL;
+  /* The licence goes with the file, also where the checkpoint's own metadata had none. */
+  const char *metadata[] = { "general.name", name, "valise.source", valise_model_get_name (model),
+                             *valise_model_get_license (model) ? "general.license" : NULL, valise_model_get_license (model), NULL };
+  if (!qz_fit (gguf, analysis, plan->file_target_bytes, file, metadata, workers, result, valise_span_report, &second, cancellable, error))
+    return NULL;
+  result->seconds = (double) (g_get_monotonic_time () - begin_us) / G_USEC_PER_SEC;
+  if (is_path (output))
+    return valise_library_find_model (library, file, error);
+
+  g_auto (ValiseModelRow) row = { .kl = NAN };
+  g_autoptr (GChecksum) checksum = g_checksum_new (G_CHECKSUM_SHA256);
+  if (!valise_model_row_read (&row, file, error) || !valise_hash_file (file, checksum, NULL, NULL, cancellable, error))
+    return NULL;
+  row.kind = VALISE_MODEL_FIT;
+  row.kl = result->kl_divergence;
+  row.parent = valise_model_get_id (model);
+  row.sha256 = g_strdup (g_checksum_get_string (checksum));
+  row.source = g_strdup (valise_model_get_name (model));
+  row.name = g_steal_pointer (&name);
+  return valise_library_add_object (library, file, NULL, &row, output == NULL, error);
+}
+
+/* ---- helpers ---- */
+
+/* Where the analysis with this calibration text is kept; reads the text (NULL: the bundled one). */
+static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, char **text, gsize *length, GError **error)
+{
+  g_autofree char *key = valise_model_content_key (model, error);
+  if (!key)
+    return NULL;
+  if (!calibration_path)
+    return g_strconcat (library->home, "/analysis/", key, "-" BUNDLED ".analysis", NULL);
+  if (!g_file_get_contents (calibration_path, text, length, NULL)) {
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "the calibration text %s cannot be read: name a text file", calibration_path);
+    return NULL;
+  }
+  if (!g_utf8_validate (*text, (gssize) *length, NULL)) {
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "the calibration text %s is not UTF-8 text: convert it first", calibration_path);
+    return NULL;
+  }
+  g_autofree char *hash = g_compute_checksum_for_data (G_CHECKSUM_SHA256, (const guchar *) *text, *length);
+  return g_strdup_printf ("%s/analysis/%s-%.16s.analysis", library->home, key, hash);
+}
+
+static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
+                                 EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
+{
+  g_autofree char *text = NULL;
+  QzOptions options = { 0 };
+  g_autofree char *path = analysis_path (library, model, calibration_path, &text, &options.calibration_length, error);
+  if (!path)
+    return NULL;
+  options.calibration = text;
+  if (g_file_test (path, G_FILE_TEST_EXISTS)) {
+    g_autoptr (GError) local = NULL;
+    QzAnalysis *saved = qz_analysis_load (gguf, path, &local);
+    if (saved)
+      return saved;
+    if (progress)
+      progress (0, "the saved analysis cannot be used any more, analysing again", data);
+  }
+  g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, progress, data, cancellable, error);
+  if (!analysis || !save_analysis (library, analysis, path, error))
+    return NULL;
+  return g_steal_pointer (&analysis);
+}
+
+static gboolean save_analysis (ValiseLibrary *library, const QzAnalysis *analysis, const char *path, GError **error)
+{
+  g_autoptr (ValiseTemp) temp = valise_temp_new (library->home, error);
+  if (!temp)
+    return FALSE;
+  g_autofree char *made = g_build_filename (temp->path, "analysis", NULL);
+  if (!qz_analysis_save (analysis, made, error))
+    return FALSE;
+  if (g_rename (made, path) < 0)
+    return valise_fail_errno (error, errno, "cannot create", path);
+  return TRUE;
+}
+
+/* "SmolLM2-135M-Instruct-96M": what it is and how large. */
+static char *default_name (ValiseModel *model, const ValisePlan *plan)
+{
+  return g_strdup_printf ("%s-%.0fM", valise_model_get_name (model), (double) plan->memory.weights_bytes / 1e6);
+}
+
+static gboolean is_path (const char *output)
+{
+  return output && g_str_has_suffix (output, ".gguf");
+}
+
+/* Now, not after minutes of work. */
+static gboolean check_output (ValiseLibrary *library, ValiseModel *model, const char *output, GError **error)
+{
+  if (!output)
+    return TRUE;
+  if (is_path (output)) {
+    g_autofree char *full = g_canonicalize_filename (output, NULL);
+    g_autofree char *folder = g_path_get_dirname (full);
+    if (!g_file_test (folder, G_FILE_TEST_IS_DIR))
+      g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "there is no folder %s: create it first", folder);
+    else if (g_str_equal (full, valise_model_get_path (model)))
+      g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "%s is the model that is to be fitted: give the fit another name", output);
+    else
+      return TRUE;
+    return FALSE;
+  }
+  if (!valise_name_check (output, error))
+    return FALSE;
+  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  g_autofree char *name = valise_library_free_name (library, output, error);
+  if (name && !g_str_equal (name, output))
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_EXISTS, "there already is a model named \"%s\": choose another name, or remove it first", output);
+  return name && g_str_equal (name, output);
+}

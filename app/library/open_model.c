@@ -1,0 +1,79 @@
+/* open_model.c: a model to compute with. What the engine can map as it is, is mapped; a quantized checkpoint is packed once into the
+ * library's cache (the very same numbers) and that is mapped from then on. */
+#include "app/library/library-private.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <sys/stat.h>
+
+static gboolean pack (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, const char *packed, EngProgress progress, gpointer data,
+                      GCancellable *cancellable, GError **error);
+static gboolean note_source (ValiseLibrary *library, ValiseModel *model, const char *packed, GError **error);
+
+EngModel *valise_library_open_model (ValiseLibrary *library, ValiseModel *model, EngProgress progress, gpointer data,
+                                     GCancellable *cancellable, GError **error)
+{
+  const char *path = valise_model_get_path (model);
+  if (valise_model_get_id (model) != 0 && !g_file_test (path, G_FILE_TEST_EXISTS)) {
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_DAMAGED, "%s has lost its file %s: remove the model and import it again",
+                 valise_model_get_name (model), path);
+    return NULL;
+  }
+  g_autoptr (EngGguf) gguf = eng_gguf_open (path, error);
+  if (!gguf)
+    return NULL;
+  if (eng_gguf_is_computable (gguf))
+    return eng_model_new (gguf, error);
+  g_autofree char *key = valise_model_content_key (model, error);
+  if (!key)
+    return NULL;
+  g_autofree char *packed = g_strconcat (library->home, "/cache/", key, ".xbit.gguf", NULL);
+  if (g_file_test (packed, G_FILE_TEST_EXISTS)) {
+    g_autoptr (GError) local = NULL;
+    EngModel *opened = eng_model_open (packed, &local);
+    if (opened)
+      return opened;
+    /* Damaged, or of another version of Valise: it can be made again, and the person is told why it takes a moment. */
+    if (progress)
+      progress (0, "the packed copy cannot be used any more, packing again", data);
+    g_unlink (packed);
+  }
+  if (!pack (library, model, gguf, packed, progress, data, cancellable, error))
+    return NULL;
+  return eng_model_open (packed, error);
+}
+
+/* ---- helpers ---- */
+
+static gboolean pack (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, const char *packed, EngProgress progress, gpointer data,
+                      GCancellable *cancellable, GError **error)
+{
+  g_autofree char *cache = g_build_filename (library->home, "cache", NULL);
+  /* Packed, the same numbers take about the same room. */
+  if (!valise_check_space (cache, valise_model_get_bytes (model) + valise_model_get_bytes (model) / 4, "packing this model", error))
+    return FALSE;
+  g_autoptr (ValiseTemp) temp = valise_temp_new (library->home, error);
+  if (!temp)
+    return FALSE;
+  g_autofree char *made = g_build_filename (temp->path, "packed.gguf", NULL);
+  if (!eng_repack (gguf, made, progress, data, cancellable, error))
+    return FALSE;
+  if (valise_model_get_id (model) == 0 && !note_source (library, model, packed, error))
+    return FALSE;
+  if (g_rename (made, packed) < 0)
+    return valise_fail_errno (error, errno, "cannot create", packed);
+  return valise_sync_path (cache, error);
+}
+
+/* So that the packed file goes when its source has gone or changed. */
+static gboolean note_source (ValiseLibrary *library, ValiseModel *model, const char *packed, GError **error)
+{
+  struct stat info;
+  if (stat (valise_model_get_path (model), &info) < 0)
+    return valise_fail_errno (error, errno, "cannot read", valise_model_get_path (model));
+  g_autofree char *file = g_path_get_basename (packed);
+  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  return valise_store_exec (library->store, error, "INSERT OR REPLACE INTO packed_files (file, source, bytes, mtime_ns) VALUES (?, ?, ?, ?)", "ssii",
+                            file, valise_model_get_path (model), (gint64) info.st_size,
+                            info.st_mtim.tv_sec * G_GINT64_CONSTANT (1000000000) + info.st_mtim.tv_nsec);
+}
