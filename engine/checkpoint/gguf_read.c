@@ -1,0 +1,639 @@
+/* gguf_read.c: a GGUF file mapped and validated: after open every pointer handed out lies inside the mapping. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/checkpoint/gguf_private.h"
+#include "engine/error.h"
+
+enum { MAX_NAME = 65535, MAX_NESTING = 4, MAX_SHARDS = 1024 };
+
+typedef struct {
+  guint8 *map;
+  guint64 size;
+} Shard;
+
+typedef struct {
+  char *name;
+  EngKvType type;
+  EngKvType element;      /* of an array */
+  guint64 count;          /* of an array */
+  const guint8 *data;     /* value, or first element */
+  const guint8 *raw;      /* type word and value as they stand in the file */
+  gsize raw_bytes;
+  char *string;           /* valid UTF-8 copy of a string value */
+  guint32 *offsets;       /* array of strings: where each length word begins, from data */
+} Key;
+
+struct EngGguf {
+  gatomicrefcount refs;
+  char *path;
+  guint64 bytes;
+  GArray *shards;         /* Shard */
+  GArray *keys;           /* Key */
+  GArray *tensors;        /* EngTensor */
+  GHashTable *key_index;  /* name -> index + 1 */
+  GHashTable *tensor_index;
+};
+
+/* A bounded read position; the first failure is kept in *error. */
+typedef struct {
+  const char *path;
+  const guint8 *data;
+  guint64 size, pos;
+  GError **error;
+} Cursor;
+
+static gboolean fail (const Cursor *c, EngError code, const char *format, ...) G_GNUC_PRINTF (3, 4);
+
+static gboolean fail (const Cursor *c, EngError code, const char *format, ...)
+{
+  va_list args;
+  va_start (args, format);
+  g_autofree char *what = g_strdup_vprintf (format, args);
+  va_end (args);
+  g_set_error (c->error, ENG_ERROR, code, "%s: %s", c->path, what);
+  return FALSE;
+}
+
+static gboolean cut_short (const Cursor *c, guint64 needed)
+{
+  return fail (c, ENG_ERROR_FORMAT, "the file is cut short: it needs at least %" G_GUINT64_FORMAT " bytes and has %" G_GUINT64_FORMAT
+               "; download it again", needed, c->size);
+}
+
+static gboolean take (Cursor *c, guint64 n, const guint8 **out)
+{
+  if (n > c->size - c->pos)
+    return cut_short (c, c->pos + MIN (n, G_MAXUINT64 - c->pos));
+  *out = c->data + c->pos;
+  c->pos += n;
+  return TRUE;
+}
+
+static guint32 u32_at (const guint8 *p)
+{
+  guint32 v;
+  memcpy (&v, p, 4);
+  return GUINT32_FROM_LE (v);
+}
+
+static guint64 u64_at (const guint8 *p)
+{
+  guint64 v;
+  memcpy (&v, p, 8);
+  return GUINT64_FROM_LE (v);
+}
+
+static gboolean take_u32 (Cursor *c, guint32 *out)
+{
+  const guint8 *p = NULL;
+  if (!take (c, 4, &p))
+    return FALSE;
+  *out = u32_at (p);
+  return TRUE;
+}
+
+static gboolean take_u64 (Cursor *c, guint64 *out)
+{
+  const guint8 *p = NULL;
+  if (!take (c, 8, &p))
+    return FALSE;
+  *out = u64_at (p);
+  return TRUE;
+}
+
+static gboolean take_string (Cursor *c, const guint8 **text, guint64 *length)
+{
+  return take_u64 (c, length) && take (c, *length, text);
+}
+
+static gboolean take_name (Cursor *c, const char *what, char **name)
+{
+  const guint8 *text = NULL;
+  guint64 length = 0;
+  if (!take_string (c, &text, &length))
+    return FALSE;
+  if (length == 0 || length > MAX_NAME || !g_utf8_validate_len ((const char *) text, length, NULL))
+    return fail (c, ENG_ERROR_FORMAT, "a %s name is empty, too long or not UTF-8; the file is damaged", what);
+  *name = g_strndup ((const char *) text, length);
+  return TRUE;
+}
+
+static guint kv_size (EngKvType type)
+{
+  switch (type) {
+  case ENG_KV_U8: case ENG_KV_I8: case ENG_KV_BOOL: return 1;
+  case ENG_KV_U16: case ENG_KV_I16: return 2;
+  case ENG_KV_U32: case ENG_KV_I32: case ENG_KV_F32: return 4;
+  case ENG_KV_U64: case ENG_KV_I64: case ENG_KV_F64: return 8;
+  default: return 0;
+  }
+}
+
+/* Walks an array from its element type word; fills key when it is not nested. */
+static gboolean read_array (Cursor *c, Key *key, const char *name, int depth)
+{
+  guint32 element;
+  guint64 count;
+  if (!take_u32 (c, &element) || !take_u64 (c, &count))
+    return FALSE;
+  if (element > ENG_KV_F64)
+    return fail (c, ENG_ERROR_FORMAT, "key %s holds an array of unknown kind %u; the file is damaged or newer than this program", name, element);
+  if (depth > MAX_NESTING)
+    return fail (c, ENG_ERROR_FORMAT, "key %s nests arrays too deeply; the file is damaged", name);
+  guint least = element == ENG_KV_STRING ? 8 : element == ENG_KV_ARRAY ? 12 : kv_size (element);
+  if (count > (c->size - c->pos) / least)
+    return fail (c, ENG_ERROR_FORMAT, "key %s claims %" G_GUINT64_FORMAT " array elements, more than the file can hold; the file is damaged",
+                 name, count);
+  const guint8 *begin = c->data + c->pos;
+  if (key) {
+    key->element = element;
+    key->count = count;
+    key->data = begin;
+  }
+  if (element == ENG_KV_STRING) {
+    guint32 *offsets = key ? g_new (guint32, count) : NULL;
+    if (key)
+      key->offsets = offsets;
+    for (guint64 i = 0; i < count; i++) {
+      guint64 at = (guint64) (c->data + c->pos - begin), length = 0;
+      const guint8 *text = NULL;
+      if (at > G_MAXUINT32)
+        return fail (c, ENG_ERROR_FORMAT, "key %s holds more than 4 GB of strings; the file is damaged", name);
+      if (offsets)
+        offsets[i] = (guint32) at;
+      if (!take_string (c, &text, &length))
+        return FALSE;
+    }
+    return TRUE;
+  }
+  if (element == ENG_KV_ARRAY) {
+    for (guint64 i = 0; i < count; i++)
+      if (!read_array (c, NULL, name, depth + 1))
+        return FALSE;
+    return TRUE;
+  }
+  const guint8 *skipped = NULL;
+  return take (c, count * kv_size (element), &skipped);
+}
+
+static gboolean read_key (Cursor *c, Key *key)
+{
+  guint32 type;
+  if (!take_name (c, "key", &key->name))
+    return FALSE;
+  key->raw = c->data + c->pos;
+  if (!take_u32 (c, &type))
+    return FALSE;
+  if (type > ENG_KV_F64)
+    return fail (c, ENG_ERROR_FORMAT, "key %s is of unknown kind %u; the file is damaged or newer than this program", key->name, type);
+  key->type = type;
+  if (type == ENG_KV_ARRAY)
+    return read_array (c, key, key->name, 0);
+  if (type == ENG_KV_STRING) {
+    const guint8 *text = NULL;
+    guint64 length = 0;
+    if (!take_string (c, &text, &length))
+      return FALSE;
+    key->data = text;
+    key->string = g_utf8_make_valid ((const char *) text, (gssize) length);
+    return TRUE;
+  }
+  return take (c, kv_size (type), &key->data);
+}
+
+static gboolean read_tensor (Cursor *c, EngTensor *tensor, char **name)
+{
+  guint32 n_dims, type;
+  guint64 offset;
+  if (!take_name (c, "tensor", name) || !take_u32 (c, &n_dims))
+    return FALSE;
+  tensor->name = *name;
+  if (n_dims < 1 || n_dims > 4)
+    return fail (c, ENG_ERROR_FORMAT, "tensor %s has %u dimensions, 1 to 4 are possible; the file is damaged", *name, n_dims);
+  tensor->n_dims = n_dims;
+  guint64 count = 1;
+  for (guint i = 0; i < 4; i++) {
+    tensor->dims[i] = 1;
+    if (i < n_dims && !take_u64 (c, &tensor->dims[i]))
+      return FALSE;
+    if (tensor->dims[i] == 0 || tensor->dims[i] > (guint64) G_MAXINT64 / count)
+      return fail (c, ENG_ERROR_FORMAT, "tensor %s has an impossible size; the file is damaged", *name);
+    count *= tensor->dims[i];
+  }
+  if (!take_u32 (c, &type) || !take_u64 (c, &offset))
+    return FALSE;
+  tensor->type = type;
+  const EngTypeTraits *traits = eng_type_traits (type);
+  if (!traits)
+    return fail (c, ENG_ERROR_UNSUPPORTED, "tensor %s is of type %u, which this program does not know; update Valise or choose another file",
+                 *name, type);
+  if (tensor->dims[0] % traits->block != 0)
+    return fail (c, ENG_ERROR_FORMAT, "tensor %s has rows of %" G_GUINT64_FORMAT " weights, no multiple of the %u of a %s block; the file is damaged",
+                 *name, tensor->dims[0], traits->block, traits->name);
+  count /= traits->block;
+  if (count > (guint64) G_MAXINT64 / traits->block_bytes)
+    return fail (c, ENG_ERROR_FORMAT, "tensor %s has an impossible size; the file is damaged", *name);
+  tensor->bytes = count * traits->block_bytes;
+  tensor->data = GSIZE_TO_POINTER (offset); /* an offset until place_tensors has checked it */
+  return TRUE;
+}
+
+static int by_offset (const void *a, const void *b, void *data)
+{
+  const GArray *tensors = data;
+  guint64 x = GPOINTER_TO_SIZE (g_array_index (tensors, EngTensor, *(const guint *) a).data);
+  guint64 y = GPOINTER_TO_SIZE (g_array_index (tensors, EngTensor, *(const guint *) b).data);
+  return x < y ? -1 : x > y;
+}
+
+/* Turns the offsets of the tensors from `first` on into pointers, refusing those misaligned, overlapping or outside the file. */
+static gboolean place_tensors (Cursor *c, GArray *tensors, guint first, guint64 alignment)
+{
+  guint64 begin = (c->pos + alignment - 1) / alignment * alignment;
+  guint n = tensors->len - first;
+  g_autofree guint *order = g_new (guint, n + 1);
+  for (guint i = 0; i < n; i++)
+    order[i] = first + i;
+  g_qsort_with_data (order, (gint) n, sizeof *order, by_offset, tensors);
+  guint64 end = 0;
+  const char *previous = NULL;
+  for (guint i = 0; i < n; i++) {
+    EngTensor *tensor = &g_array_index (tensors, EngTensor, order[i]);
+    guint64 offset = GPOINTER_TO_SIZE (tensor->data);
+    if (offset % alignment != 0)
+      return fail (c, ENG_ERROR_FORMAT, "tensor %s is not aligned to %" G_GUINT64_FORMAT " bytes; the file is damaged", tensor->name, alignment);
+    if (offset < end)
+      return fail (c, ENG_ERROR_FORMAT, "tensors %s and %s overlap; the file is damaged", previous, tensor->name);
+    if (begin > c->size || offset > c->size - begin || tensor->bytes > c->size - begin - offset)
+      return fail (c, ENG_ERROR_FORMAT, "the file is cut short: tensor %s ends at byte %" G_GUINT64_FORMAT " and the file at %" G_GUINT64_FORMAT
+                   "; download it again", tensor->name, begin + MIN (offset, G_MAXINT64) + tensor->bytes, c->size);
+    end = offset + tensor->bytes;
+    previous = tensor->name;
+    tensor->data = c->data + begin + offset;
+  }
+  return TRUE;
+}
+
+static gboolean map_file (EngGguf *gguf, const char *path, Shard *shard, GError **error)
+{
+  int fd = open (path, O_RDONLY | O_CLOEXEC);
+  struct stat st;
+  if (fd < 0 || fstat (fd, &st) < 0) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "%s could not be opened: %s", path, g_strerror (errno));
+    if (fd >= 0)
+      close (fd);
+    return FALSE;
+  }
+  if (!S_ISREG (st.st_mode) || st.st_size < 24) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s is not a GGUF model file: %s", path,
+                 S_ISREG (st.st_mode) ? "it is shorter than a header" : "it is not an ordinary file");
+    close (fd);
+    return FALSE;
+  }
+  shard->size = (guint64) st.st_size;
+  shard->map = mmap (NULL, shard->size, PROT_READ, MAP_SHARED, fd, 0);
+  int saved = errno;
+  close (fd);
+  if (shard->map == MAP_FAILED) {
+    shard->map = NULL;
+    g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "%s could not be mapped: %s", path, g_strerror (saved));
+    return FALSE;
+  }
+  g_array_append_val (gguf->shards, *shard);
+  gguf->bytes += shard->size;
+  return TRUE;
+}
+
+static gboolean read_header (Cursor *c, guint64 *n_tensors, guint64 *n_keys)
+{
+  guint32 magic = 0, version = 0;
+  if (!take_u32 (c, &magic) || !take_u32 (c, &version))
+    return FALSE;
+  if (magic != 0x46554747)
+    return fail (c, ENG_ERROR_FORMAT, "this is not a GGUF model file; choose a file that ends in .gguf");
+  if (version > 0xffff && GUINT32_SWAP_LE_BE (version) <= 3)
+    return fail (c, ENG_ERROR_UNSUPPORTED, "this GGUF file was written for big-endian machines; download the usual one");
+  if (version < 2 || version > 3)
+    return fail (c, ENG_ERROR_UNSUPPORTED, "this GGUF file is of version %u, and versions 2 and 3 can be read; download a newer file", version);
+  if (!take_u64 (c, n_tensors) || !take_u64 (c, n_keys))
+    return FALSE;
+  guint64 left = c->size - c->pos;
+  if (*n_tensors > left / 28 || *n_keys > left / 13)
+    return fail (c, ENG_ERROR_FORMAT, "the header claims %" G_GUINT64_FORMAT " tensors and %" G_GUINT64_FORMAT
+                 " keys, more than the file can hold; the file is damaged", *n_tensors, *n_keys);
+  return TRUE;
+}
+
+static void clear_key (Key *key)
+{
+  g_free (key->name);
+  g_free (key->string);
+  g_free (key->offsets);
+}
+
+/* Reads one shard. Metadata of later shards is walked and dropped. */
+static gboolean read_shard (EngGguf *gguf, const char *path, gboolean is_first, GError **error)
+{
+  Shard shard = { 0 };
+  if (!map_file (gguf, path, &shard, error))
+    return FALSE;
+  Cursor c = { .path = path, .data = shard.map, .size = shard.size, .error = error };
+  guint64 n_tensors = 0, n_keys = 0, alignment = 32;
+  if (!read_header (&c, &n_tensors, &n_keys))
+    return FALSE;
+  for (guint64 i = 0; i < n_keys; i++) {
+    Key key = { 0 };
+    gboolean ok = read_key (&c, &key);
+    key.raw_bytes = (gsize) (c.data + c.pos - key.raw);
+    if (ok && strcmp (key.name, "general.alignment") == 0) {
+      alignment = key.type == ENG_KV_U32 ? u32_at (key.data) : 0;
+      ok = alignment >= 8 && alignment <= 1 << 24 && (alignment & (alignment - 1)) == 0;
+      if (!ok)
+        fail (&c, ENG_ERROR_FORMAT, "general.alignment is no power of two from 8 on; the file is damaged");
+    }
+    if (ok && is_first && g_hash_table_contains (gguf->key_index, key.name))
+      ok = fail (&c, ENG_ERROR_FORMAT, "key %s appears twice; the file is damaged", key.name);
+    if (!ok || !is_first) {
+      clear_key (&key);
+      if (!ok)
+        return FALSE;
+      continue;
+    }
+    g_array_append_val (gguf->keys, key);
+    g_hash_table_insert (gguf->key_index, key.name, GUINT_TO_POINTER (gguf->keys->len));
+  }
+  guint first = gguf->tensors->len;
+  for (guint64 i = 0; i < n_tensors; i++) {
+    EngTensor tensor = { 0 };
+    char *name = NULL;
+    gboolean ok = read_tensor (&c, &tensor, &name);
+    if (ok && g_hash_table_contains (gguf->tensor_index, name))
+      ok = fail (&c, ENG_ERROR_FORMAT, "tensor %s appears twice; the file is damaged", name);
+    if (!ok) {
+      g_free (name);
+      return FALSE;
+    }
+    g_array_append_val (gguf->tensors, tensor);
+    g_hash_table_insert (gguf->tensor_index, name, GUINT_TO_POINTER (gguf->tensors->len));
+  }
+  return place_tensors (&c, gguf->tensors, first, alignment);
+}
+
+/* "name-00001-of-00003.gguf": reads the other parts, which must lie beside the first. */
+static gboolean read_other_shards (EngGguf *gguf, GError **error)
+{
+  gint64 count = eng_gguf_get_int (gguf, "split.count", 1);
+  if (count <= 1)
+    return TRUE;
+  g_autofree char *ending = g_strdup_printf ("-00001-of-%05" G_GINT64_FORMAT ".gguf", count);
+  if (count > MAX_SHARDS || !g_str_has_suffix (gguf->path, ending)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s is one part of %" G_GINT64_FORMAT "; open the part whose name ends in -00001-of-%05"
+                 G_GINT64_FORMAT ".gguf", gguf->path, count, count);
+    return FALSE;
+  }
+  g_autofree char *stem = g_strndup (gguf->path, strlen (gguf->path) - strlen (ending));
+  for (gint64 i = 2; i <= count; i++) {
+    g_autofree char *path = g_strdup_printf ("%s-%05" G_GINT64_FORMAT "-of-%05" G_GINT64_FORMAT ".gguf", stem, i, count);
+    if (!read_shard (gguf, path, FALSE, error))
+      return FALSE;
+  }
+  gint64 total = eng_gguf_get_int (gguf, "split.tensors.count", gguf->tensors->len);
+  if (total == gguf->tensors->len)
+    return TRUE;
+  g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: the parts hold %u tensors instead of %" G_GINT64_FORMAT "; download them again",
+               gguf->path, gguf->tensors->len, total);
+  return FALSE;
+}
+
+EngGguf *eng_gguf_open (const char *path, GError **error)
+{
+  g_autoptr (EngGguf) gguf = g_new0 (EngGguf, 1);
+  g_atomic_ref_count_init (&gguf->refs);
+  gguf->path = g_strdup (path);
+  gguf->shards = g_array_new (FALSE, TRUE, sizeof (Shard));
+  gguf->keys = g_array_new (FALSE, TRUE, sizeof (Key));
+  g_array_set_clear_func (gguf->keys, (GDestroyNotify) clear_key);
+  gguf->tensors = g_array_new (FALSE, TRUE, sizeof (EngTensor));
+  gguf->key_index = g_hash_table_new (g_str_hash, g_str_equal);
+  gguf->tensor_index = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  if (!read_shard (gguf, path, TRUE, error) || !read_other_shards (gguf, error))
+    return NULL;
+  return g_steal_pointer (&gguf);
+}
+
+EngGguf *eng_gguf_ref (EngGguf *gguf)
+{
+  g_atomic_ref_count_inc (&gguf->refs);
+  return gguf;
+}
+
+void eng_gguf_unref (EngGguf *gguf)
+{
+  if (!gguf || !g_atomic_ref_count_dec (&gguf->refs))
+    return;
+  for (guint i = 0; i < gguf->shards->len; i++) {
+    Shard *shard = &g_array_index (gguf->shards, Shard, i);
+    munmap (shard->map, shard->size);
+  }
+  g_hash_table_unref (gguf->key_index);
+  g_hash_table_unref (gguf->tensor_index);
+  g_array_unref (gguf->shards);
+  g_array_unref (gguf->keys);
+  g_array_unref (gguf->tensors);
+  g_free (gguf->path);
+  g_free (gguf);
+}
+
+const char *eng_gguf_path (const EngGguf *gguf)
+{
+  return gguf->path;
+}
+
+guint64 eng_gguf_file_bytes (const EngGguf *gguf)
+{
+  return gguf->bytes;
+}
+
+guint eng_gguf_n_tensors (const EngGguf *gguf)
+{
+  return gguf->tensors->len;
+}
+
+const EngTensor *eng_gguf_tensor (const EngGguf *gguf, guint i)
+{
+  g_return_val_if_fail (i < gguf->tensors->len, NULL);
+  return &g_array_index (gguf->tensors, EngTensor, i);
+}
+
+const EngTensor *eng_gguf_find_tensor (const EngGguf *gguf, const char *name)
+{
+  guint i = GPOINTER_TO_UINT (g_hash_table_lookup (gguf->tensor_index, name));
+  return i ? &g_array_index (gguf->tensors, EngTensor, i - 1) : NULL;
+}
+
+void eng_gguf_drop_tensor (EngGguf *gguf, const EngTensor *tensor)
+{
+  guintptr page = (guintptr) sysconf (_SC_PAGESIZE);
+  guintptr begin = ((guintptr) tensor->data + page - 1) / page * page;
+  guintptr end = ((guintptr) tensor->data + tensor->bytes) / page * page;
+  if (end > begin)
+    madvise ((void *) begin, end - begin, MADV_DONTNEED);
+}
+
+/* ---- metadata ------------------------------------------------------------------------------------------------------------------ */
+
+static const Key *find_key (const EngGguf *gguf, const char *name)
+{
+  guint i = GPOINTER_TO_UINT (g_hash_table_lookup (gguf->key_index, name));
+  return i ? &g_array_index (gguf->keys, Key, i - 1) : NULL;
+}
+
+guint eng_gguf_n_keys (const EngGguf *gguf)
+{
+  return gguf->keys->len;
+}
+
+const char *eng_gguf_key (const EngGguf *gguf, guint i)
+{
+  g_return_val_if_fail (i < gguf->keys->len, NULL);
+  return g_array_index (gguf->keys, Key, i).name;
+}
+
+gboolean eng_gguf_has (const EngGguf *gguf, const char *name)
+{
+  return find_key (gguf, name) != NULL;
+}
+
+EngKvType eng_gguf_kv_type (const EngGguf *gguf, const char *name)
+{
+  const Key *key = find_key (gguf, name);
+  return key ? key->type : ENG_KV_U8;
+}
+
+static gboolean is_number (EngKvType type)
+{
+  return type != ENG_KV_STRING && type != ENG_KV_ARRAY;
+}
+
+/* A number of any kind as a double and, where it is an integer, exactly. */
+static void number_at (EngKvType type, const guint8 *p, gint64 *integer, double *real)
+{
+  float f;
+  double d;
+  gint64 v = 0;
+  switch (type) {
+  case ENG_KV_U8: case ENG_KV_BOOL: v = *p; break;
+  case ENG_KV_I8: v = (gint8) *p; break;
+  case ENG_KV_U16: v = p[0] | p[1] << 8; break;
+  case ENG_KV_I16: v = (gint16) (p[0] | p[1] << 8); break;
+  case ENG_KV_U32: v = u32_at (p); break;
+  case ENG_KV_I32: v = (gint32) u32_at (p); break;
+  case ENG_KV_U64: case ENG_KV_I64: v = (gint64) u64_at (p); break;
+  case ENG_KV_F32:
+  case ENG_KV_F64:
+    if (type == ENG_KV_F32) {
+      guint32 bits = u32_at (p);
+      memcpy (&f, &bits, 4);
+      d = (double) f;
+    } else {
+      guint64 bits = u64_at (p);
+      memcpy (&d, &bits, 8);
+    }
+    *real = d;
+    *integer = d >= -9e18 && d <= 9e18 ? (gint64) d : 0;
+    return;
+  default: break;
+  }
+  *integer = v;
+  *real = type == ENG_KV_U64 ? (double) (guint64) v : (double) v;
+}
+
+gint64 eng_gguf_get_int (const EngGguf *gguf, const char *name, gint64 fallback)
+{
+  const Key *key = find_key (gguf, name);
+  if (!key || !is_number (key->type))
+    return fallback;
+  gint64 integer;
+  double real;
+  number_at (key->type, key->data, &integer, &real);
+  return integer;
+}
+
+double eng_gguf_get_float (const EngGguf *gguf, const char *name, double fallback)
+{
+  const Key *key = find_key (gguf, name);
+  if (!key || !is_number (key->type))
+    return fallback;
+  gint64 integer;
+  double real;
+  number_at (key->type, key->data, &integer, &real);
+  return real;
+}
+
+gboolean eng_gguf_get_bool (const EngGguf *gguf, const char *name, gboolean fallback)
+{
+  return eng_gguf_get_int (gguf, name, fallback) != 0;
+}
+
+const char *eng_gguf_get_string (const EngGguf *gguf, const char *name, const char *fallback)
+{
+  const Key *key = find_key (gguf, name);
+  return key && key->type == ENG_KV_STRING ? key->string : fallback;
+}
+
+gsize eng_gguf_array_length (const EngGguf *gguf, const char *name, EngKvType *kind)
+{
+  const Key *key = find_key (gguf, name);
+  if (!key || key->type != ENG_KV_ARRAY)
+    return 0;
+  if (kind)
+    *kind = key->element;
+  return key->count;
+}
+
+const char *eng_gguf_array_string (const EngGguf *gguf, const char *name, gsize i, gsize *length)
+{
+  const Key *key = find_key (gguf, name);
+  *length = 0;
+  if (!key || key->type != ENG_KV_ARRAY || key->element != ENG_KV_STRING || i >= key->count)
+    return NULL;
+  const guint8 *p = key->data + key->offsets[i];
+  *length = u64_at (p);
+  return (const char *) p + 8;
+}
+
+static gboolean array_number (const EngGguf *gguf, const char *name, gsize i, gint64 *integer, double *real)
+{
+  const Key *key = find_key (gguf, name);
+  if (!key || key->type != ENG_KV_ARRAY || !is_number (key->element) || i >= key->count)
+    return FALSE;
+  number_at (key->element, key->data + i * kv_size (key->element), integer, real);
+  return TRUE;
+}
+
+gint64 eng_gguf_array_int (const EngGguf *gguf, const char *name, gsize i)
+{
+  gint64 integer;
+  double real;
+  return array_number (gguf, name, i, &integer, &real) ? integer : 0;
+}
+
+double eng_gguf_array_float (const EngGguf *gguf, const char *name, gsize i)
+{
+  gint64 integer;
+  double real;
+  return array_number (gguf, name, i, &integer, &real) ? real : 0;
+}
+
+const guint8 *eng_gguf_raw_value (const EngGguf *gguf, guint i, gsize *size)
+{
+  const Key *key = &g_array_index (gguf->keys, Key, i);
+  *size = key->raw_bytes;
+  return key->raw;
+}

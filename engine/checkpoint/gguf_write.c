@@ -1,0 +1,293 @@
+/* gguf_write.c: a GGUF v3 file that appears whole or not at all: a temporary beside the target (".NAME.valise-PID.tmp", so that a later
+ * run can tell those of dead processes), every byte written, fsync, rename, fsync of the folder. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "engine/checkpoint/gguf_private.h"
+#include "engine/error.h"
+
+typedef struct {
+  char *name;
+  guint type, n_dims;
+  guint64 dims[4], bytes, offset, written;
+} Declared;
+
+struct EngGgufWriter {
+  guint alignment;
+  GHashTable *names;     /* keys already set */
+  GByteArray *metadata;
+  guint n_keys;
+  GArray *tensors;       /* Declared */
+  guint64 data_bytes, data_begin;
+  char *path, *temporary;
+  int fd;
+};
+
+static void clear_declared (Declared *declared)
+{
+  g_free (declared->name);
+}
+
+EngGgufWriter *eng_gguf_writer_new (guint alignment)
+{
+  EngGgufWriter *w = g_new0 (EngGgufWriter, 1);
+  w->alignment = alignment;
+  w->names = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  w->metadata = g_byte_array_new ();
+  w->tensors = g_array_new (FALSE, TRUE, sizeof (Declared));
+  g_array_set_clear_func (w->tensors, (GDestroyNotify) clear_declared);
+  w->fd = -1;
+  eng_gguf_writer_set_u32 (w, "general.alignment", alignment);
+  return w;
+}
+
+void eng_gguf_writer_free (EngGgufWriter *w)
+{
+  if (!w)
+    return;
+  if (w->fd >= 0)
+    close (w->fd);
+  if (w->temporary)
+    g_unlink (w->temporary);
+  g_hash_table_unref (w->names);
+  g_byte_array_unref (w->metadata);
+  g_array_unref (w->tensors);
+  g_free (w->path);
+  g_free (w->temporary);
+  g_free (w);
+}
+
+static void put (GByteArray *out, const void *data, gsize size)
+{
+  g_byte_array_append (out, data, (guint) size);
+}
+
+static void put_u32 (GByteArray *out, guint32 v)
+{
+  v = GUINT32_TO_LE (v);
+  put (out, &v, 4);
+}
+
+static void put_u64 (GByteArray *out, guint64 v)
+{
+  v = GUINT64_TO_LE (v);
+  put (out, &v, 8);
+}
+
+static void put_string (GByteArray *out, const char *text)
+{
+  put_u64 (out, strlen (text));
+  put (out, text, strlen (text));
+}
+
+/* Begins a key; FALSE when it has been set before (the first one stays). */
+static gboolean begin_key (EngGgufWriter *w, const char *key)
+{
+  if (!g_hash_table_add (w->names, g_strdup (key)))
+    return FALSE;
+  w->n_keys++;
+  put_string (w->metadata, key);
+  return TRUE;
+}
+
+void eng_gguf_writer_set_string (EngGgufWriter *w, const char *key, const char *value)
+{
+  if (begin_key (w, key)) {
+    put_u32 (w->metadata, ENG_KV_STRING);
+    put_string (w->metadata, value);
+  }
+}
+
+void eng_gguf_writer_set_u32 (EngGgufWriter *w, const char *key, guint32 value)
+{
+  if (begin_key (w, key)) {
+    put_u32 (w->metadata, ENG_KV_U32);
+    put_u32 (w->metadata, value);
+  }
+}
+
+void eng_gguf_writer_set_u64 (EngGgufWriter *w, const char *key, guint64 value)
+{
+  if (begin_key (w, key)) {
+    put_u32 (w->metadata, ENG_KV_U64);
+    put_u64 (w->metadata, value);
+  }
+}
+
+void eng_gguf_writer_set_f32 (EngGgufWriter *w, const char *key, float value)
+{
+  guint32 bits;
+  memcpy (&bits, &value, 4);
+  if (begin_key (w, key)) {
+    put_u32 (w->metadata, ENG_KV_F32);
+    put_u32 (w->metadata, bits);
+  }
+}
+
+void eng_gguf_writer_set_f64 (EngGgufWriter *w, const char *key, double value)
+{
+  guint64 bits;
+  memcpy (&bits, &value, 8);
+  if (begin_key (w, key)) {
+    put_u32 (w->metadata, ENG_KV_F64);
+    put_u64 (w->metadata, bits);
+  }
+}
+
+void eng_gguf_writer_set_bool (EngGgufWriter *w, const char *key, gboolean value)
+{
+  if (begin_key (w, key)) {
+    guint8 byte = value != 0;
+    put_u32 (w->metadata, ENG_KV_BOOL);
+    put (w->metadata, &byte, 1);
+  }
+}
+
+void eng_gguf_writer_copy_metadata (EngGgufWriter *w, const EngGguf *source)
+{
+  for (guint i = 0; i < eng_gguf_n_keys (source); i++) {
+    const char *key = eng_gguf_key (source, i);
+    gsize size;
+    const guint8 *raw = eng_gguf_raw_value (source, i, &size);
+    if (!g_str_has_prefix (key, "split.") && begin_key (w, key))
+      put (w->metadata, raw, size);
+  }
+}
+
+static guint64 aligned (const EngGgufWriter *w, guint64 n)
+{
+  return (n + w->alignment - 1) / w->alignment * w->alignment;
+}
+
+guint eng_gguf_writer_add_tensor (EngGgufWriter *w, const char *name, guint type, guint n_dims, const guint64 *dims)
+{
+  const EngTypeTraits *traits = eng_type_traits (type);
+  g_return_val_if_fail (traits && n_dims >= 1 && n_dims <= 4 && dims[0] % traits->block == 0 && w->fd < 0, 0);
+  Declared declared = { .name = g_strdup (name), .type = type, .n_dims = n_dims, .bytes = traits->block_bytes };
+  for (guint i = 0; i < n_dims; i++) {
+    declared.dims[i] = dims[i];
+    declared.bytes *= i == 0 ? dims[i] / traits->block : dims[i];
+  }
+  declared.offset = aligned (w, w->data_bytes);
+  w->data_bytes = declared.offset + declared.bytes;
+  g_array_append_val (w->tensors, declared);
+  return w->tensors->len - 1;
+}
+
+static GByteArray *header (const EngGgufWriter *w)
+{
+  GByteArray *out = g_byte_array_new ();
+  put (out, "GGUF", 4);
+  put_u32 (out, 3);
+  put_u64 (out, w->tensors->len);
+  put_u64 (out, w->n_keys);
+  put (out, w->metadata->data, w->metadata->len);
+  for (guint i = 0; i < w->tensors->len; i++) {
+    const Declared *t = &g_array_index (w->tensors, Declared, i);
+    put_string (out, t->name);
+    put_u32 (out, t->n_dims);
+    for (guint d = 0; d < t->n_dims; d++)
+      put_u64 (out, t->dims[d]);
+    put_u32 (out, t->type);
+    put_u64 (out, t->offset);
+  }
+  static const guint8 zeros[64];
+  while (out->len % w->alignment)
+    put (out, zeros, MIN (sizeof zeros, w->alignment - out->len % w->alignment));
+  return out;
+}
+
+guint64 eng_gguf_writer_file_bytes (const EngGgufWriter *w)
+{
+  g_autoptr (GByteArray) out = header (w);
+  return out->len + w->data_bytes;
+}
+
+static gboolean write_error (const EngGgufWriter *w, GError **error)
+{
+  int saved = errno;
+  g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "%s could not be written: %s%s", w->path, g_strerror (saved),
+               saved == ENOSPC || saved == EDQUOT || saved == EFBIG ? "; free some space or choose another folder" : "");
+  return FALSE;
+}
+
+static gboolean write_at (EngGgufWriter *w, guint64 offset, const guint8 *data, gsize size, GError **error)
+{
+  while (size > 0) {
+    gssize n = pwrite (w->fd, data, MIN (size, (gsize) 1 << 30), (off_t) offset);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0) {
+      if (n == 0)
+        errno = ENOSPC;
+      return write_error (w, error);
+    }
+    data += n;
+    offset += (guint64) n;
+    size -= (gsize) n;
+  }
+  return TRUE;
+}
+
+gboolean eng_gguf_writer_begin (EngGgufWriter *w, const char *path, GError **error)
+{
+  g_return_val_if_fail (w->fd < 0, FALSE);
+  w->path = g_strdup (path);
+  g_autofree char *folder = g_path_get_dirname (path), *name = g_path_get_basename (path);
+  g_autofree char *hidden = g_strdup_printf (".%s.valise-%d.tmp", name, (int) getpid ());
+  g_autoptr (GByteArray) out = header (w);
+  w->data_begin = out->len;
+  struct statvfs vfs;
+  guint64 needed = out->len + w->data_bytes;
+  if (statvfs (folder, &vfs) == 0 && (guint64) vfs.f_bavail * vfs.f_frsize < needed) {
+    g_autofree char *need = g_format_size (needed), *have = g_format_size ((guint64) vfs.f_bavail * vfs.f_frsize);
+    g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "%s needs %s and only %s are free there; free some space or choose another folder", path, need, have);
+    return FALSE;
+  }
+  g_autofree char *temporary = g_build_filename (folder, hidden, NULL);
+  w->fd = open (temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (w->fd < 0)
+    return write_error (w, error);
+  w->temporary = g_steal_pointer (&temporary);
+  return write_at (w, 0, out->data, out->len, error);
+}
+
+gboolean eng_gguf_writer_write (EngGgufWriter *w, guint i, guint64 offset, const void *data, gsize size, GError **error)
+{
+  g_return_val_if_fail (w->fd >= 0 && i < w->tensors->len, FALSE);
+  Declared *t = &g_array_index (w->tensors, Declared, i);
+  g_return_val_if_fail (offset <= t->bytes && size <= t->bytes - offset, FALSE);
+  t->written += size;
+  return write_at (w, w->data_begin + t->offset + offset, data, size, error);
+}
+
+gboolean eng_gguf_writer_finish (EngGgufWriter *w, GError **error)
+{
+  g_return_val_if_fail (w->fd >= 0, FALSE);
+  for (guint i = 0; i < w->tensors->len; i++) {
+    const Declared *t = &g_array_index (w->tensors, Declared, i);
+    if (t->written != t->bytes) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "%s: tensor %s was not written whole", w->path, t->name);
+      return FALSE;
+    }
+  }
+  if (ftruncate (w->fd, (off_t) (w->data_begin + w->data_bytes)) < 0 || fsync (w->fd) < 0)
+    return write_error (w, error);
+  int closed = close (w->fd);
+  w->fd = -1;
+  if (closed < 0 || g_rename (w->temporary, w->path) < 0)
+    return write_error (w, error);
+  g_clear_pointer (&w->temporary, g_free);
+  g_autofree char *folder = g_path_get_dirname (w->path);
+  int dir = open (folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  gboolean ok = dir >= 0 && fsync (dir) == 0;
+  if (!ok)
+    write_error (w, error);
+  if (dir >= 0)
+    close (dir);
+  return ok;
+}

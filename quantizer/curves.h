@@ -1,0 +1,44 @@
+/* curves.h: what is behind QzCurves (fit.h): the cells of every matrix, their curves, and the sorted steps between all budgets. */
+#ifndef QZ_CURVES_H
+#define QZ_CURVES_H
+
+#include "quantizer/allocate.h"
+#include "quantizer/fit.h"
+#include "quantizer/shape.h"
+#include "quantizer/source.h"
+
+typedef struct {
+  char *name;
+  QzShape shape;
+  guint64 fixed_bytes; /* stored bytes with every cell at depth 0 */
+  guint first_cell;
+} QzCurvesMatrix;
+
+struct QzCurves {
+  gatomicrefcount references;
+  gboolean estimate;
+  guint n_matrices, n_cells;
+  QzCurvesMatrix *matrices;
+  QzCell *cells;
+  guint64 other_bytes; /* of the file: header, metadata, norms, pipelines */
+  guint64 n_weights;
+  QzAllocator allocator;
+};
+
+/* An unfinished object: matrices with names and shapes, cells' unit_bytes; the caller fills the losses and other_bytes. NULL and an error
+ * when a shape cannot be packed. */
+QzCurves *qz_curves_new (const QzSource *source, const QzShape *shapes, GError **error);
+/* Sorts. Nothing changes afterwards. */
+void qz_curves_finish (QzCurves *curves);
+/* From the second-order loss to what is measured: it is low by a steady factor. */
+double qz_curves_kl_of_loss (double loss);
+double qz_curves_top1_of_kl (double kl);
+/* Depths of all cells for a file of at most `file_bytes`, of which `extra_bytes` are needed beyond other_bytes. FALSE if that is
+ * less than the least. */
+gboolean qz_curves_allocate (const QzCurves *curves, guint64 file_bytes, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes, double *loss);
+
+/* The table of cells for the analysis file, and back; NULL if it does not belong to `source`. */
+GVariant *qz_curves_to_variant (const QzCurves *curves);
+QzCurves *qz_curves_from_variant (GVariant *variant, const QzSource *source, GError **error);
+
+#endif

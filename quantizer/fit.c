@@ -1,0 +1,229 @@
+/* fit.c: allocate for the size asked for, encode matrix by matrix, seal, measure. */
+#include "quantizer/fit.h"
+
+#include "engine/error.h"
+#include "quantizer/analysis.h"
+#include "quantizer/encode.h"
+#include "quantizer/measure.h"
+#include "quantizer/seal.h"
+
+#include <glib/gstdio.h>
+
+/* Rows encoded together: few enough to share out, many enough for the products in a tall matrix. */
+enum { FEW_ROWS = QZ_STRIPE_ROWS, MANY_ROWS = 4 * QZ_STRIPE_ROWS, TALL = 4096 };
+
+static const double encode_share = 0.85; /* of the whole fit's time */
+
+typedef struct {
+  const QzSource *source;
+  const QzAnalysis *analysis;
+  guint matrix, rows_per_unit;
+  QzEncoder encoder;
+  QzEncodeScratch **scratch; /* [workers] */
+  float **rows;              /* [workers][rows_per_unit][cols] */
+  float **transformed;       /* [workers][cols] */
+  double **loss;             /* [workers][rows_per_unit] */
+  double *unit_loss;         /* [units] */
+  guint8 *blob;
+  gsize size;
+  GCancellable *cancellable;
+  GMutex lock;
+  GError *error;
+} MatrixJob;
+
+static void fail_job (MatrixJob *job, GError *error)
+{
+  g_mutex_lock (&job->lock);
+  if (job->error == NULL)
+    job->error = g_steal_pointer (&error);
+  g_mutex_unlock (&job->lock);
+  g_clear_error (&error);
+}
+
+static void encode_unit (MatrixJob *job, guint unit, guint worker)
+{
+  const QzMatrix *m = &job->source->matrices[job->matrix];
+  guint row0 = unit * job->rows_per_unit, n = MIN (job->rows_per_unit, m->rows - row0);
+  GError *error = NULL;
+  if (!qz_source_read_rows (job->source, job->matrix, row0, row0 + n, job->rows[worker], &error)) {
+    fail_job (job, error);
+    return;
+  }
+  qz_transform_rows (job->analysis->transforms[m->input], job->rows[worker], n, job->transformed[worker]);
+  xb_error why = qz_encode_rows (&job->encoder, job->scratch[worker], row0, n, job->rows[worker], job->blob, job->size, job->loss[worker]);
+  if (why != NULL) {
+    fail_job (job, g_error_new (ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be packed: %s", m->name, why));
+    return;
+  }
+  double sum = 0;
+  for (guint i = 0; i < n; i++)
+    sum += 0.5 * job->analysis->row_fisher[job->matrix][row0 + i] * job->loss[worker][i];
+  job->unit_loss[unit] = sum;
+}
+
+static void encode_work (gpointer data, guint begin, guint end, guint worker)
+{
+  MatrixJob *job = data;
+  for (guint unit = begin; unit < end; unit++)
+    if (!g_cancellable_is_cancelled (job->cancellable))
+      encode_unit (job, unit, worker);
+}
+
+/* Packs one matrix into job->blob, and adds its second-order loss. */
+static gboolean encode_matrix (MatrixJob *job, EngWorkers *workers, double *loss, GError **error)
+{
+  const QzMatrix *m = &job->source->matrices[job->matrix];
+  guint n_workers = eng_workers_count (workers);
+  job->rows_per_unit = m->rows >= TALL ? MANY_ROWS : FEW_ROWS;
+  guint n_units = (m->rows + job->rows_per_unit - 1) / job->rows_per_unit;
+  g_autofree double *unit_loss = g_new0 (double, n_units);
+  job->unit_loss = unit_loss;
+  job->scratch = g_new0 (QzEncodeScratch *, n_workers);
+  job->rows = g_new0 (float *, n_workers);
+  job->transformed = g_new0 (float *, n_workers);
+  job->loss = g_new0 (double *, n_workers);
+  for (guint i = 0; i < n_workers; i++) {
+    job->scratch[i] = qz_encode_scratch_new (&job->encoder, job->rows_per_unit);
+    job->rows[i] = g_new (float, (gsize) job->rows_per_unit * m->cols);
+    job->transformed[i] = g_new (float, m->cols);
+    job->loss[i] = g_new (double, job->rows_per_unit);
+  }
+  g_mutex_init (&job->lock);
+  eng_workers_run (workers, encode_work, job, n_units, 1);
+  g_mutex_clear (&job->lock);
+  for (guint i = 0; i < n_workers; i++) {
+    qz_encode_scratch_free (job->scratch[i]);
+    g_free (job->rows[i]);
+    g_free (job->transformed[i]);
+    g_free (job->loss[i]);
+  }
+  g_free (job->scratch);
+  g_free (job->rows);
+  g_free (job->transformed);
+  g_free (job->loss);
+  for (guint i = 0; i < n_units; i++)
+    *loss += unit_loss[i];
+  if (job->error != NULL) {
+    g_propagate_error (error, g_steal_pointer (&job->error));
+    return FALSE;
+  }
+  if (g_cancellable_is_cancelled (job->cancellable)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "the fit was cancelled; nothing was written");
+    return FALSE;
+  }
+  return TRUE;
+}
+
+typedef struct {
+  const QzSource *source;
+  const QzAnalysis *analysis;
+  const guint8 *depths; /* of all cells */
+  QzSeal *seal;
+  EngWorkers *workers;
+  EngProgress progress;
+  gpointer data;
+  GCancellable *cancellable;
+  double loss;
+} Fit;
+
+/* Matrices in the order of their inputs, so that each factor is read once. */
+static gboolean encode_all (Fit *fit, GError **error)
+{
+  const QzAnalysis *a = fit->analysis;
+  guint64 done = 0;
+  for (guint input = 0; input < a->n_inputs; input++) {
+    guint cols = a->input_cols[input];
+    g_autofree float *factor = g_new (float, (gsize) cols * cols);
+    if (!qz_analysis_read_factor (a, input, factor, error))
+      return FALSE;
+    for (guint m = 0; m < a->n_matrices; m++) {
+      if (fit->source->matrices[m].input != input)
+        continue;
+      const QzCurvesMatrix *matrix = &a->curves->matrices[m];
+      QzLayout layout;
+      qz_layout_init (&layout, &matrix->shape, input + 1, fit->depths + matrix->first_cell);
+      xb_error why = NULL;
+      gsize size = xb_layout_bytes (&layout.layout, &why);
+      MatrixJob job = { .source = fit->source, .analysis = a, .matrix = m, .encoder = { &layout.layout, factor, a->pivots[input] }, .size = size,
+                        .cancellable = fit->cancellable };
+      job.blob = g_aligned_alloc (1, MAX (size, XB_ALIGN), XB_ALIGN);
+      why = xb_matrix_init (job.blob, size, &layout.layout);
+      gboolean ok = why == NULL && encode_matrix (&job, fit->workers, &fit->loss, error)
+                    && qz_seal_write_matrix (fit->seal, m, job.blob, size, error);
+      if (why != NULL)
+        g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be packed: %s", matrix->name, why);
+      g_aligned_free (job.blob);
+      qz_layout_clear (&layout);
+      if (!ok)
+        return FALSE;
+      done += (guint64) matrix->shape.rows * matrix->shape.cols;
+      if (fit->progress != NULL)
+        fit->progress (encode_share * done / a->curves->n_weights, "Packing the model", fit->data);
+    }
+  }
+  return TRUE;
+}
+
+static gboolean refuse_size (const QzCurves *curves, guint64 extra_bytes, guint64 target_bytes, GError **error)
+{
+  guint64 least = qz_curves_min_bytes (curves) + extra_bytes;
+  g_autofree char *wanted = g_format_size (target_bytes);
+  /* Rounded up, so that the size named is one that works. */
+  g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "%s is too small for this model: the smallest possible fit takes %.1f MB (%" G_GUINT64_FORMAT
+               " bytes)", wanted, (least + 99999) / 100000 / 10.0, least);
+  return FALSE;
+}
+
+/* Bytes of the packed matrices once the depths are known. */
+static guint64 *packed_sizes (const QzCurves *curves, const guint8 *depths)
+{
+  guint64 *sizes = g_new (guint64, curves->n_matrices);
+  for (guint m = 0; m < curves->n_matrices; m++) {
+    const QzCurvesMatrix *matrix = &curves->matrices[m];
+    sizes[m] = matrix->fixed_bytes;
+    for (guint c = 0; c < qz_shape_n_cells (&matrix->shape); c++)
+      sizes[m] += (guint64) depths[matrix->first_cell + c] * curves->cells[matrix->first_cell + c].unit_bytes;
+  }
+  return sizes;
+}
+
+gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, guint64 target_bytes, const char *path, const char *const *metadata, EngWorkers *workers,
+                 QzResult *result, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
+{
+  gint64 started = g_get_monotonic_time ();
+  g_autoptr (QzSource) source = qz_source_new (gguf, error);
+  if (source == NULL)
+    return FALSE;
+  g_autofree char *fingerprint = qz_fingerprint (gguf);
+  if (!g_str_equal (fingerprint, a->fingerprint)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the analysis is not of %s: analyse it first", eng_gguf_path (gguf));
+    return FALSE;
+  }
+  const QzCurves *curves = a->curves;
+  QzPromise promise = { .target_bytes = target_bytes, .calibration = a->calibration, .metadata = metadata };
+  guint64 other_bytes, used_bytes;
+  double loss;
+  if (!qz_seal_other_bytes (source, a->transforms, &promise, &other_bytes, error))
+    return FALSE;
+  guint64 extra_bytes = other_bytes - curves->other_bytes;
+  g_autofree guint8 *depths = g_malloc (curves->n_cells);
+  if (!qz_curves_allocate (curves, target_bytes, extra_bytes, depths, &used_bytes, &loss))
+    return refuse_size (curves, extra_bytes, target_bytes, error);
+
+  g_autofree guint64 *sizes = packed_sizes (curves, depths);
+  promise.expected_kl = qz_curves_kl_of_loss (loss);
+  promise.bpw = 8.0 * (used_bytes - other_bytes) / curves->n_weights;
+  g_autoptr (QzSeal) seal = qz_seal_new (source, a->transforms, sizes, &promise, error);
+  if (seal == NULL || !qz_seal_begin (seal, path, error))
+    return FALSE;
+  Fit fit = { source, a, depths, seal, workers, progress, data, cancellable, 0 };
+  if (!encode_all (&fit, error) || !qz_seal_finish (seal, error))
+    return FALSE;
+  *result = (QzResult){ .file_bytes = used_bytes, .bpw = promise.bpw, .expected_kl = promise.expected_kl };
+  if (!qz_measure (source, a, path, workers, &result->kl_divergence, &result->top1_agreement, progress, data, encode_share, 1, cancellable, error)) {
+    g_unlink (path);
+    return FALSE;
+  }
+  result->seconds = (g_get_monotonic_time () - started) * 1e-6;
+  return TRUE;
+}

@@ -1,0 +1,44 @@
+/* product.c: xb_gemm over the workers. */
+#include "quantizer/product.h"
+
+#include "kernels/dense.h"
+
+enum { PRODUCT_ROWS = 96, GRAM_ROWS = 64 };
+
+typedef struct {
+  bool transpose_a, transpose_b;
+  guint m, n, k;
+  const float *a, *b;
+  gsize lda, ldb, ldc;
+  float beta;
+  float *c;
+} Product;
+
+static void product_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Product *p = data;
+  xb_gemm (p->transpose_a, p->transpose_b, begin * PRODUCT_ROWS, MIN (end * PRODUCT_ROWS, p->m), p->n, p->k, p->a, p->lda, p->b, p->ldb, p->beta,
+           p->c, p->ldc);
+}
+
+void qz_product (EngWorkers *workers, bool transpose_a, bool transpose_b, guint m, guint n, guint k, const float *a, gsize lda, const float *b,
+                 gsize ldb, float beta, float *c, gsize ldc)
+{
+  Product p = { transpose_a, transpose_b, m, n, k, a, b, lda, ldb, ldc, beta, c };
+  eng_workers_run (workers, product_work, &p, (m + PRODUCT_ROWS - 1) / PRODUCT_ROWS, 1);
+}
+
+static void gram_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Product *p = data;
+  for (guint unit = begin; unit < end; unit++) {
+    guint row0 = unit * GRAM_ROWS, row1 = MIN (row0 + GRAM_ROWS, p->m);
+    xb_gemm (true, false, 0, row1 - row0, p->m - row0, p->k, p->a + row0, p->lda, p->a + row0, p->lda, 1.0f, p->c + row0 * p->ldc + row0, p->ldc);
+  }
+}
+
+void qz_product_gram (EngWorkers *workers, guint m, guint n, const float *x, gsize ldx, float *c, gsize ldc)
+{
+  Product p = { .m = m, .k = n, .a = x, .lda = ldx, .c = c, .ldc = ldc };
+  eng_workers_run (workers, gram_work, &p, (m + GRAM_ROWS - 1) / GRAM_ROWS, 1);
+}

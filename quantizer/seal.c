@@ -1,0 +1,148 @@
+/* seal.c: an X-bit file is a GGUF whose matrices are I8 tensors NAME.xbit and whose input pipelines are I8 tensors xinput.N. Norms and
+ * biases are stored as f32. */
+#include "quantizer/seal.h"
+
+#include "engine/error.h"
+
+#include <string.h>
+
+enum { ALIGNMENT = 64, FORMAT_VERSION = 1 };
+
+typedef struct {
+  const EngTensor *source;
+  guint number;
+  guint64 n;
+} Vector;
+
+struct QzSeal {
+  const QzSource *source;
+  QzTransform *const *transforms;
+  EngGgufWriter *writer;
+  guint *matrices, *inputs; /* tensor numbers */
+  GArray *vectors;          /* Vector: tensors that are not matrices */
+};
+
+void qz_seal_free (QzSeal *seal)
+{
+  if (seal == NULL)
+    return;
+  eng_gguf_writer_free (seal->writer);
+  g_free (seal->matrices);
+  g_free (seal->inputs);
+  g_array_unref (seal->vectors);
+  g_free (seal);
+}
+
+/* Every value has a fixed width, so the size of the header does not depend on them. */
+static void set_metadata (EngGgufWriter *writer, const QzSource *source, const QzPromise *promise)
+{
+  eng_gguf_writer_set_u32 (writer, "valise.version", FORMAT_VERSION);
+  eng_gguf_writer_set_u64 (writer, "valise.fit.target_bytes", promise->target_bytes);
+  eng_gguf_writer_set_f64 (writer, "valise.fit.expected_kl", promise->expected_kl);
+  eng_gguf_writer_set_f64 (writer, "valise.fit.bpw", promise->bpw);
+  eng_gguf_writer_set_string (writer, "valise.fit.calibration", promise->calibration);
+  for (guint i = 0; promise->metadata != NULL && promise->metadata[i] != NULL; i += 2)
+    eng_gguf_writer_set_string (writer, promise->metadata[i], promise->metadata[i + 1]);
+  eng_gguf_writer_copy_metadata (writer, source->gguf);
+}
+
+static gboolean is_matrix (const QzSource *source, const EngTensor *tensor)
+{
+  for (guint m = 0; m < source->n_matrices; m++)
+    if (source->matrices[m].tensor == tensor)
+      return TRUE;
+  return FALSE;
+}
+
+static guint64 input_bytes (const QzSource *source, QzTransform *const *transforms, guint input)
+{
+  if (transforms != NULL)
+    return transforms[input]->bytes;
+  guint cols = source->input_cols[input];
+  g_autofree guint16 *diagonal = g_new0 (guint16, cols);
+  g_autofree guint8 *signs = g_new0 (guint8, (cols + 7) / 8);
+  xb_input_layout layout = { .cols = cols, .block = QZ_HADAMARD_BLOCK, .diagonal = diagonal, .signs = signs };
+  xb_error why = NULL;
+  return xb_input_bytes (&layout, &why);
+}
+
+QzSeal *qz_seal_new (const QzSource *source, QzTransform *const *transforms, const guint64 *matrix_bytes, const QzPromise *promise, GError **error)
+{
+  g_autoptr (QzSeal) seal = g_new0 (QzSeal, 1);
+  seal->source = source;
+  seal->transforms = transforms;
+  seal->writer = eng_gguf_writer_new (ALIGNMENT);
+  seal->matrices = g_new (guint, source->n_matrices);
+  seal->inputs = g_new (guint, source->n_inputs);
+  seal->vectors = g_array_new (FALSE, FALSE, sizeof (Vector));
+  set_metadata (seal->writer, source, promise);
+  for (guint i = 0; i < eng_gguf_n_tensors (source->gguf); i++) {
+    const EngTensor *tensor = eng_gguf_tensor (source->gguf, i);
+    if (is_matrix (source, tensor))
+      continue;
+    const EngTypeTraits *type = eng_type_traits (tensor->type);
+    guint64 n = tensor->dims[0];
+    if (type == NULL || !type->is_float || tensor->n_dims != 1) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s of %s should be a vector of floating-point values", tensor->name,
+                   eng_gguf_path (source->gguf));
+      return NULL;
+    }
+    Vector vector = { tensor, eng_gguf_writer_add_tensor (seal->writer, tensor->name, ENG_TYPE_F32, 1, &n), n };
+    g_array_append_val (seal->vectors, vector);
+  }
+  for (guint i = 0; i < source->n_inputs; i++) {
+    g_autofree char *name = g_strdup_printf ("xinput.%u", i);
+    guint64 bytes = input_bytes (source, transforms, i);
+    seal->inputs[i] = eng_gguf_writer_add_tensor (seal->writer, name, ENG_TYPE_I8, 1, &bytes);
+  }
+  for (guint m = 0; m < source->n_matrices; m++) {
+    g_autofree char *name = g_strdup_printf ("%s.xbit", source->matrices[m].name);
+    seal->matrices[m] = eng_gguf_writer_add_tensor (seal->writer, name, ENG_TYPE_I8, 1, &matrix_bytes[m]);
+  }
+  return g_steal_pointer (&seal);
+}
+
+guint64 qz_seal_file_bytes (const QzSeal *seal)
+{
+  return eng_gguf_writer_file_bytes (seal->writer);
+}
+
+gboolean qz_seal_begin (QzSeal *seal, const char *path, GError **error)
+{
+  if (!eng_gguf_writer_begin (seal->writer, path, error))
+    return FALSE;
+  for (guint i = 0; i < seal->vectors->len; i++) {
+    const Vector *vector = &g_array_index (seal->vectors, Vector, i);
+    g_autofree float *values = g_new (float, vector->n);
+    if (!qz_source_read_vector (seal->source, vector->source->name, vector->n, values, error)
+        || !eng_gguf_writer_write (seal->writer, vector->number, 0, values, vector->n * sizeof (float), error))
+      return FALSE;
+  }
+  for (guint i = 0; i < seal->source->n_inputs; i++)
+    if (!eng_gguf_writer_write (seal->writer, seal->inputs[i], 0, seal->transforms[i]->blob, seal->transforms[i]->bytes, error))
+      return FALSE;
+  return TRUE;
+}
+
+gboolean qz_seal_write_matrix (QzSeal *seal, guint matrix, const void *blob, gsize size, GError **error)
+{
+  return eng_gguf_writer_write (seal->writer, seal->matrices[matrix], 0, blob, size, error);
+}
+
+gboolean qz_seal_finish (QzSeal *seal, GError **error)
+{
+  return eng_gguf_writer_finish (seal->writer, error);
+}
+
+gboolean qz_seal_other_bytes (const QzSource *source, QzTransform *const *transforms, const QzPromise *promise, guint64 *bytes, GError **error)
+{
+  static const QzPromise plain = { .calibration = "bundled 0123456789abcdef" };
+  g_autofree guint64 *nothing = g_new (guint64, source->n_matrices);
+  for (guint m = 0; m < source->n_matrices; m++)
+    nothing[m] = ALIGNMENT; /* matrices are whole multiples of it: the rest of the file does not move */
+  g_autoptr (QzSeal) seal = qz_seal_new (source, transforms, nothing, promise != NULL ? promise : &plain, error);
+  if (seal == NULL)
+    return FALSE;
+  *bytes = qz_seal_file_bytes (seal) - (guint64) source->n_matrices * ALIGNMENT;
+  return TRUE;
+}

@@ -1,0 +1,33 @@
+/* seal.h: the finished file: everything of the source that is not a matrix, the matrices packed, and what was promised. */
+#ifndef QZ_SEAL_H
+#define QZ_SEAL_H
+
+#include "quantizer/shape.h"
+#include "quantizer/source.h"
+#include "quantizer/transform.h"
+
+/* What a fit says about itself. */
+typedef struct {
+  guint64 target_bytes;
+  double expected_kl, bpw;
+  const char *calibration;      /* its id; NULL for sizes alone */
+  const char *const *metadata;  /* more string keys and values, ending in NULL; or NULL */
+} QzPromise;
+
+typedef struct QzSeal QzSeal;
+
+/* Declares the file. matrix_bytes [n_matrices]: sizes of the packed matrices. transforms [n_inputs]. */
+QzSeal *qz_seal_new (const QzSource *source, QzTransform *const *transforms, const guint64 *matrix_bytes, const QzPromise *promise, GError **error);
+void qz_seal_free (QzSeal *seal); /* an unfinished file disappears */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (QzSeal, qz_seal_free)
+guint64 qz_seal_file_bytes (const QzSeal *seal);
+/* Creates the temporary and writes everything but the matrices. */
+gboolean qz_seal_begin (QzSeal *seal, const char *path, GError **error);
+gboolean qz_seal_write_matrix (QzSeal *seal, guint matrix, const void *blob, gsize size, GError **error);
+/* The file appears. */
+gboolean qz_seal_finish (QzSeal *seal, GError **error);
+
+/* Bytes of a file beyond its matrices. transforms NULL: sizes of pipelines with a diagonal. promise NULL: one without extra keys. */
+gboolean qz_seal_other_bytes (const QzSource *source, QzTransform *const *transforms, const QzPromise *promise, guint64 *bytes, GError **error);
+
+#endif

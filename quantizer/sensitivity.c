@@ -1,0 +1,215 @@
+/* sensitivity.c: curves from two measurements. The energy of a cell, 1/2 sum of row's Fisher x column's pivot x w^2, is exact; the part
+ * of it that survives as error at each depth is measured by rounding a sample of the matrix's rows. */
+#include "quantizer/sensitivity.h"
+
+#include "engine/error.h"
+#include "quantizer/codebook.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK };
+
+static const struct {
+  guint8 kind, group;
+} kinds[] = { { XB_SCALE_ROW_F16, 0 }, { XB_SCALE_GROUP_I8, 128 }, { XB_SCALE_GROUP_I8, 64 } };
+enum { N_KINDS = G_N_ELEMENTS (kinds) };
+
+typedef struct {
+  const QzSensitivities *s;
+  guint matrix, n_blocks;
+  double *energy; /* [n_stripes][n_blocks] */
+  GError *error;
+  GMutex lock;
+} Energies;
+
+/* One unit is a stripe. */
+static void energy_work (gpointer data, guint begin, guint end, guint worker)
+{
+  Energies *e = data;
+  const QzMatrix *m = &e->s->source->matrices[e->matrix];
+  const float *pivots = e->s->pivots[m->input], *fisher = e->s->row_fisher[e->matrix];
+  g_autofree float *rows = g_new (float, (gsize) QZ_STRIPE_ROWS * m->cols);
+  g_autofree float *scratch = g_new (float, m->cols);
+  for (guint stripe = begin; stripe < end; stripe++) {
+    guint row0 = stripe * QZ_STRIPE_ROWS, row1 = MIN (row0 + QZ_STRIPE_ROWS, m->rows);
+    GError *error = NULL;
+    if (!qz_source_read_rows (e->s->source, e->matrix, row0, row1, rows, &error)) {
+      g_mutex_lock (&e->lock);
+      if (e->error == NULL)
+        e->error = g_steal_pointer (&error);
+      g_mutex_unlock (&e->lock);
+      g_clear_error (&error);
+      return;
+    }
+    qz_transform_rows (e->s->transforms[m->input], rows, row1 - row0, scratch);
+    double *energy = e->energy + (gsize) stripe * e->n_blocks;
+    memset (energy, 0, sizeof (double) * e->n_blocks);
+    for (guint r = row0; r < row1; r++) {
+      const float *w = rows + (gsize) (r - row0) * m->cols;
+      for (guint block = 0; block < e->n_blocks; block++) {
+        float sum = 0;
+        for (guint j = block * ENERGY_COLS; j < MIN ((block + 1) * ENERGY_COLS, m->cols); j++)
+          sum += pivots[j] * w[j] * w[j];
+        energy[block] += 0.5 * fisher[r] * sum;
+      }
+    }
+  }
+}
+
+/* Rows spread over the matrix, transformed, a row to a lane: out [cols][n]; and their Fisher weights. */
+static gboolean sample_rows (const QzSensitivities *s, guint matrix, guint n, float *out, float *fisher, GError **error)
+{
+  const QzMatrix *m = &s->source->matrices[matrix];
+  g_autofree float *row = g_new (float, m->cols);
+  g_autofree float *scratch = g_new (float, m->cols);
+  for (guint i = 0; i < n; i++) {
+    guint r = (guint64) i * m->rows / n;
+    if (!qz_source_read_rows (s->source, matrix, r, r + 1, row, error))
+      return FALSE;
+    qz_transform_rows (s->transforms[m->input], row, 1, scratch);
+    fisher[i] = s->row_fisher[matrix][r];
+    for (guint j = 0; j < m->cols; j++)
+      out[(gsize) j * n + i] = row[j];
+  }
+  return TRUE;
+}
+
+typedef struct {
+  const QzMatrix *m;
+  const float *pivots, *sample, *fisher; /* sample [cols][n] */
+  guint n;
+  double energy;
+  double error[N_KINDS][QZ_MOST_DEPTH + 1]; /* relative to the energy */
+} Sample;
+
+/* One unit is a kind of scale and a depth. */
+static void sample_work (gpointer data, guint begin, guint end, guint worker)
+{
+  Sample *s = data;
+  guint n = s->n, cols = s->m->cols;
+  g_autofree float *scratch = g_new (float, 7 * n);
+  g_autofree guint8 *codes = g_malloc (n);
+  float *scale = scratch + 5 * n, *values = scratch + 6 * n;
+  for (guint unit = begin; unit < end; unit++) {
+    guint kind = unit / QZ_MOST_DEPTH, depth = 1 + unit % QZ_MOST_DEPTH;
+    guint group = kinds[kind].group > 0 ? kinds[kind].group : cols;
+    const QzCodebook *book = qz_codebook (depth);
+    double sum = 0;
+    for (guint j0 = 0; j0 < cols; j0 += group) {
+      guint j1 = MIN (j0 + group, cols);
+      qz_codebook_search (book, n, j1 - j0, s->sample + (gsize) j0 * n, n, s->pivots + j0, NULL, scale, scratch);
+      for (guint j = j0; j < j1; j++) {
+        const float *x = s->sample + (gsize) j * n;
+        qz_codebook_quantize (book, n, x, scale, codes, values);
+        for (guint i = 0; i < n; i++)
+          sum += 0.5 * s->fisher[i] * s->pivots[j] * (x[i] - values[i]) * (x[i] - values[i]);
+      }
+    }
+    s->error[kind][depth] = s->energy > 0 ? sum / s->energy : 0;
+  }
+}
+
+static double sample_energy (const Sample *s)
+{
+  double energy = 0;
+  for (guint j = 0; j < s->m->cols; j++)
+    for (guint i = 0; i < s->n; i++)
+      energy += 0.5 * s->fisher[i] * s->pivots[j] * s->sample[(gsize) j * s->n + i] * s->sample[(gsize) j * s->n + i];
+  return energy;
+}
+
+/* Energy of a cell, from those of its blocks. */
+static double cell_energy (const QzShape *shape, guint cell, const double *energy, guint n_blocks)
+{
+  guint n_panels = qz_shape_n_panels (shape), stripe = cell / n_panels, panel = cell % n_panels;
+  guint per_panel = QZ_PANEL_COLS / ENERGY_COLS;
+  guint block0 = n_panels == 1 ? 0 : panel * per_panel, block1 = n_panels == 1 ? n_blocks : MIN (block0 + per_panel, n_blocks);
+  double sum = 0;
+  for (guint block = block0; block < block1; block++)
+    sum += energy[(gsize) stripe * n_blocks + block];
+  return sum;
+}
+
+/* Where bits are shared out well, the loss at a given size goes with the geometric mean of the cells' error per weight, times 4 for each
+ * bit the scales take from the weights: the log of that, at 4 bits. */
+static double shape_cost (const QzShape *shape, const double *energy, guint n_blocks, double error)
+{
+  double sum = 0, weights = 0;
+  for (guint c = 0; c < qz_shape_n_cells (shape); c++) {
+    double n = qz_shape_unit_bytes (shape, c), e = cell_energy (shape, c, energy, n_blocks);
+    sum += n * log (e / n + 1e-30);
+    weights += n;
+  }
+  return sum / weights + log (error + 1e-30) + 2 * G_LN2 * qz_shape_scale_bits (shape);
+}
+
+typedef struct {
+  double *energy;
+  double error[QZ_MOST_DEPTH + 1];
+  guint n_blocks;
+} Measured;
+
+static gboolean measure_matrix (const QzSensitivities *s, guint matrix, EngWorkers *workers, QzShape *shape, Measured *out, GError **error)
+{
+  const QzMatrix *m = &s->source->matrices[matrix];
+  guint n_stripes = (m->rows + QZ_STRIPE_ROWS - 1) / QZ_STRIPE_ROWS, n = MIN (SAMPLE_ROWS, m->rows);
+  out->n_blocks = (m->cols + ENERGY_COLS - 1) / ENERGY_COLS;
+  out->energy = g_new0 (double, (gsize) n_stripes * out->n_blocks);
+  Energies energies = { .s = s, .matrix = matrix, .n_blocks = out->n_blocks, .energy = out->energy };
+  g_mutex_init (&energies.lock);
+  eng_workers_run (workers, energy_work, &energies, n_stripes, 1);
+  g_mutex_clear (&energies.lock);
+  if (energies.error != NULL) {
+    g_propagate_error (error, energies.error);
+    return FALSE;
+  }
+  g_autofree float *rows = g_new (float, (gsize) n * m->cols);
+  g_autofree float *fisher = g_new (float, n);
+  if (!sample_rows (s, matrix, n, rows, fisher, error))
+    return FALSE;
+  Sample sample = { .m = m, .pivots = s->pivots[m->input], .sample = rows, .fisher = fisher, .n = n };
+  sample.energy = sample_energy (&sample);
+  eng_workers_run (workers, sample_work, &sample, N_KINDS * QZ_MOST_DEPTH, 1);
+
+  double best = INFINITY;
+  for (guint k = 0; k < N_KINDS; k++) {
+    QzShape candidate = { m->rows, m->cols, kinds[k].kind, kinds[k].group };
+    double cost = shape_cost (&candidate, out->energy, out->n_blocks, sample.error[k][4]);
+    if (cost < best) {
+      best = cost;
+      *shape = candidate;
+      memcpy (out->error, sample.error[k], sizeof out->error);
+    }
+  }
+  out->error[0] = 1;
+  return TRUE;
+}
+
+QzCurves *qz_sensitivity_curves (const QzSensitivities *s, EngWorkers *workers, EngProgress progress, gpointer data, double from, double to,
+                                 GCancellable *cancellable, GError **error)
+{
+  guint n = s->source->n_matrices;
+  g_autofree QzShape *shapes = g_new0 (QzShape, n);
+  g_autofree Measured *measured = g_new0 (Measured, n);
+  gboolean ok = TRUE;
+  for (guint m = 0; ok && m < n; m++) {
+    if (progress != NULL)
+      progress (from + (to - from) * m / n, "Weighing each part of the model", data);
+    ok = measure_matrix (s, m, workers, &shapes[m], &measured[m], error);
+    if (ok && g_cancellable_is_cancelled (cancellable)) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "the analysis was cancelled; nothing was written");
+      ok = FALSE;
+    }
+  }
+  QzCurves *curves = ok ? qz_curves_new (s->source, shapes, error) : NULL;
+  for (guint m = 0; curves != NULL && m < n; m++)
+    for (guint c = 0; c < qz_shape_n_cells (&shapes[m]); c++) {
+      double energy = cell_energy (&shapes[m], c, measured[m].energy, measured[m].n_blocks);
+      for (guint depth = 0; depth <= QZ_MOST_DEPTH; depth++)
+        curves->cells[curves->matrices[m].first_cell + c].loss[depth] = energy * measured[m].error[depth];
+    }
+  for (guint m = 0; m < n; m++)
+    g_free (measured[m].energy);
+  return curves;
+}

@@ -1,0 +1,92 @@
+/* store.c: pread and pwrite on an unlinked file in the person's cache directory. */
+#include "quantizer/store.h"
+
+#include "engine/error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+struct QzStore {
+  int fd;
+  guint64 base;
+};
+
+static QzStore *store_of (int fd, guint64 base)
+{
+  QzStore *store = g_new (QzStore, 1);
+  *store = (QzStore){ fd, base };
+  return store;
+}
+
+QzStore *qz_store_new (GError **error)
+{
+  const char *folder = g_get_user_cache_dir ();
+  if (g_mkdir_with_parents (folder, 0700) != 0)
+    folder = g_get_tmp_dir ();
+  g_autofree char *name = g_build_filename (folder, "valise-analysis-XXXXXX", NULL);
+  int fd = g_mkstemp_full (name, O_RDWR | O_CLOEXEC, 0600);
+  if (fd < 0) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "a temporary file in %s cannot be made (%s): free some space or allow writing there", folder,
+                 g_strerror (errno));
+    return NULL;
+  }
+  unlink (name);
+  return store_of (fd, 0);
+}
+
+QzStore *qz_store_open (const char *path, guint64 base, GError **error)
+{
+  int fd = open (path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "the analysis %s cannot be read: %s", path, g_strerror (errno));
+    return NULL;
+  }
+  return store_of (fd, base);
+}
+
+void qz_store_free (QzStore *store)
+{
+  if (store == NULL)
+    return;
+  close (store->fd);
+  g_free (store);
+}
+
+gboolean qz_store_write (QzStore *store, guint64 offset, const void *data, gsize size, GError **error)
+{
+  const guint8 *p = data;
+  while (size > 0) {
+    gssize done = pwrite (store->fd, p, size, store->base + offset);
+    if (done < 0 && errno == EINTR)
+      continue;
+    if (done <= 0) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "the analysis cannot be kept in %s (%s): free some space", g_get_user_cache_dir (),
+                   g_strerror (done < 0 ? errno : ENOSPC));
+      return FALSE;
+    }
+    p += done;
+    offset += done;
+    size -= done;
+  }
+  return TRUE;
+}
+
+gboolean qz_store_read (const QzStore *store, guint64 offset, void *data, gsize size, GError **error)
+{
+  guint8 *p = data;
+  while (size > 0) {
+    gssize done = pread (store->fd, p, size, store->base + offset);
+    if (done < 0 && errno == EINTR)
+      continue;
+    if (done <= 0) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "the stored analysis cannot be read (%s): analyse the model again",
+                   done < 0 ? g_strerror (errno) : "it is cut short");
+      return FALSE;
+    }
+    p += done;
+    offset += done;
+    size -= done;
+  }
+  return TRUE;
+}
