@@ -7,17 +7,15 @@
 
 typedef void (*Visit) (const char *directory, gboolean v2, gpointer data);
 
-static gboolean
-has_controller (const char *list, const char *controller)
+static gboolean has_controller (const char *list, const char *controller)
 {
   g_auto (GStrv) names = g_strsplit (list, ",", -1);
-  return g_strv_contains ((const char *const *) names, controller);
+  return g_strv_contains ((const char *const *)names, controller);
 }
 
 /* Calls visit for every directory of this process's group and its ancestors. In a container the path may not exist below the mount;
  * its root then still has the container's own limits. */
-static void
-walk_up (const char *controller, Visit visit, gpointer data)
+static void walk_up (const char *controller, Visit visit, gpointer data)
 {
   g_autofree char *text = NULL;
   if (!g_file_get_contents ("/proc/self/cgroup", &text, NULL, NULL))
@@ -42,8 +40,7 @@ walk_up (const char *controller, Visit visit, gpointer data)
 }
 
 /* First number of a file; FALSE when there is none ("max", or no such file). `second` may be NULL. */
-static gboolean
-read_numbers (const char *directory, const char *name, guint64 *first, guint64 *second)
+static gboolean read_numbers (const char *directory, const char *name, guint64 *first, guint64 *second)
 {
   g_autofree char *path = g_build_filename (directory, name, NULL), *text = NULL;
   char *end;
@@ -55,13 +52,13 @@ read_numbers (const char *directory, const char *name, guint64 *first, guint64 *
   return TRUE;
 }
 
-static void
-visit_cpu (const char *directory, gboolean v2, gpointer data)
+static void visit_cpu (const char *directory, gboolean v2, gpointer data)
 {
   guint *least = data;
   guint64 quota, period = 0;
   if (v2 ? !read_numbers (directory, "cpu.max", &quota, &period)
-         : !read_numbers (directory, "cpu.cfs_quota_us", &quota, NULL) || !read_numbers (directory, "cpu.cfs_period_us", &period, NULL))
+         : !read_numbers (directory, "cpu.cfs_quota_us", &quota, NULL)
+               || !read_numbers (directory, "cpu.cfs_period_us", &period, NULL))
     return;
   if (period == 0 || quota == 0)
     return;
@@ -69,8 +66,7 @@ visit_cpu (const char *directory, gboolean v2, gpointer data)
   *least = *least > 0 ? MIN (*least, cpus) : cpus;
 }
 
-guint
-eng_cgroup_cpus (void)
+guint eng_cgroup_cpus (void)
 {
   guint least = 0;
   walk_up ("cpu", visit_cpu, &least);
@@ -83,8 +79,7 @@ typedef struct {
 } Memory;
 
 /* `inactive_file` of memory.stat: cache that goes first when memory is short. */
-static guint64
-droppable_bytes (const char *directory)
+static guint64 droppable_bytes (const char *directory)
 {
   g_autofree char *path = g_build_filename (directory, "memory.stat", NULL), *text = NULL;
   if (!g_file_get_contents (path, &text, NULL, NULL))
@@ -93,8 +88,7 @@ droppable_bytes (const char *directory)
   return at != NULL ? g_ascii_strtoull (strchr (at, ' '), NULL, 10) : 0;
 }
 
-static void
-visit_memory (const char *directory, gboolean v2, gpointer data)
+static void visit_memory (const char *directory, gboolean v2, gpointer data)
 {
   Memory *memory = data;
   guint64 limit, used = 0;
@@ -108,8 +102,7 @@ visit_memory (const char *directory, gboolean v2, gpointer data)
   memory->found = TRUE;
 }
 
-gboolean
-eng_cgroup_memory (guint64 *limit_bytes, guint64 *left_bytes)
+gboolean eng_cgroup_memory (guint64 *limit_bytes, guint64 *left_bytes)
 {
   Memory memory = { FALSE, 0, 0 };
   walk_up ("memory", visit_memory, &memory);

@@ -13,14 +13,14 @@ enum { MAX_PRODUCTS = 3 };
 typedef struct {
   const xb_input *input;
   xb_acts acts;
-  float *f32;           /* the exact path, [n][cols] */
+  float *f32; /* the exact path, [n][cols] */
 } Prepared;
 
 typedef struct {
   const EngMatrix *matrix;
-  Prepared *prepared;   /* NULL: raw, takes x itself */
-  const float *bias;    /* or NULL */
-  float *y;             /* [n][matrix->rows] */
+  Prepared *prepared; /* NULL: raw, takes x itself */
+  const float *bias;  /* or NULL */
+  float *y;           /* [n][matrix->rows] */
   guint n_bands;
 } Product;
 
@@ -32,7 +32,7 @@ struct EngDecoder {
   guint8 *memory;
   int activation_bits;
   float *hidden, *normed, *q, *attended, *k, *v, *gate, *up, *cos_sin, *logits;
-  float *many_logits;    /* one row a token, mapped when all logits are first wanted */
+  float *many_logits; /* one row a token, mapped when all logits are first wanted */
   gsize many_logits_bytes;
   float *last_logits;    /* of the last pass that made any */
   float *rope_frequency; /* [n_rot / 2] radians per position */
@@ -41,9 +41,9 @@ struct EngDecoder {
   EngKvCache *cache;
   const gint32 *tokens;
   guint n, n_past, layer;
-  const float *x, *gain;    /* x: [n][cols] inputs of the products */
-  gboolean add_residual;    /* hidden += normed before the norm */
-  gboolean activate;        /* gate = silu (gate) * up before the products */
+  const float *x, *gain; /* x: [n][cols] inputs of the products */
+  gboolean add_residual; /* hidden += normed before the norm */
+  gboolean activate;     /* gate = silu (gate) * up before the products */
   guint cols;
   Product products[MAX_PRODUCTS];
   guint n_products;
@@ -53,22 +53,19 @@ struct EngDecoder {
 
 /* ---- memory -------------------------------------------------------------------------------------------------------------- */
 
-static gsize
-take (gsize *at, gsize bytes)
+static gsize take (gsize *at, gsize bytes)
 {
   gsize offset = *at;
   *at = (offset + bytes + 63) / 64 * 64;
   return offset;
 }
 
-static gsize
-prepared_bytes (guint cols, guint batch, int activation_bits)
+static gsize prepared_bytes (guint cols, guint batch, int activation_bits)
 {
-  return activation_bits == 32 ? (gsize) cols * batch * sizeof (float) : xb_acts_bytes (cols, batch);
+  return activation_bits == 32 ? (gsize)cols * batch * sizeof (float) : xb_acts_bytes (cols, batch);
 }
 
-void
-eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessionOptions *options, guint n_workers)
+void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessionOptions *options, guint n_workers)
 {
   gsize at = 0, f = sizeof (float), n = MIN (options->batch > 0 ? options->batch : ENG_DEFAULT_BATCH, MAX (options->n_ctx, 1));
   guint q_dim = t->n_heads * t->head_dim, kv_dim = t->n_kv_heads * t->head_dim;
@@ -96,8 +93,7 @@ eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessionOpt
   l->bytes = at;
 }
 
-static void
-fill_rope_frequencies (EngDecoder *decoder)
+static void fill_rope_frequencies (EngDecoder *decoder)
 {
   const EngTraits *t = decoder->traits;
   const float *factors = eng_model_rope_factors (decoder->model);
@@ -105,8 +101,7 @@ fill_rope_frequencies (EngDecoder *decoder)
     decoder->rope_frequency[i] = t->rope_scale * pow (t->rope_theta, -2.0 * i / t->n_rot) / (factors != NULL ? factors[i] : 1);
 }
 
-EngDecoder *
-eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error)
+EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error)
 {
   int bits = options->activation_bits;
   if (bits != 8 && bits != 4 && bits != 32) {
@@ -117,7 +112,8 @@ eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *
   eng_scratch_layout (&layout, eng_model_traits (model), options, eng_workers_count (workers));
   guint8 *memory = mmap (NULL, layout.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "the system does not give the %" G_GSIZE_FORMAT " MB that computing needs: choose a smaller batch",
+    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY,
+                 "the system does not give the %" G_GSIZE_FORMAT " MB that computing needs: choose a smaller batch",
                  layout.bytes / 1000000);
     return NULL;
   }
@@ -128,23 +124,22 @@ eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *
   d->layout = layout;
   d->memory = memory;
   d->activation_bits = bits;
-  d->hidden = (float *) (memory + layout.hidden);
-  d->normed = (float *) (memory + layout.normed);
-  d->q = (float *) (memory + layout.q);
-  d->attended = (float *) (memory + layout.attended);
-  d->k = (float *) (memory + layout.k);
-  d->v = (float *) (memory + layout.v);
-  d->gate = (float *) (memory + layout.gate);
-  d->up = (float *) (memory + layout.up);
-  d->cos_sin = (float *) (memory + layout.cos_sin);
-  d->logits = d->last_logits = (float *) (memory + layout.logits);
+  d->hidden = (float *)(memory + layout.hidden);
+  d->normed = (float *)(memory + layout.normed);
+  d->q = (float *)(memory + layout.q);
+  d->attended = (float *)(memory + layout.attended);
+  d->k = (float *)(memory + layout.k);
+  d->v = (float *)(memory + layout.v);
+  d->gate = (float *)(memory + layout.gate);
+  d->up = (float *)(memory + layout.up);
+  d->cos_sin = (float *)(memory + layout.cos_sin);
+  d->logits = d->last_logits = (float *)(memory + layout.logits);
   d->rope_frequency = g_new (float, MAX (d->traits->n_rot / 2, 1));
   fill_rope_frequencies (d);
   return d;
 }
 
-static void
-unmap_many_logits (EngDecoder *d)
+static void unmap_many_logits (EngDecoder *d)
 {
   if (d->many_logits != NULL)
     munmap (d->many_logits, d->many_logits_bytes);
@@ -153,8 +148,7 @@ unmap_many_logits (EngDecoder *d)
   d->many_logits = NULL;
 }
 
-void
-eng_decoder_free (EngDecoder *decoder)
+void eng_decoder_free (EngDecoder *decoder)
 {
   if (decoder == NULL)
     return;
@@ -165,23 +159,20 @@ eng_decoder_free (EngDecoder *decoder)
   g_free (decoder);
 }
 
-guint
-eng_decoder_batch (const EngDecoder *decoder)
+guint eng_decoder_batch (const EngDecoder *decoder)
 {
   return decoder->layout.batch;
 }
 
-float *
-eng_decoder_logits (EngDecoder *decoder, guint row)
+float *eng_decoder_logits (EngDecoder *decoder, guint row)
 {
-  return decoder->last_logits + (gsize) row * decoder->traits->n_vocab;
+  return decoder->last_logits + (gsize)row * decoder->traits->n_vocab;
 }
 
 /* Where the logits of this pass go. */
-static float *
-logits_for (EngDecoder *d, guint n, EngLogitsWanted wanted, GError **error)
+static float *logits_for (EngDecoder *d, guint n, EngLogitsWanted wanted, GError **error)
 {
-  gsize bytes = (gsize) n * d->traits->n_vocab * sizeof (float);
+  gsize bytes = (gsize)n * d->traits->n_vocab * sizeof (float);
   if (wanted != ENG_LOGITS_ALL || n == 1)
     return d->logits;
   if (d->many_logits != NULL && bytes <= d->many_logits_bytes)
@@ -189,8 +180,8 @@ logits_for (EngDecoder *d, guint n, EngLogitsWanted wanted, GError **error)
   unmap_many_logits (d);
   void *memory = mmap (NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "the system does not give the %" G_GSIZE_FORMAT " MB for the logits of %u tokens", bytes / 1000000,
-                 n);
+    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY,
+                 "the system does not give the %" G_GSIZE_FORMAT " MB for the logits of %u tokens", bytes / 1000000, n);
     return NULL;
   }
   d->many_logits_bytes = bytes;
@@ -198,26 +189,24 @@ logits_for (EngDecoder *d, guint n, EngLogitsWanted wanted, GError **error)
 }
 
 /* A row of the widest input that belongs to one worker. */
-static float *
-worker_row (EngDecoder *d, guint worker)
+static float *worker_row (EngDecoder *d, guint worker)
 {
-  return (float *) (d->memory + d->layout.rows + worker * d->layout.row_bytes);
+  return (float *)(d->memory + d->layout.rows + worker * d->layout.row_bytes);
 }
 
 /* ---- embedding ----------------------------------------------------------------------------------------------------------- */
 
-static void
-embed_tokens (gpointer data, guint begin, guint end, guint worker)
+static void embed_tokens (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
   const EngMatrix *embedding = eng_model_embedding (d->model);
   const EngTraits *t = d->traits;
   for (guint i = begin; i < end; i++) {
-    float *out = d->hidden + (gsize) i * t->n_embd, *cos_sin = d->cos_sin + (gsize) i * t->n_rot;
+    float *out = d->hidden + (gsize)i * t->n_embd, *cos_sin = d->cos_sin + (gsize)i * t->n_rot;
     guint row = d->tokens[i];
     if (embedding->xbit == NULL) {
       gsize size = embedding->raw_type == XB_RAW_F32 ? 4 : 2;
-      xb_raw_to_f32 (embedding->raw_type, (const guint8 *) embedding->raw + (gsize) row * t->n_embd * size, out, t->n_embd);
+      xb_raw_to_f32 (embedding->raw_type, (const guint8 *)embedding->raw + (gsize)row * t->n_embd * size, out, t->n_embd);
     } else if (embedding->input == NULL) {
       xb_dequantize_rows (embedding->xbit, row, row + 1, out);
     } else {
@@ -226,7 +215,7 @@ embed_tokens (gpointer data, guint begin, guint end, guint worker)
       xb_input_restore_row (embedding->input, stored, out);
     }
     for (guint j = 0; j < t->n_rot / 2; j++) {
-      double angle = (double) (d->n_past + i) * d->rope_frequency[j];
+      double angle = (double)(d->n_past + i) * d->rope_frequency[j];
       cos_sin[2 * j] = cos (angle);
       cos_sin[2 * j + 1] = sin (angle);
     }
@@ -235,14 +224,13 @@ embed_tokens (gpointer data, guint begin, guint end, guint worker)
 
 /* ---- inputs of products -------------------------------------------------------------------------------------------------- */
 
-static void
-prepare_token (EngDecoder *d, guint i, guint worker)
+static void prepare_token (EngDecoder *d, guint i, guint worker)
 {
-  const float *x = d->x + (gsize) i * d->cols;
+  const float *x = d->x + (gsize)i * d->cols;
   for (guint j = 0; j < d->n_prepared; j++) {
     Prepared *p = &d->prepared[j];
     if (d->activation_bits == 32) {
-      xb_input_apply (p->input, x, p->f32 + (gsize) i * d->cols);
+      xb_input_apply (p->input, x, p->f32 + (gsize)i * d->cols);
       continue;
     }
     float *turned = worker_row (d, worker);
@@ -253,25 +241,23 @@ prepare_token (EngDecoder *d, guint i, guint worker)
 }
 
 /* Between two products, token by token: residual and norm, or activation, then the inputs of what follows. */
-static void
-prepare_tokens (gpointer data, guint begin, guint end, guint worker)
+static void prepare_tokens (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
   guint n_embd = d->traits->n_embd, n_ff = d->traits->n_ff;
   for (guint i = begin; i < end; i++) {
-    float *hidden = d->hidden + (gsize) i * n_embd, *normed = d->normed + (gsize) i * n_embd;
+    float *hidden = d->hidden + (gsize)i * n_embd, *normed = d->normed + (gsize)i * n_embd;
     if (d->add_residual)
       xb_add (hidden, normed, n_embd);
     if (d->gain != NULL)
       xb_rms_norm (hidden, d->gain, normed, n_embd, d->traits->norm_eps);
     if (d->activate)
-      xb_silu_mul (d->gate + (gsize) i * n_ff, d->up + (gsize) i * n_ff, d->gate + (gsize) i * n_ff, n_ff);
+      xb_silu_mul (d->gate + (gsize)i * n_ff, d->up + (gsize)i * n_ff, d->gate + (gsize)i * n_ff, n_ff);
     prepare_token (d, i, worker);
   }
 }
 
-static void
-add_product (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y)
+static void add_product (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y)
 {
   Product *product = &d->products[d->n_products++];
   *product = (Product){ matrix, NULL, bias, y, (matrix->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS };
@@ -282,7 +268,7 @@ add_product (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y
     j++;
   if (j == d->n_prepared) {
     guint8 *memory = d->memory + d->layout.prepared[d->n_prepared++];
-    d->prepared[j] = (Prepared){ .input = matrix->input, .f32 = (float *) memory };
+    d->prepared[j] = (Prepared){ .input = matrix->input, .f32 = (float *)memory };
     if (d->activation_bits != 32)
       xb_acts_init (&d->prepared[j].acts, memory, matrix->cols, d->n);
   }
@@ -291,8 +277,7 @@ add_product (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y
 
 /* ---- products ------------------------------------------------------------------------------------------------------------ */
 
-static void
-multiply_rows (EngDecoder *d, const Product *product, guint row0, guint row1)
+static void multiply_rows (EngDecoder *d, const Product *product, guint row0, guint row1)
 {
   const EngMatrix *m = product->matrix;
   const Prepared *p = product->prepared;
@@ -306,12 +291,11 @@ multiply_rows (EngDecoder *d, const Product *product, guint row0, guint row1)
   else
     xb_matmul (m->xbit, &p->acts, product->y, m->rows, row0, row1);
   for (guint i = 0; product->bias != NULL && i < n; i++)
-    xb_add (product->y + (gsize) i * m->rows + row0, product->bias + row0, row1 - row0);
+    xb_add (product->y + (gsize)i * m->rows + row0, product->bias + row0, row1 - row0);
 }
 
 /* Units are the bands of all products, one after the other. */
-static void
-multiply_bands (gpointer data, guint begin, guint end, guint worker)
+static void multiply_bands (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
   guint first = 0;
@@ -326,8 +310,7 @@ multiply_bands (gpointer data, guint begin, guint end, guint worker)
 
 /* ---- attention ----------------------------------------------------------------------------------------------------------- */
 
-static void
-rope (const EngTraits *t, float *x, const float *cos_sin)
+static void rope (const EngTraits *t, float *x, const float *cos_sin)
 {
   if (t->rope_halves)
     xb_rope_halves (x, cos_sin, t->n_rot);
@@ -335,21 +318,20 @@ rope (const EngTraits *t, float *x, const float *cos_sin)
     xb_rope_pairs (x, cos_sin, t->n_rot);
 }
 
-static void
-store_tokens (gpointer data, guint begin, guint end, guint worker)
+static void store_tokens (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
   const EngTraits *t = d->traits;
   for (guint i = begin; i < end; i++) {
-    const float *cos_sin = d->cos_sin + (gsize) i * t->n_rot;
-    float *q = d->q + (gsize) i * t->n_heads * t->head_dim;
+    const float *cos_sin = d->cos_sin + (gsize)i * t->n_rot;
+    float *q = d->q + (gsize)i * t->n_heads * t->head_dim;
     for (guint head = 0; head < t->n_heads; head++, q += t->head_dim) {
       rope (t, q, cos_sin);
       if (d->cache->hadamard > 1)
         xb_hadamard (q, t->head_dim, d->cache->hadamard);
     }
     for (guint head = 0; head < t->n_kv_heads; head++) {
-      gsize at = ((gsize) i * t->n_kv_heads + head) * t->head_dim;
+      gsize at = ((gsize)i * t->n_kv_heads + head) * t->head_dim;
       rope (t, d->k + at, cos_sin);
       eng_kv_cache_store (d->cache, d->layer, head, d->n_past + i, d->k + at, d->v + at);
     }
@@ -357,8 +339,7 @@ store_tokens (gpointer data, guint begin, guint end, guint worker)
 }
 
 /* Units are query heads: KV head by KV head, token by token, so that those which share keys are one call. */
-static void
-attend_heads (gpointer data, guint begin, guint end, guint worker)
+static void attend_heads (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
   const EngTraits *t = d->traits;
@@ -366,12 +347,12 @@ attend_heads (gpointer data, guint begin, guint end, guint worker)
   for (guint unit = begin, next; unit < end; unit = next) {
     guint kv_head = unit / group / d->n, token = unit / group % d->n, in_group = unit % group;
     next = MIN (end, unit + group - in_group);
-    gsize at = (gsize) token * q_dim + ((gsize) kv_head * group + in_group) * t->head_dim;
+    gsize at = (gsize)token * q_dim + ((gsize)kv_head * group + in_group) * t->head_dim;
     xb_attention attention = { .kv_end = d->n_past + token + 1, .scale = 1 / sqrtf (t->head_dim) };
     eng_kv_cache_view (d->cache, d->layer, kv_head, &attention);
     xb_attend (&attention, d->q + at, t->head_dim, next - unit, d->attended + at, t->head_dim);
     if (d->cache->hadamard > 1)
-      xb_hadamard (d->attended + at, (gsize) (next - unit) * t->head_dim, d->cache->hadamard);
+      xb_hadamard (d->attended + at, (gsize)(next - unit) * t->head_dim, d->cache->hadamard);
   }
 }
 
@@ -383,8 +364,7 @@ typedef struct {
 } Observer;
 
 /* Starts a step whose products read x. */
-static void
-begin_step (EngDecoder *d, const float *x, guint cols)
+static void begin_step (EngDecoder *d, const float *x, guint cols)
 {
   d->x = x;
   d->cols = cols;
@@ -393,8 +373,7 @@ begin_step (EngDecoder *d, const float *x, guint cols)
   d->n_products = d->n_prepared = 0;
 }
 
-static void
-run_step (EngDecoder *d, const Observer *observer)
+static void run_step (EngDecoder *d, const Observer *observer)
 {
   guint n_bands = 0;
   eng_workers_run (d->workers, prepare_tokens, d, d->n, 1);
@@ -407,11 +386,10 @@ run_step (EngDecoder *d, const Observer *observer)
 }
 
 /* Keeps the last token of the batch only: nothing after the last attention depends on the others. */
-static void
-narrow_to_last (EngDecoder *d)
+static void narrow_to_last (EngDecoder *d)
 {
   const EngTraits *t = d->traits;
-  gsize last = d->n - 1, q_dim = (gsize) t->n_heads * t->head_dim;
+  gsize last = d->n - 1, q_dim = (gsize)t->n_heads * t->head_dim;
   if (last > 0) {
     memcpy (d->hidden, d->hidden + last * t->n_embd, t->n_embd * sizeof (float));
     memcpy (d->attended, d->attended + last * q_dim, q_dim * sizeof (float));
@@ -419,8 +397,7 @@ narrow_to_last (EngDecoder *d)
   d->n = 1;
 }
 
-static void
-run_attention (EngDecoder *d, const EngLayer *layer, const Observer *observer)
+static void run_attention (EngDecoder *d, const EngLayer *layer, const Observer *observer)
 {
   const EngTraits *t = d->traits;
   begin_step (d, d->normed, t->n_embd);
@@ -434,8 +411,7 @@ run_attention (EngDecoder *d, const EngLayer *layer, const Observer *observer)
   eng_workers_run (d->workers, attend_heads, d, d->n * t->n_heads, d->n > 1 ? t->n_heads / t->n_kv_heads : 1);
 }
 
-static void
-run_feed_forward (EngDecoder *d, const EngLayer *layer, const Observer *observer)
+static void run_feed_forward (EngDecoder *d, const EngLayer *layer, const Observer *observer)
 {
   const EngTraits *t = d->traits;
   begin_step (d, d->attended, t->n_heads * t->head_dim);
@@ -456,8 +432,7 @@ run_feed_forward (EngDecoder *d, const EngLayer *layer, const Observer *observer
 }
 
 /* With an observer the head's inputs of every token are shown, whatever is wanted. */
-static void
-run_head (EngDecoder *d, EngLogitsWanted wanted, const Observer *observer)
+static void run_head (EngDecoder *d, EngLogitsWanted wanted, const Observer *observer)
 {
   const EngTraits *t = d->traits;
   begin_step (d, d->normed, t->n_embd);
@@ -469,7 +444,7 @@ run_head (EngDecoder *d, EngLogitsWanted wanted, const Observer *observer)
   if (wanted == ENG_LOGITS_NONE)
     return;
   if (wanted == ENG_LOGITS_LAST && d->n > 1) {
-    memcpy (d->normed, d->normed + (gsize) (d->n - 1) * t->n_embd, t->n_embd * sizeof (float));
+    memcpy (d->normed, d->normed + (gsize)(d->n - 1) * t->n_embd, t->n_embd * sizeof (float));
     d->n = 1;
   }
   begin_step (d, d->normed, t->n_embd);
@@ -477,9 +452,8 @@ run_head (EngDecoder *d, EngLogitsWanted wanted, const Observer *observer)
   run_step (d, &(Observer){ NULL, NULL });
 }
 
-gboolean
-eng_decoder_forward (EngDecoder *d, EngKvCache *cache, const gint32 *tokens, guint n, guint n_past, EngLogitsWanted wanted, EngObserver observer,
-                     gpointer observer_data, GCancellable *cancellable, GError **error)
+gboolean eng_decoder_forward (EngDecoder *d, EngKvCache *cache, const gint32 *tokens, guint n, guint n_past, EngLogitsWanted wanted,
+                              EngObserver observer, gpointer observer_data, GCancellable *cancellable, GError **error)
 {
   const Observer seen = { observer, observer_data };
   float *logits = wanted == ENG_LOGITS_NONE ? d->last_logits : logits_for (d, n, wanted, error);

@@ -7,18 +7,18 @@
 
 enum { ENG_DEFAULT_BATCH = 512 };
 
-/* Where everything lies in the one scratch mapping of a decoder; the memory plan reads the same layout. Offsets in bytes. Attention's
- * buffers and the feed-forward's are never alive together and overlap. */
+/* Where everything lies in the one scratch mapping of a decoder; the memory plan reads the same layout. Offsets in bytes.
+ * Attention's buffers and the feed-forward's are never alive together and overlap. */
 typedef struct {
   guint batch;
-  gsize hidden, normed;      /* f32 [batch][n_embd] */
-  gsize q, attended;         /* f32 [batch][n_heads * head_dim] */
-  gsize k, v;                /* f32 [batch][n_kv_heads * head_dim] */
-  gsize gate, up;            /* f32 [batch][n_ff] */
-  gsize prepared[3];         /* inputs as the products take them: A8, or f32 for the exact path */
-  gsize cos_sin;             /* f32 [batch][n_rot] */
-  gsize rows, row_bytes;     /* one f32 row of the widest input for each worker */
-  gsize logits;              /* f32 [n_vocab] of one token */
+  gsize hidden, normed;  /* f32 [batch][n_embd] */
+  gsize q, attended;     /* f32 [batch][n_heads * head_dim] */
+  gsize k, v;            /* f32 [batch][n_kv_heads * head_dim] */
+  gsize gate, up;        /* f32 [batch][n_ff] */
+  gsize prepared[3];     /* inputs as the products take them: A8, or f32 for the exact path */
+  gsize cos_sin;         /* f32 [batch][n_rot] */
+  gsize rows, row_bytes; /* one f32 row of the widest input for each worker */
+  gsize logits;          /* f32 [n_vocab] of one token */
   gsize bytes;
 } EngScratchLayout;
 
@@ -31,10 +31,12 @@ guint eng_decoder_batch (const EngDecoder *decoder);
 
 typedef enum { ENG_LOGITS_NONE, ENG_LOGITS_LAST, ENG_LOGITS_ALL } EngLogitsWanted;
 
-/* Tokens at positions n_past .. n_past + n - 1, n <= batch; the cache must reach that far. Logits go to rows 0.. of eng_decoder_logits
- * (room for more than one row is mapped when all are first wanted). FALSE with ENG_ERROR_CANCELLED between layers. */
-gboolean eng_decoder_forward (EngDecoder *decoder, EngKvCache *cache, const gint32 *tokens, guint n, guint n_past, EngLogitsWanted wanted,
-                              EngObserver observer, gpointer observer_data, GCancellable *cancellable, GError **error);
+/* Tokens at positions n_past .. n_past + n - 1, n <= batch; the cache must reach that far. Logits go to rows 0.. of
+ * eng_decoder_logits (room for more than one row is mapped when all are first wanted). FALSE with ENG_ERROR_CANCELLED between
+ * layers. */
+gboolean eng_decoder_forward (EngDecoder *decoder, EngKvCache *cache, const gint32 *tokens, guint n, guint n_past,
+                              EngLogitsWanted wanted, EngObserver observer, gpointer observer_data, GCancellable *cancellable,
+                              GError **error);
 /* Row 0 also after ENG_LOGITS_LAST; valid until the next pass that makes logits. */
 float *eng_decoder_logits (EngDecoder *decoder, guint row);
 

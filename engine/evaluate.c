@@ -18,12 +18,11 @@ typedef struct {
   EngSession *model, *reference; /* reference may be NULL */
   EngWorkers *workers;
   guint n_vocab;
-  const gint32 *next;   /* the token that follows each row of logits */
-  Score *scores;        /* of each row */
+  const gint32 *next; /* the token that follows each row of logits */
+  Score *scores;      /* of each row */
 } Scorer;
 
-static double
-log_sum_exp (const float *x, guint n, guint argmax)
+static double log_sum_exp (const float *x, guint n, guint argmax)
 {
   double sum = 0, max = x[argmax];
   for (guint i = 0; i < n; i++)
@@ -31,8 +30,7 @@ log_sum_exp (const float *x, guint n, guint argmax)
   return max + log (sum);
 }
 
-static void
-score_rows (gpointer data, guint begin, guint end, guint worker)
+static void score_rows (gpointer data, guint begin, guint end, guint worker)
 {
   Scorer *s = data;
   for (guint row = begin; row < end; row++) {
@@ -55,8 +53,7 @@ score_rows (gpointer data, guint begin, guint end, guint worker)
 }
 
 /* Evaluates one chunk and scores its second half: rows first .. n_ctx - 2 predict the token after them. */
-static gboolean
-score_chunk (Scorer *s, const gint32 *tokens, guint n_ctx, Score *scores, GCancellable *cancellable, GError **error)
+static gboolean score_chunk (Scorer *s, const gint32 *tokens, guint n_ctx, Score *scores, GCancellable *cancellable, GError **error)
 {
   EngSession *sessions[] = { s->model, s->reference };
   guint first = n_ctx / 2, n_sessions = s->reference != NULL ? 2 : 1;
@@ -77,15 +74,13 @@ score_chunk (Scorer *s, const gint32 *tokens, guint n_ctx, Score *scores, GCance
   return TRUE;
 }
 
-static int
-compare_doubles (const void *a, const void *b)
+static int compare_doubles (const void *a, const void *b)
 {
-  double x = *(const double *) a, y = *(const double *) b;
+  double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
 }
 
-static gboolean
-summarise (const Score *scores, guint n, gboolean has_reference, EngEvaluation *result, GError **error)
+static gboolean summarise (const Score *scores, guint n, gboolean has_reference, EngEvaluation *result, GError **error)
 {
   g_autofree double *kl = g_new (double, n);
   double nll = 0, kl_sum = 0;
@@ -96,23 +91,23 @@ summarise (const Score *scores, guint n, gboolean has_reference, EngEvaluation *
     agree += scores[i].agrees;
   }
   if (!isfinite (nll) || !isfinite (kl_sum)) {
-    g_set_error_literal (error, ENG_ERROR, ENG_ERROR_FORMAT, "the model computes no numbers: its file is damaged, download it again");
+    g_set_error_literal (error, ENG_ERROR, ENG_ERROR_FORMAT,
+                         "the model computes no numbers: its file is damaged, download it again");
     return FALSE;
   }
   *result = (EngEvaluation){ .tokens = n, .ppl = exp (nll / n), .has_reference = has_reference };
   if (has_reference) {
     qsort (kl, n, sizeof *kl, compare_doubles);
     result->kl_mean = kl_sum / n;
-    result->kl_p99 = kl[(guint) (0.99 * (n - 1) + 0.5)];
+    result->kl_p99 = kl[(guint)(0.99 * (n - 1) + 0.5)];
     result->kl_max = kl[n - 1];
-    result->top1_agreement = (double) agree / n;
+    result->top1_agreement = (double)agree / n;
   }
   return TRUE;
 }
 
 /* The whole text's tokens, BOS in front if the metadata asks for it. */
-static GArray *
-tokenize (EngModel *model, const char *text, gsize length)
+static GArray *tokenize (EngModel *model, const char *text, gsize length)
 {
   const EngTokenizer *tokenizer = eng_model_tokenizer (model);
   GArray *tokens = g_array_new (FALSE, FALSE, sizeof (gint32));
@@ -123,10 +118,9 @@ tokenize (EngModel *model, const char *text, gsize length)
   return tokens;
 }
 
-gboolean
-eng_evaluate (EngModel *model, EngModel *reference, EngWorkers *workers, const char *text, gsize length, guint n_ctx, guint chunks,
-              int activation_bits, int kv_bits, EngEvaluation *result, EngProgress progress, gpointer data, GCancellable *cancellable,
-              GError **error)
+gboolean eng_evaluate (EngModel *model, EngModel *reference, EngWorkers *workers, const char *text, gsize length, guint n_ctx,
+                       guint chunks, int activation_bits, int kv_bits, EngEvaluation *result, EngProgress progress, gpointer data,
+                       GCancellable *cancellable, GError **error)
 {
   const EngTokenizer *tokenizer = eng_model_tokenizer (model);
   guint n_vocab = eng_model_traits (model)->n_vocab;
@@ -135,32 +129,35 @@ eng_evaluate (EngModel *model, EngModel *reference, EngWorkers *workers, const c
     return FALSE;
   }
   if (reference != NULL && eng_model_traits (reference)->n_vocab != n_vocab) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the model has %u tokens and its reference %u: they cannot be compared", n_vocab,
-                 eng_model_traits (reference)->n_vocab);
+    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the model has %u tokens and its reference %u: they cannot be compared",
+                 n_vocab, eng_model_traits (reference)->n_vocab);
     return FALSE;
   }
   g_autoptr (GArray) tokens = tokenize (model, text, length);
-  guint available = tokens->len / n_ctx, n_chunks = chunks > 0 ? MIN (chunks, available) : available, per_chunk = n_ctx - 1 - n_ctx / 2;
+  guint available = tokens->len / n_ctx, n_chunks = chunks > 0 ? MIN (chunks, available) : available,
+        per_chunk = n_ctx - 1 - n_ctx / 2;
   if (n_chunks == 0) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the text has %u tokens, less than one chunk of %u: choose a longer text", tokens->len, n_ctx);
+    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the text has %u tokens, less than one chunk of %u: choose a longer text",
+                 tokens->len, n_ctx);
     return FALSE;
   }
   EngSessionOptions options = { .n_ctx = n_ctx, .batch = BATCH, .kv_bits = kv_bits, .activation_bits = activation_bits };
   EngSessionOptions exact = { .n_ctx = n_ctx, .batch = BATCH, .kv_bits = 16, .activation_bits = 32 };
   g_autoptr (EngSession) session = eng_session_new (model, workers, &options, error);
-  g_autoptr (EngSession) reference_session = session != NULL && reference != NULL ? eng_session_new (reference, workers, &exact, error) : NULL;
+  g_autoptr (EngSession) reference_session
+      = session != NULL && reference != NULL ? eng_session_new (reference, workers, &exact, error) : NULL;
   if (session == NULL || (reference != NULL && reference_session == NULL))
     return FALSE;
 
-  g_autofree Score *scores = g_new (Score, (gsize) n_chunks * per_chunk);
+  g_autofree Score *scores = g_new (Score, (gsize)n_chunks * per_chunk);
   Scorer scorer = { .model = session, .reference = reference_session, .workers = workers, .n_vocab = n_vocab };
   for (guint i = 0; i < n_chunks; i++) {
-    gint32 *chunk = &g_array_index (tokens, gint32, (gsize) i * n_ctx);
+    gint32 *chunk = &g_array_index (tokens, gint32, (gsize)i * n_ctx);
     if (eng_tokenizer_bos (tokenizer) >= 0 && eng_tokenizer_adds_bos (tokenizer))
       chunk[0] = eng_tokenizer_bos (tokenizer);
     if (progress != NULL)
-      progress ((double) i / n_chunks, "Evaluating", data);
-    if (!score_chunk (&scorer, chunk, n_ctx, scores + (gsize) i * per_chunk, cancellable, error))
+      progress ((double)i / n_chunks, "Evaluating", data);
+    if (!score_chunk (&scorer, chunk, n_ctx, scores + (gsize)i * per_chunk, cancellable, error))
       return FALSE;
   }
   if (!summarise (scores, n_chunks * per_chunk, reference != NULL, result, error))

@@ -13,15 +13,13 @@ typedef struct {
 } ControlToken;
 
 /* The control tokens of a vocabulary, longest first, so that the first match is the longest. */
-static gint
-compare_control_tokens (gconstpointer a, gconstpointer b)
+static gint compare_control_tokens (gconstpointer a, gconstpointer b)
 {
   const ControlToken *x = a, *y = b;
   return x->length != y->length ? (x->length < y->length ? 1 : -1) : (x->token > y->token) - (x->token < y->token);
 }
 
-static GArray *
-list_control_tokens (const EngTokenizer *tokenizer)
+static GArray *list_control_tokens (const EngTokenizer *tokenizer)
 {
   GArray *list = g_array_new (FALSE, FALSE, sizeof (ControlToken));
   for (guint i = 0; i < eng_tokenizer_n_tokens (tokenizer); i++) {
@@ -37,8 +35,7 @@ list_control_tokens (const EngTokenizer *tokenizer)
 }
 
 /* The control token that text[begin, end) starts with, or NULL. */
-static const ControlToken *
-match_control_token (const GArray *list, const char *text, gsize begin, gsize end)
+static const ControlToken *match_control_token (const GArray *list, const char *text, gsize begin, gsize end)
 {
   for (guint i = 0; i < list->len; i++) {
     const ControlToken *control = &g_array_index (list, ControlToken, i);
@@ -49,8 +46,7 @@ match_control_token (const GArray *list, const char *text, gsize begin, gsize en
 }
 
 /* Text between control tokens is encoded in one piece, whoever wrote it, so that merges run as they do over the whole. */
-static void
-encode_prompt (const EngTokenizer *tokenizer, const char *text, const GArray *values, GArray *out)
+static void encode_prompt (const EngTokenizer *tokenizer, const char *text, const GArray *values, GArray *out)
 {
   g_autoptr (GArray) controls = list_control_tokens (tokenizer);
   gsize length = strlen (text), begin = 0, at = 0;
@@ -75,8 +71,7 @@ encode_prompt (const EngTokenizer *tokenizer, const char *text, const GArray *va
   eng_tokenizer_encode (tokenizer, text + begin, length - begin, ENG_TOKENIZE_PLAIN, out);
 }
 
-static void
-set_token_text (JsonObject *context, const char *name, const EngTokenizer *tokenizer, int token)
+static void set_token_text (JsonObject *context, const char *name, const EngTokenizer *tokenizer, int token)
 {
   gsize length = 0;
   const char *piece = token >= 0 ? eng_tokenizer_piece (tokenizer, token, TRUE, &length) : "";
@@ -84,8 +79,7 @@ set_token_text (JsonObject *context, const char *name, const EngTokenizer *token
   json_object_set_string_member (context, name, text);
 }
 
-GArray *
-eng_generate_prompt (EngModel *model, JsonArray *messages, GError **error)
+GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, GError **error)
 {
   const EngTokenizer *tokenizer = eng_model_tokenizer (model);
   const EngChatTemplate *chat_template = eng_model_template (model, error);
@@ -110,16 +104,14 @@ eng_generate_prompt (EngModel *model, JsonArray *messages, GError **error)
 
 /* ---- making the conversation fit ----------------------------------------------------------------------------------------- */
 
-static const char *
-role_of (JsonArray *messages, guint i)
+static const char *role_of (JsonArray *messages, guint i)
 {
   JsonNode *node = json_array_get_element (messages, i);
   return JSON_NODE_HOLDS_OBJECT (node) ? json_object_get_string_member_with_default (json_node_get_object (node), "role", "") : "";
 }
 
 /* The system messages at the head, then those from `from` on. */
-static JsonArray *
-without_old_turns (JsonArray *messages, guint n_system, guint from)
+static JsonArray *without_old_turns (JsonArray *messages, guint n_system, guint from)
 {
   JsonArray *kept = json_array_new ();
   for (guint i = 0; i < json_array_get_length (messages); i++)
@@ -129,8 +121,7 @@ without_old_turns (JsonArray *messages, guint n_system, guint from)
 }
 
 /* Prompt tokens with room for `reserve` more where leaving out old turns can make it, and for one in any case. */
-static GArray *
-fitting_prompt (EngSession *session, JsonArray *messages, guint reserve, gboolean *shifted, GError **error)
+static GArray *fitting_prompt (EngSession *session, JsonArray *messages, guint reserve, gboolean *shifted, GError **error)
 {
   guint n = json_array_get_length (messages), n_ctx = eng_session_n_ctx (session), n_system = 0;
   while (n_system < n && g_str_equal (role_of (messages, n_system), "system"))
@@ -148,11 +139,12 @@ fitting_prompt (EngSession *session, JsonArray *messages, guint reserve, gboolea
     }
     while (next < n && !g_str_equal (role_of (messages, next), "user"))
       next++;
-    if (tokens->len + (gsize) reserve <= n_ctx || (next >= n && tokens->len < n_ctx))
+    if (tokens->len + (gsize)reserve <= n_ctx || (next >= n && tokens->len < n_ctx))
       return g_steal_pointer (&tokens);
     if (next >= n) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "the message takes %u tokens, but the context holds %u: shorten it or choose a longer context",
-                   tokens->len, n_ctx);
+      g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY,
+                   "the message takes %u tokens, but the context holds %u: shorten it or choose a longer context", tokens->len,
+                   n_ctx);
       return NULL;
     }
     from = next;
@@ -162,10 +154,10 @@ fitting_prompt (EngSession *session, JsonArray *messages, guint reserve, gboolea
 /* ---- the turn ------------------------------------------------------------------------------------------------------------ */
 
 /* Evaluates the prompt, but for what the session already holds of it. The last token is always evaluated: its logits are needed. */
-static gboolean
-eval_prompt (EngSession *session, const GArray *prompt, EngGenerateStats *stats, GCancellable *cancellable, GError **error)
+static gboolean eval_prompt (EngSession *session, const GArray *prompt, EngGenerateStats *stats, GCancellable *cancellable,
+                             GError **error)
 {
-  const gint32 *tokens = (const gint32 *) (gpointer) prompt->data;
+  const gint32 *tokens = (const gint32 *)(gpointer)prompt->data;
   guint common = 0, most = MIN (prompt->len - 1, eng_session_n_past (session));
   while (common < most && eng_session_tokens (session)[common] == tokens[common])
     common++;
@@ -183,8 +175,7 @@ typedef struct {
   gint64 start;
 } Output;
 
-static void
-emit (Output *output, const char *text)
+static void emit (Output *output, const char *text)
 {
   if (text[0] == '\0')
     return;
@@ -194,8 +185,8 @@ emit (Output *output, const char *text)
     output->function (text, output->data);
 }
 
-static gboolean
-generate (EngSession *session, EngSampler *sampler, guint max_tokens, Output *output, GCancellable *cancellable, GError **error)
+static gboolean generate (EngSession *session, EngSampler *sampler, guint max_tokens, Output *output, GCancellable *cancellable,
+                          GError **error)
 {
   const EngTokenizer *tokenizer = eng_model_tokenizer (eng_session_model (session));
   EngGenerateStats *stats = output->stats;
@@ -204,7 +195,8 @@ generate (EngSession *session, EngSampler *sampler, guint max_tokens, Output *ou
       stats->finish_reason = "cancelled";
       return TRUE;
     }
-    gint32 token = eng_sampler_sample (sampler, eng_session_logits (session), eng_session_tokens (session), eng_session_n_past (session));
+    gint32 token
+        = eng_sampler_sample (sampler, eng_session_logits (session), eng_session_tokens (session), eng_session_n_past (session));
     if (token < 0) {
       g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s computes no numbers any more: the file is damaged, download it again",
                    eng_gguf_path (eng_model_gguf (eng_session_model (session))));
@@ -232,16 +224,16 @@ generate (EngSession *session, EngSampler *sampler, guint max_tokens, Output *ou
   }
 }
 
-gboolean
-eng_generate_chat (EngSession *session, JsonArray *messages, const EngSamplerOptions *sampling, guint max_tokens, EngTextFunc text,
-                   gpointer data, EngGenerateStats *stats, GCancellable *cancellable, GError **error)
+gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngSamplerOptions *sampling, guint max_tokens,
+                            EngTextFunc text, gpointer data, EngGenerateStats *stats, GCancellable *cancellable, GError **error)
 {
   EngGenerateStats own;
   gint64 start = g_get_monotonic_time ();
   guint quarter = MAX (1, eng_session_n_ctx (session) / 4);
   stats = stats != NULL ? stats : &own;
   *stats = (EngGenerateStats){ 0 };
-  g_autoptr (GArray) prompt = fitting_prompt (session, messages, max_tokens > 0 ? MIN (max_tokens, quarter) : quarter, &stats->shifted, error);
+  g_autoptr (GArray) prompt
+      = fitting_prompt (session, messages, max_tokens > 0 ? MIN (max_tokens, quarter) : quarter, &stats->shifted, error);
   if (prompt == NULL)
     return FALSE;
 

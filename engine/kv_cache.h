@@ -12,12 +12,12 @@ enum { ENG_KV_PAGE_TOKENS = 32 };
 typedef struct {
   guint n_layers, n_kv_heads, head_dim, n_blocks;
   int bits;
-  guint hadamard;       /* block of the transform in front of quantized keys and values, 0: none */
+  guint hadamard; /* block of the transform in front of quantized keys and values, 0: none */
   gsize page_bytes, block_bytes;
-  guint n_used_blocks;  /* those whose pages are in `pages` */
+  guint n_used_blocks; /* those whose pages are in `pages` */
   guint8 *pool;
   gsize mapped_bytes;
-  const void **pages;   /* [layer][kv head][key, value][n_blocks] */
+  const void **pages; /* [layer][kv head][key, value][n_blocks] */
 } EngKvCache;
 
 /* What a cache of this shape needs when it is full, tables included. */

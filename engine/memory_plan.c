@@ -10,9 +10,8 @@
 #define MODEL_BYTES (1024 * 1024)
 #define STACK_BYTES_PER_THREAD (64 * 1024)
 
-void
-eng_memory_plan (EngMemoryPlan *plan, const EngTraits *traits, guint64 weights_bytes, const EngSessionOptions *options, guint n_threads,
-                 guint64 program_base_bytes)
+void eng_memory_plan (EngMemoryPlan *plan, const EngTraits *traits, guint64 weights_bytes, const EngSessionOptions *options,
+                      guint n_threads, guint64 program_base_bytes)
 {
   EngScratchLayout scratch;
   EngSessionOptions o = *options;
@@ -21,17 +20,16 @@ eng_memory_plan (EngMemoryPlan *plan, const EngTraits *traits, guint64 weights_b
   eng_scratch_layout (&scratch, traits, &o, n_threads);
   plan->weights_bytes = weights_bytes > 0 ? weights_bytes : traits->file_bytes;
   plan->kv_bytes = eng_kv_cache_bytes (traits, o.n_ctx, o.kv_bits == 0 ? 16 : o.kv_bits);
-  plan->scratch_bytes = scratch.bytes + (guint64) o.n_ctx * sizeof (gint32);
-  plan->program_bytes = program_base_bytes + MODEL_BYTES + (guint64) traits->n_vocab * VOCABULARY_BYTES_PER_TOKEN
-                        + (guint64) n_threads * STACK_BYTES_PER_THREAD;
+  plan->scratch_bytes = scratch.bytes + (guint64)o.n_ctx * sizeof (gint32);
+  plan->program_bytes = program_base_bytes + MODEL_BYTES + (guint64)traits->n_vocab * VOCABULARY_BYTES_PER_TOKEN
+                        + (guint64)n_threads * STACK_BYTES_PER_THREAD;
   plan->total_bytes = plan->weights_bytes + plan->kv_bytes + plan->scratch_bytes + plan->program_bytes;
 }
 
 /* ---- measuring ----------------------------------------------------------------------------------------------------------- */
 
 /* A line "Name:  123 kB" of a file under /proc, in bytes; 0 if absent. */
-static guint64
-proc_bytes (const char *path, const char *name)
+static guint64 proc_bytes (const char *path, const char *name)
 {
   g_autofree char *text = NULL;
   if (!g_file_get_contents (path, &text, NULL, NULL))
@@ -44,20 +42,17 @@ proc_bytes (const char *path, const char *name)
   return 0;
 }
 
-guint64
-eng_memory_peak_rss (void)
+guint64 eng_memory_peak_rss (void)
 {
   return proc_bytes ("/proc/self/status", "VmHWM");
 }
 
-guint64
-eng_memory_rss (void)
+guint64 eng_memory_rss (void)
 {
   return proc_bytes ("/proc/self/status", "VmRSS");
 }
 
-void
-eng_memory_machine (guint64 *total_bytes, guint64 *available_bytes)
+void eng_memory_machine (guint64 *total_bytes, guint64 *available_bytes)
 {
   guint64 limit, left;
   *total_bytes = proc_bytes ("/proc/meminfo", "MemTotal");

@@ -18,27 +18,26 @@ struct EngModel {
   EngMatrix embedding, head;
   const float *output_norm, *rope_factors;
 
-  GPtrArray *matrices;  /* of const EngMatrix *, in file order */
-  GPtrArray *opened;    /* xb_matrix views to free */
-  GHashTable *inputs;   /* number -> xb_input */
-  GPtrArray *owned;     /* names and converted vectors */
+  GPtrArray *matrices; /* of const EngMatrix *, in file order */
+  GPtrArray *opened;   /* xb_matrix views to free */
+  GHashTable *inputs;  /* number -> xb_input */
+  GPtrArray *owned;    /* names and converted vectors */
 };
 
-#define CHATML \
-  "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}" \
+#define CHATML                                                                                                                     \
+  "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% "       \
+  "endfor %}"                                                                                                                      \
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 
 /* ---- binding tensors ----------------------------------------------------------------------------------------------------- */
 
-static gboolean
-fail (const EngModel *model, GError **error, EngError code, const char *tensor, const char *sentence)
+static gboolean fail (const EngModel *model, GError **error, EngError code, const char *tensor, const char *sentence)
 {
   g_set_error (error, ENG_ERROR, code, "%s: tensor %s %s", eng_gguf_path (model->gguf), tensor, sentence);
   return FALSE;
 }
 
-static gboolean
-raw_type_of (guint type, xb_raw_type *raw)
+static gboolean raw_type_of (guint type, xb_raw_type *raw)
 {
   switch (type) {
   case ENG_TYPE_F32:
@@ -56,8 +55,7 @@ raw_type_of (guint type, xb_raw_type *raw)
 }
 
 /* The pipeline in front of a packed matrix: opened once, shared by all that name it. */
-static gboolean
-bind_input (EngModel *model, EngMatrix *matrix, guint input_id, GError **error)
+static gboolean bind_input (EngModel *model, EngMatrix *matrix, guint input_id, GError **error)
 {
   guint number = input_id - 1;
   xb_input *input = g_hash_table_lookup (model->inputs, GUINT_TO_POINTER (number));
@@ -66,8 +64,8 @@ bind_input (EngModel *model, EngMatrix *matrix, guint input_id, GError **error)
     const EngTensor *tensor = eng_gguf_find_tensor (model->gguf, name);
     xb_error why = NULL;
     if (tensor == NULL || tensor->type != ENG_TYPE_I8) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: tensor %s needs %s, which is missing: the file is damaged", eng_gguf_path (model->gguf),
-                   matrix->name, name);
+      g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: tensor %s needs %s, which is missing: the file is damaged",
+                   eng_gguf_path (model->gguf), matrix->name, name);
       return FALSE;
     }
     input = xb_input_open (tensor->data, tensor->bytes, &why);
@@ -83,15 +81,15 @@ bind_input (EngModel *model, EngMatrix *matrix, guint input_id, GError **error)
   return TRUE;
 }
 
-static gboolean
-bind_xbit (EngModel *model, EngMatrix *matrix, const EngTensor *tensor, GError **error)
+static gboolean bind_xbit (EngModel *model, EngMatrix *matrix, const EngTensor *tensor, GError **error)
 {
   xb_error why = NULL;
   if (tensor->type != ENG_TYPE_I8)
     return fail (model, error, ENG_ERROR_FORMAT, tensor->name, "is not stored as bytes: the file is damaged");
   xb_matrix *xbit = xb_matrix_open (tensor->data, tensor->bytes, &why);
   if (xbit == NULL) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: tensor %s is damaged: %s", eng_gguf_path (model->gguf), tensor->name, why);
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: tensor %s is damaged: %s", eng_gguf_path (model->gguf), tensor->name,
+                 why);
     return FALSE;
   }
   g_ptr_array_add (model->opened, xbit);
@@ -99,25 +97,27 @@ bind_xbit (EngModel *model, EngMatrix *matrix, const EngTensor *tensor, GError *
   matrix->xbit = xbit;
   matrix->bytes = tensor->bytes;
   if (layout->rows != matrix->rows || layout->cols != matrix->cols) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: tensor %s is %u x %u, but the model's metadata asks for %u x %u: the file is damaged",
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT,
+                 "%s: tensor %s is %u x %u, but the model's metadata asks for %u x %u: the file is damaged",
                  eng_gguf_path (model->gguf), tensor->name, layout->rows, layout->cols, matrix->rows, matrix->cols);
     return FALSE;
   }
   return layout->input_id == 0 || bind_input (model, matrix, layout->input_id, error);
 }
 
-static gboolean
-bind_raw (EngModel *model, EngMatrix *matrix, const EngTensor *tensor, GError **error)
+static gboolean bind_raw (EngModel *model, EngMatrix *matrix, const EngTensor *tensor, GError **error)
 {
   if (!raw_type_of (tensor->type, &matrix->raw_type)) {
     const EngTypeTraits *type = eng_type_traits (tensor->type);
-    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: tensor %s is stored as %s, which has to be packed before it can be computed with: import the file",
+    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
+                 "%s: tensor %s is stored as %s, which has to be packed before it can be computed with: import the file",
                  eng_gguf_path (model->gguf), tensor->name, type != NULL ? type->name : "an unknown type");
     return FALSE;
   }
   if (tensor->dims[0] != matrix->cols || tensor->dims[1] != matrix->rows || tensor->dims[2] != 1 || tensor->dims[3] != 1) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT,
-                 "%s: tensor %s is %" G_GUINT64_FORMAT " x %" G_GUINT64_FORMAT ", but the model's metadata asks for %u x %u: the file is damaged",
+                 "%s: tensor %s is %" G_GUINT64_FORMAT " x %" G_GUINT64_FORMAT
+                 ", but the model's metadata asks for %u x %u: the file is damaged",
                  eng_gguf_path (model->gguf), tensor->name, tensor->dims[1], tensor->dims[0], matrix->rows, matrix->cols);
     return FALSE;
   }
@@ -127,8 +127,7 @@ bind_raw (EngModel *model, EngMatrix *matrix, const EngTensor *tensor, GError **
 }
 
 /* `name` is taken over. */
-static gboolean
-bind_matrix (EngModel *model, EngMatrix *matrix, char *name, guint rows, guint cols, GError **error)
+static gboolean bind_matrix (EngModel *model, EngMatrix *matrix, char *name, guint rows, guint cols, GError **error)
 {
   g_autofree char *packed = g_strconcat (name, ".xbit", NULL);
   const EngTensor *tensor = eng_gguf_find_tensor (model->gguf, packed);
@@ -143,8 +142,7 @@ bind_matrix (EngModel *model, EngMatrix *matrix, char *name, guint rows, guint c
   return bind_raw (model, matrix, tensor, error);
 }
 
-static gboolean
-bind_vector (EngModel *model, const float **vector, const char *name, guint n, gboolean required, GError **error)
+static gboolean bind_vector (EngModel *model, const float **vector, const char *name, guint n, gboolean required, GError **error)
 {
   const EngTensor *tensor = eng_gguf_find_tensor (model->gguf, name);
   *vector = NULL;
@@ -152,11 +150,12 @@ bind_vector (EngModel *model, const float **vector, const char *name, guint n, g
     return !required || fail (model, error, ENG_ERROR_FORMAT, name, "is missing: the file is incomplete");
   const EngTypeTraits *type = eng_type_traits (tensor->type);
   if (tensor->dims[0] != n || tensor->dims[1] != 1 || tensor->dims[2] != 1 || tensor->dims[3] != 1)
-    return fail (model, error, ENG_ERROR_FORMAT, name, "has not the length that the model's metadata asks for: the file is damaged");
+    return fail (model, error, ENG_ERROR_FORMAT, name,
+                 "has not the length that the model's metadata asks for: the file is damaged");
   if (type == NULL || !type->readable)
     return fail (model, error, ENG_ERROR_UNSUPPORTED, name, "is stored in a type that Valise cannot read");
-  if (tensor->type == ENG_TYPE_F32 && (guintptr) tensor->data % sizeof (float) == 0) {
-    *vector = (const float *) tensor->data;
+  if (tensor->type == ENG_TYPE_F32 && (guintptr)tensor->data % sizeof (float) == 0) {
+    *vector = (const float *)tensor->data;
     return TRUE;
   }
   float *converted = g_new (float, n);
@@ -166,8 +165,7 @@ bind_vector (EngModel *model, const float **vector, const char *name, guint n, g
   return TRUE;
 }
 
-static gboolean
-bind_layer (EngModel *model, guint i, GError **error)
+static gboolean bind_layer (EngModel *model, guint i, GError **error)
 {
   const EngTraits *t = &model->traits;
   EngLayer *layer = &model->layers[i];
@@ -195,8 +193,8 @@ bind_layer (EngModel *model, guint i, GError **error)
     { &layer->v_bias, "attn_v.bias", kv, t->qkv_bias, TRUE },
   };
   for (guint j = 0; j < G_N_ELEMENTS (matrices); j++)
-    if (!bind_matrix (model, matrices[j].matrix, g_strdup_printf ("blk.%u.%s.weight", i, matrices[j].name), matrices[j].rows, matrices[j].cols,
-                      error))
+    if (!bind_matrix (model, matrices[j].matrix, g_strdup_printf ("blk.%u.%s.weight", i, matrices[j].name), matrices[j].rows,
+                      matrices[j].cols, error))
       return FALSE;
   for (guint j = 0; j < G_N_ELEMENTS (vectors); j++) {
     g_autofree char *name = g_strdup_printf ("blk.%u.%s", i, vectors[j].name);
@@ -206,8 +204,7 @@ bind_layer (EngModel *model, guint i, GError **error)
   return TRUE;
 }
 
-static gboolean
-bind_all (EngModel *model, GError **error)
+static gboolean bind_all (EngModel *model, GError **error)
 {
   const EngTraits *t = &model->traits;
   for (guint i = 0; i < t->n_layers; i++)
@@ -226,16 +223,15 @@ bind_all (EngModel *model, GError **error)
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
 
-EngModel *
-eng_model_new (EngGguf *gguf, GError **error)
+EngModel *eng_model_new (EngGguf *gguf, GError **error)
 {
   EngTraits traits;
   if (!eng_traits_read (&traits, gguf, error))
     return NULL;
   /* A hostile count of layers is refused before anything is allocated for it. */
   if (traits.n_layers > eng_gguf_n_tensors (gguf)) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: %u layers but %u tensors: the file is damaged", eng_gguf_path (gguf), traits.n_layers,
-                 eng_gguf_n_tensors (gguf));
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: %u layers but %u tensors: the file is damaged", eng_gguf_path (gguf),
+                 traits.n_layers, eng_gguf_n_tensors (gguf));
     return NULL;
   }
   g_autoptr (EngModel) model = g_new0 (EngModel, 1);
@@ -244,8 +240,8 @@ eng_model_new (EngGguf *gguf, GError **error)
   model->traits = traits;
   model->layers = g_new0 (EngLayer, traits.n_layers);
   model->matrices = g_ptr_array_new ();
-  model->opened = g_ptr_array_new_with_free_func ((GDestroyNotify) xb_matrix_free);
-  model->inputs = g_hash_table_new_full (NULL, NULL, NULL, (GDestroyNotify) xb_input_free);
+  model->opened = g_ptr_array_new_with_free_func ((GDestroyNotify)xb_matrix_free);
+  model->inputs = g_hash_table_new_full (NULL, NULL, NULL, (GDestroyNotify)xb_input_free);
   model->owned = g_ptr_array_new_with_free_func (g_free);
   if (!bind_all (model, error))
     return NULL;
@@ -253,31 +249,29 @@ eng_model_new (EngGguf *gguf, GError **error)
   if (model->tokenizer == NULL)
     return NULL;
   if (eng_tokenizer_n_tokens (model->tokenizer) != traits.n_vocab) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: the tokenizer has %u tokens, the model %u: the file is damaged", eng_gguf_path (gguf),
-                 eng_tokenizer_n_tokens (model->tokenizer), traits.n_vocab);
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: the tokenizer has %u tokens, the model %u: the file is damaged",
+                 eng_gguf_path (gguf), eng_tokenizer_n_tokens (model->tokenizer), traits.n_vocab);
     return NULL;
   }
   /* A model with a broken template still computes: the error waits for whoever asks for the template. */
-  model->chat_template = eng_chat_template_new (eng_gguf_get_string (gguf, "tokenizer.chat_template", CHATML), &model->template_error);
+  model->chat_template
+      = eng_chat_template_new (eng_gguf_get_string (gguf, "tokenizer.chat_template", CHATML), &model->template_error);
   return g_steal_pointer (&model);
 }
 
-EngModel *
-eng_model_open (const char *path, GError **error)
+EngModel *eng_model_open (const char *path, GError **error)
 {
   g_autoptr (EngGguf) gguf = eng_gguf_open (path, error);
   return gguf != NULL ? eng_model_new (gguf, error) : NULL;
 }
 
-EngModel *
-eng_model_ref (EngModel *model)
+EngModel *eng_model_ref (EngModel *model)
 {
   atomic_fetch_add (&model->references, 1);
   return model;
 }
 
-void
-eng_model_unref (EngModel *model)
+void eng_model_unref (EngModel *model)
 {
   if (model == NULL || atomic_fetch_sub (&model->references, 1) > 1)
     return;
@@ -295,70 +289,59 @@ eng_model_unref (EngModel *model)
 
 /* ---- looking ------------------------------------------------------------------------------------------------------------- */
 
-const EngTraits *
-eng_model_traits (const EngModel *model)
+const EngTraits *eng_model_traits (const EngModel *model)
 {
   return &model->traits;
 }
 
-EngGguf *
-eng_model_gguf (const EngModel *model)
+EngGguf *eng_model_gguf (const EngModel *model)
 {
   return model->gguf;
 }
 
-const EngTokenizer *
-eng_model_tokenizer (const EngModel *model)
+const EngTokenizer *eng_model_tokenizer (const EngModel *model)
 {
   return model->tokenizer;
 }
 
-const EngChatTemplate *
-eng_model_template (const EngModel *model, GError **error)
+const EngChatTemplate *eng_model_template (const EngModel *model, GError **error)
 {
   if (model->chat_template == NULL && error != NULL)
     *error = g_error_copy (model->template_error);
   return model->chat_template;
 }
 
-const EngLayer *
-eng_model_layer (const EngModel *model, guint i)
+const EngLayer *eng_model_layer (const EngModel *model, guint i)
 {
   return &model->layers[i];
 }
 
-const EngMatrix *
-eng_model_embedding (const EngModel *model)
+const EngMatrix *eng_model_embedding (const EngModel *model)
 {
   return &model->embedding;
 }
 
-const EngMatrix *
-eng_model_head (const EngModel *model)
+const EngMatrix *eng_model_head (const EngModel *model)
 {
   return model->traits.tied_head ? &model->embedding : &model->head;
 }
 
-const float *
-eng_model_output_norm (const EngModel *model)
+const float *eng_model_output_norm (const EngModel *model)
 {
   return model->output_norm;
 }
 
-const float *
-eng_model_rope_factors (const EngModel *model)
+const float *eng_model_rope_factors (const EngModel *model)
 {
   return model->rope_factors;
 }
 
-guint
-eng_model_n_matrices (const EngModel *model)
+guint eng_model_n_matrices (const EngModel *model)
 {
   return model->matrices->len;
 }
 
-const EngMatrix *
-eng_model_matrix (const EngModel *model, guint i)
+const EngMatrix *eng_model_matrix (const EngModel *model, guint i)
 {
   return g_ptr_array_index (model->matrices, i);
 }

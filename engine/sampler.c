@@ -15,13 +15,12 @@ struct EngSampler {
   EngSamplerOptions options;
   guint n_vocab;
   guint64 random[4];
-  guint8 *seen;           /* one bit per token: already penalised in this call */
-  Candidate *candidates;  /* [n_vocab] those that may be drawn; while being cut, a heap with the largest logit on top */
-  Candidate *chosen;      /* [n_vocab] those that left the heap, falling */
+  guint8 *seen;          /* one bit per token: already penalised in this call */
+  Candidate *candidates; /* [n_vocab] those that may be drawn; while being cut, a heap with the largest logit on top */
+  Candidate *chosen;     /* [n_vocab] those that left the heap, falling */
 };
 
-static guint64
-splitmix64 (guint64 *state)
+static guint64 splitmix64 (guint64 *state)
 {
   guint64 z = *state += 0x9e3779b97f4a7c15u;
   z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
@@ -29,15 +28,13 @@ splitmix64 (guint64 *state)
   return z ^ z >> 31;
 }
 
-static guint64
-rotate_left (guint64 x, int k)
+static guint64 rotate_left (guint64 x, int k)
 {
   return x << k | x >> (64 - k);
 }
 
 /* Uniform in [0, 1), 53 bits. */
-static double
-random_uniform (EngSampler *sampler)
+static double random_uniform (EngSampler *sampler)
 {
   guint64 *s = sampler->random;
   guint64 result = rotate_left (s[0] + s[3], 23) + s[0], t = s[1] << 17;
@@ -47,11 +44,10 @@ random_uniform (EngSampler *sampler)
   s[0] ^= s[3];
   s[2] ^= t;
   s[3] = rotate_left (s[3], 45);
-  return (double) (result >> 11) * 0x1p-53;
+  return (double)(result >> 11) * 0x1p-53;
 }
 
-EngSampler *
-eng_sampler_new (const EngSamplerOptions *options, guint n_vocab)
+EngSampler *eng_sampler_new (const EngSamplerOptions *options, guint n_vocab)
 {
   EngSampler *sampler = g_new0 (EngSampler, 1);
   guint64 seed = options->seed;
@@ -65,8 +61,7 @@ eng_sampler_new (const EngSamplerOptions *options, guint n_vocab)
   return sampler;
 }
 
-void
-eng_sampler_free (EngSampler *sampler)
+void eng_sampler_free (EngSampler *sampler)
 {
   if (sampler == NULL)
     return;
@@ -77,11 +72,10 @@ eng_sampler_free (EngSampler *sampler)
 }
 
 /* Keskar et al. 2019: a token seen lately loses, whatever the sign of its logit; once, however often it was seen. */
-static void
-penalise (EngSampler *sampler, float *logits, const gint32 *recent, guint n_recent)
+static void penalise (EngSampler *sampler, float *logits, const gint32 *recent, guint n_recent)
 {
   float penalty = sampler->options.repeat_penalty;
-  guint n = MIN (n_recent, (guint) MAX (sampler->options.repeat_last_n, 0));
+  guint n = MIN (n_recent, (guint)MAX (sampler->options.repeat_last_n, 0));
   if (!(penalty > 0) || penalty == 1)
     return;
   recent += n_recent - n;
@@ -93,19 +87,17 @@ penalise (EngSampler *sampler, float *logits, const gint32 *recent, guint n_rece
     logits[token] = logits[token] > 0 ? logits[token] / penalty : logits[token] * penalty;
   }
   for (guint i = 0; i < n; i++)
-    if ((guint) recent[i] < sampler->n_vocab)
+    if ((guint)recent[i] < sampler->n_vocab)
       sampler->seen[recent[i] / 8] = 0;
 }
 
 /* Ties go to the smaller token, so that the order of a heap never shows. */
-static gboolean
-comes_first (Candidate a, Candidate b)
+static gboolean comes_first (Candidate a, Candidate b)
 {
   return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
 }
 
-static void
-sift_down (Candidate *heap, guint n, guint i)
+static void sift_down (Candidate *heap, guint n, guint i)
 {
   Candidate moving = heap[i];
   for (guint child; (child = 2 * i + 1) < n; i = child) {
@@ -118,8 +110,7 @@ sift_down (Candidate *heap, guint n, guint i)
   heap[i] = moving;
 }
 
-static Candidate
-heap_pop (Candidate *heap, guint *n)
+static Candidate heap_pop (Candidate *heap, guint *n)
 {
   Candidate top = heap[0];
   heap[0] = heap[--*n];
@@ -129,8 +120,7 @@ heap_pop (Candidate *heap, guint *n)
 }
 
 /* The largest finite logit (infinities are cut to the finite range, NaN counts as impossible); FALSE if there is none. */
-static gboolean
-clean_logits (float *logits, guint n, float *max)
+static gboolean clean_logits (float *logits, guint n, float *max)
 {
   float best = -INFINITY;
   for (guint i = 0; i < n; i++) {
@@ -144,8 +134,7 @@ clean_logits (float *logits, guint n, float *max)
   return best > -INFINITY;
 }
 
-static int
-first_of (const float *logits, guint n, float value)
+static int first_of (const float *logits, guint n, float value)
 {
   for (guint i = 0; i < n; i++)
     if (logits[i] == value)
@@ -153,16 +142,14 @@ first_of (const float *logits, guint n, float value)
   return -1;
 }
 
-static void
-make_heap (Candidate *heap, guint n)
+static void make_heap (Candidate *heap, guint n)
 {
   for (guint i = n / 2; i-- > 0;)
     sift_down (heap, n, i);
 }
 
 /* Moves the best `limit` of candidates[n] to their front, falling. */
-static guint
-keep_best (EngSampler *sampler, guint n, guint limit)
+static guint keep_best (EngSampler *sampler, guint n, guint limit)
 {
   guint kept = 0;
   make_heap (sampler->candidates, n);
@@ -173,11 +160,10 @@ keep_best (EngSampler *sampler, guint n, guint limit)
 }
 
 /* Top-k: fills `candidates`, returns their number. A full buffer is cut to its best, whose last then bars the way to most. */
-static guint
-gather (EngSampler *sampler, const float *logits, float max)
+static guint gather (EngSampler *sampler, const float *logits, float max)
 {
   const EngSamplerOptions *o = &sampler->options;
-  guint limit = o->top_k > 0 ? MIN ((guint) o->top_k, sampler->n_vocab) : sampler->n_vocab;
+  guint limit = o->top_k > 0 ? MIN ((guint)o->top_k, sampler->n_vocab) : sampler->n_vocab;
   guint room = MIN (sampler->n_vocab, limit + 1024), n = 0;
   /* Below e^-80 of the largest nothing can ever be drawn. */
   float floor = max - 80.0f * MAX (1.0f, o->temperature);
@@ -194,8 +180,7 @@ gather (EngSampler *sampler, const float *logits, float max)
 }
 
 /* Top-p, then min-p, on the probabilities of the candidates at temperature 1. */
-static guint
-cut_tail (EngSampler *sampler, guint n, float max)
+static guint cut_tail (EngSampler *sampler, guint n, float max)
 {
   const EngSamplerOptions *o = &sampler->options;
   double sum = 0, running = 0;
@@ -204,14 +189,14 @@ cut_tail (EngSampler *sampler, guint n, float max)
   if (!(o->top_p < 1) && !(o->min_p > 0))
     return n;
   for (guint i = 0; i < n; i++)
-    sum += exp ((double) sampler->candidates[i].logit - max);
+    sum += exp ((double)sampler->candidates[i].logit - max);
   make_heap (sampler->candidates, n);
   while (n > 0) {
     Candidate best = heap_pop (sampler->candidates, &n);
     if (kept > 0 && best.logit < floor)
       break;
     sampler->chosen[kept++] = best;
-    running += exp ((double) best.logit - max);
+    running += exp ((double)best.logit - max);
     if (o->top_p < 1 && running >= o->top_p * sum)
       break;
   }
@@ -219,8 +204,7 @@ cut_tail (EngSampler *sampler, guint n, float max)
   return kept;
 }
 
-int
-eng_sampler_sample (EngSampler *sampler, float *logits, const gint32 *recent, guint n_recent)
+int eng_sampler_sample (EngSampler *sampler, float *logits, const gint32 *recent, guint n_recent)
 {
   float max, temperature = sampler->options.temperature;
   penalise (sampler, logits, recent, n_recent);
@@ -232,10 +216,10 @@ eng_sampler_sample (EngSampler *sampler, float *logits, const gint32 *recent, gu
   guint n = cut_tail (sampler, gather (sampler, logits, max), max);
   double sum = 0;
   for (guint i = 0; i < n; i++)
-    sum += exp (((double) sampler->candidates[i].logit - max) / temperature);
+    sum += exp (((double)sampler->candidates[i].logit - max) / temperature);
   double left = random_uniform (sampler) * sum;
   for (guint i = 0; i < n; i++) {
-    left -= exp (((double) sampler->candidates[i].logit - max) / temperature);
+    left -= exp (((double)sampler->candidates[i].logit - max) / temperature);
     if (left < 0)
       return sampler->candidates[i].token;
   }

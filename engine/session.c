@@ -11,14 +11,13 @@ struct EngSession {
   EngDecoder *decoder;
   EngKvCache cache;
   guint n_ctx, n_past;
-  guint logits_row;     /* of the last token */
-  gint32 *tokens;       /* [n_ctx] */
+  guint logits_row; /* of the last token */
+  gint32 *tokens;   /* [n_ctx] */
   EngObserver observer;
   gpointer observer_data;
 };
 
-EngSession *
-eng_session_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error)
+EngSession *eng_session_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error)
 {
   EngSessionOptions o = *options;
   o.activation_bits = o.activation_bits == 0 ? 8 : o.activation_bits;
@@ -40,8 +39,7 @@ eng_session_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *
   return g_steal_pointer (&session);
 }
 
-void
-eng_session_free (EngSession *session)
+void eng_session_free (EngSession *session)
 {
   if (session == NULL)
     return;
@@ -52,49 +50,42 @@ eng_session_free (EngSession *session)
   g_free (session);
 }
 
-EngModel *
-eng_session_model (const EngSession *session)
+EngModel *eng_session_model (const EngSession *session)
 {
   return session->model;
 }
 
-EngWorkers *
-eng_session_workers (const EngSession *session)
+EngWorkers *eng_session_workers (const EngSession *session)
 {
   return session->workers;
 }
 
-guint
-eng_session_n_past (const EngSession *session)
+guint eng_session_n_past (const EngSession *session)
 {
   return session->n_past;
 }
 
-guint
-eng_session_n_ctx (const EngSession *session)
+guint eng_session_n_ctx (const EngSession *session)
 {
   return session->n_ctx;
 }
 
-const gint32 *
-eng_session_tokens (const EngSession *session)
+const gint32 *eng_session_tokens (const EngSession *session)
 {
   return session->tokens;
 }
 
-void
-eng_session_truncate (EngSession *session, guint n)
+void eng_session_truncate (EngSession *session, guint n)
 {
   session->n_past = MIN (session->n_past, n);
 }
 
-static gboolean
-check_tokens (const EngSession *session, const gint32 *tokens, guint n, gboolean all_logits, GError **error)
+static gboolean check_tokens (const EngSession *session, const gint32 *tokens, guint n, gboolean all_logits, GError **error)
 {
   guint n_vocab = eng_model_traits (session->model)->n_vocab;
   if (n > session->n_ctx - session->n_past) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "%u tokens do not fit after the %u that the context of %u holds", n, session->n_past,
-                 session->n_ctx);
+    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "%u tokens do not fit after the %u that the context of %u holds", n,
+                 session->n_past, session->n_ctx);
     return FALSE;
   }
   if (all_logits && n > eng_decoder_batch (session->decoder)) {
@@ -103,15 +94,15 @@ check_tokens (const EngSession *session, const gint32 *tokens, guint n, gboolean
     return FALSE;
   }
   for (guint i = 0; i < n; i++)
-    if (tokens[i] < 0 || (guint) tokens[i] >= n_vocab) {
+    if (tokens[i] < 0 || (guint)tokens[i] >= n_vocab) {
       g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "token %d is outside the vocabulary of %u", tokens[i], n_vocab);
       return FALSE;
     }
   return TRUE;
 }
 
-gboolean
-eng_session_eval (EngSession *session, const gint32 *tokens, guint n, gboolean all_logits, GCancellable *cancellable, GError **error)
+gboolean eng_session_eval (EngSession *session, const gint32 *tokens, guint n, gboolean all_logits, GCancellable *cancellable,
+                           GError **error)
 {
   if (!check_tokens (session, tokens, n, all_logits, error))
     return FALSE;
@@ -119,8 +110,8 @@ eng_session_eval (EngSession *session, const gint32 *tokens, guint n, gboolean a
   for (guint done = 0, step; done < n; done += step) {
     step = MIN (n - done, eng_decoder_batch (session->decoder));
     EngLogitsWanted wanted = all_logits ? ENG_LOGITS_ALL : done + step == n ? ENG_LOGITS_LAST : ENG_LOGITS_NONE;
-    if (!eng_decoder_forward (session->decoder, &session->cache, tokens + done, step, session->n_past + done, wanted, session->observer,
-                              session->observer_data, cancellable, error))
+    if (!eng_decoder_forward (session->decoder, &session->cache, tokens + done, step, session->n_past + done, wanted,
+                              session->observer, session->observer_data, cancellable, error))
       return FALSE;
   }
   if (n > 0) {
@@ -131,20 +122,17 @@ eng_session_eval (EngSession *session, const gint32 *tokens, guint n, gboolean a
   return TRUE;
 }
 
-float *
-eng_session_logits (EngSession *session)
+float *eng_session_logits (EngSession *session)
 {
   return eng_decoder_logits (session->decoder, session->logits_row);
 }
 
-float *
-eng_session_logits_at (EngSession *session, guint i)
+float *eng_session_logits_at (EngSession *session, guint i)
 {
   return eng_decoder_logits (session->decoder, i);
 }
 
-void
-eng_session_set_observer (EngSession *session, EngObserver observer, gpointer data)
+void eng_session_set_observer (EngSession *session, EngObserver observer, gpointer data)
 {
   session->observer = observer;
   session->observer_data = data;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 typedef struct {
-  const char *name;       /* general.architecture, and the prefix of its keys */
+  const char *name; /* general.architecture, and the prefix of its keys */
   gboolean rope_halves;
   gboolean qkv_bias;
 } Family;
@@ -14,8 +14,7 @@ static const Family families[] = {
   { "llama", FALSE, FALSE },
 };
 
-static const Family *
-find_family (const char *name)
+static const Family *find_family (const char *name)
 {
   for (guint i = 0; i < G_N_ELEMENTS (families); i++)
     if (strcmp (families[i].name, name) == 0)
@@ -23,8 +22,7 @@ find_family (const char *name)
   return NULL;
 }
 
-static char *
-known_families (void)
+static char *known_families (void)
 {
   GString *names = g_string_new (NULL);
   for (guint i = 0; i < G_N_ELEMENTS (families); i++)
@@ -40,8 +38,7 @@ typedef struct {
   GError **error;
 } Reader;
 
-static gboolean
-read_count (const Reader *reader, const char *suffix, gint64 fallback, guint max, guint *value)
+static gboolean read_count (const Reader *reader, const char *suffix, gint64 fallback, guint max, guint *value)
 {
   g_autofree char *key = g_strconcat (reader->prefix, ".", suffix, NULL);
   if (!eng_gguf_has (reader->gguf, key) && fallback == 0) {
@@ -54,21 +51,21 @@ read_count (const Reader *reader, const char *suffix, gint64 fallback, guint max
   gint64 n = length > 0 ? eng_gguf_array_int (reader->gguf, key, 0) : eng_gguf_get_int (reader->gguf, key, fallback);
   for (gsize i = 1; i < length; i++)
     if (eng_gguf_array_int (reader->gguf, key, i) != n) {
-      g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: %s differs from layer to layer, which Valise does not know yet",
-                   eng_gguf_path (reader->gguf), key);
+      g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
+                   "%s: %s differs from layer to layer, which Valise does not know yet", eng_gguf_path (reader->gguf), key);
       return FALSE;
     }
   if (n < 1 || n > max) {
-    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: %s is %" G_GINT64_FORMAT ", but must be 1 to %u: the file is damaged",
-                 eng_gguf_path (reader->gguf), key, n, max);
+    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_FORMAT,
+                 "%s: %s is %" G_GINT64_FORMAT ", but must be 1 to %u: the file is damaged", eng_gguf_path (reader->gguf), key, n,
+                 max);
     return FALSE;
   }
   *value = n;
   return TRUE;
 }
 
-static gboolean
-read_positive (const Reader *reader, const char *suffix, double fallback, float *value)
+static gboolean read_positive (const Reader *reader, const char *suffix, double fallback, float *value)
 {
   g_autofree char *key = g_strconcat (reader->prefix, ".", suffix, NULL);
   *value = eng_gguf_get_float (reader->gguf, key, fallback);
@@ -80,8 +77,7 @@ read_positive (const Reader *reader, const char *suffix, double fallback, float 
 }
 
 /* Sets rope_scale. Llama 3's own scaling arrives as a tensor of factors, not as a kind. */
-static gboolean
-read_rope_scaling (const Reader *reader, EngTraits *traits)
+static gboolean read_rope_scaling (const Reader *reader, EngTraits *traits)
 {
   g_autofree char *type_key = g_strconcat (reader->prefix, ".rope.scaling.type", NULL);
   const char *type = eng_gguf_get_string (reader->gguf, type_key, "none");
@@ -90,8 +86,8 @@ read_rope_scaling (const Reader *reader, EngTraits *traits)
     if (!read_positive (reader, "rope.scaling.factor", 1, &factor))
       return FALSE;
   } else if (strcmp (type, "none") != 0) {
-    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: rope scaling \"%s\" is not known to Valise (none and linear are)",
-                 eng_gguf_path (reader->gguf), type);
+    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
+                 "%s: rope scaling \"%s\" is not known to Valise (none and linear are)", eng_gguf_path (reader->gguf), type);
     return FALSE;
   } else if (!read_positive (reader, "rope.scale_linear", 1, &factor)) {
     return FALSE;
@@ -100,15 +96,15 @@ read_rope_scaling (const Reader *reader, EngTraits *traits)
   return TRUE;
 }
 
-static gboolean
-read_vocabulary (const Reader *reader, EngTraits *traits)
+static gboolean read_vocabulary (const Reader *reader, EngTraits *traits)
 {
   EngKvType kind;
   gsize n = eng_gguf_array_length (reader->gguf, "tokenizer.ggml.tokens", &kind);
   if (n == 0)
     return read_count (reader, "vocab_size", 0, 1 << 24, &traits->n_vocab);
   if (n > 1 << 24) {
-    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: a vocabulary of %" G_GSIZE_FORMAT " tokens is beyond reason: the file is damaged",
+    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_FORMAT,
+                 "%s: a vocabulary of %" G_GSIZE_FORMAT " tokens is beyond reason: the file is damaged",
                  eng_gguf_path (reader->gguf), n);
     return FALSE;
   }
@@ -116,8 +112,7 @@ read_vocabulary (const Reader *reader, EngTraits *traits)
   return TRUE;
 }
 
-static gboolean
-check_consistency (const Reader *reader, const EngTraits *t)
+static gboolean check_consistency (const Reader *reader, const EngTraits *t)
 {
   g_autofree char *fault = NULL;
   if (t->n_heads % t->n_kv_heads != 0)
@@ -130,21 +125,19 @@ check_consistency (const Reader *reader, const EngTraits *t)
   return FALSE;
 }
 
-static guint64
-count_parameters (const EngTraits *t)
+static guint64 count_parameters (const EngTraits *t)
 {
-  guint64 embd = t->n_embd, q = (guint64) t->n_heads * t->head_dim, kv = (guint64) t->n_kv_heads * t->head_dim;
+  guint64 embd = t->n_embd, q = (guint64)t->n_heads * t->head_dim, kv = (guint64)t->n_kv_heads * t->head_dim;
   guint64 layer = 2 * embd * q + 2 * embd * kv + 3 * embd * t->n_ff + 2 * embd + (t->qkv_bias ? q + 2 * kv : 0);
   return t->n_vocab * embd * (t->tied_head ? 1 : 2) + t->n_layers * layer + embd;
 }
 
-gboolean
-eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error)
+gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error)
 {
   const char *name = eng_gguf_get_string (gguf, "general.architecture", NULL);
   if (name == NULL) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s does not say which architecture it is (general.architecture): it is no language model",
-                 eng_gguf_path (gguf));
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT,
+                 "%s does not say which architecture it is (general.architecture): it is no language model", eng_gguf_path (gguf));
     return FALSE;
   }
   const Family *family = find_family (name);
@@ -157,8 +150,8 @@ eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error)
   gint64 version = eng_gguf_get_int (gguf, "valise.version", 0);
   if (version > ENG_FILE_VERSION) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
-                 "%s was written by a newer Valise (file version %" G_GINT64_FORMAT ", this one reads up to %d): update Valise", eng_gguf_path (gguf),
-                 version, ENG_FILE_VERSION);
+                 "%s was written by a newer Valise (file version %" G_GINT64_FORMAT ", this one reads up to %d): update Valise",
+                 eng_gguf_path (gguf), version, ENG_FILE_VERSION);
     return FALSE;
   }
 
@@ -167,7 +160,8 @@ eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error)
   g_strlcpy (t.architecture, family->name, sizeof t.architecture);
   g_autofree char *experts_key = g_strconcat (family->name, ".expert_count", NULL);
   if (eng_gguf_get_int (gguf, experts_key, 0) > 0) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s is a mixture of experts, which Valise cannot compute yet", eng_gguf_path (gguf));
+    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s is a mixture of experts, which Valise cannot compute yet",
+                 eng_gguf_path (gguf));
     return FALSE;
   }
   if (!read_count (&reader, "block_count", 0, 4096, &t.n_layers) || !read_count (&reader, "embedding_length", 0, 1 << 20, &t.n_embd)
@@ -185,8 +179,8 @@ eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error)
   if (!read_count (&reader, "attention.value_length", t.head_dim, 4096, &value_length))
     return FALSE;
   if (value_length != t.head_dim) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: values of %u beside keys of %u are not known to Valise", eng_gguf_path (gguf),
-                 value_length, t.head_dim);
+    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: values of %u beside keys of %u are not known to Valise",
+                 eng_gguf_path (gguf), value_length, t.head_dim);
     return FALSE;
   }
   t.tied_head = eng_gguf_find_tensor (gguf, "output.weight") == NULL && eng_gguf_find_tensor (gguf, "output.weight.xbit") == NULL;

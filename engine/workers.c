@@ -13,12 +13,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SPIN_US 150         /* how long an idle worker spins before it sleeps: longer than the gaps inside a token */
+#define SPIN_US 150 /* how long an idle worker spins before it sleeps: longer than the gaps inside a token */
 #define STACK_BYTES (512 * 1024)
 
 /* A range of units, begin in the low half, end in the high half of one word: taken from with a compare and swap. */
 typedef struct {
-  _Alignas (64) _Atomic guint64 range;
+  _Alignas(64) _Atomic guint64 range;
 } WorkerRange;
 
 struct EngWorkers {
@@ -32,10 +32,10 @@ struct EngWorkers {
   gpointer data;
   guint grain;
 
-  _Alignas (64) _Atomic guint32 generation; /* futex: counts jobs */
+  _Alignas(64) _Atomic guint32 generation; /* futex: counts jobs */
   _Atomic guint32 sleepers;
   _Atomic guint32 quit;
-  _Alignas (64) _Atomic guint32 remaining; /* futex: units of this job not yet done */
+  _Alignas(64) _Atomic guint32 remaining; /* futex: units of this job not yet done */
   _Atomic guint32 caller_sleeps;
 };
 
@@ -44,41 +44,36 @@ typedef struct {
   guint index;
 } WorkerStart;
 
-static void
-relax (void)
+static void relax (void)
 {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause ();
 #elif defined(__aarch64__)
-  __asm__ volatile ("yield");
+  __asm__ volatile("yield");
 #endif
 }
 
-static void
-futex_wait (_Atomic guint32 *word, guint32 value)
+static void futex_wait (_Atomic guint32 *word, guint32 value)
 {
   syscall (SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
-static void
-futex_wake (_Atomic guint32 *word, int n)
+static void futex_wake (_Atomic guint32 *word, int n)
 {
   syscall (SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 }
 
-static guint64
-range_pack (guint begin, guint end)
+static guint64 range_pack (guint begin, guint end)
 {
-  return (guint64) begin | (guint64) end << 32;
+  return (guint64)begin | (guint64)end << 32;
 }
 
 /* Takes half of what is left (at least `grain`) from the front, or from the back when stealing. */
-static gboolean
-range_take (WorkerRange *range, guint grain, gboolean steal, guint *begin, guint *end)
+static gboolean range_take (WorkerRange *range, guint grain, gboolean steal, guint *begin, guint *end)
 {
   guint64 old = atomic_load_explicit (&range->range, memory_order_relaxed);
   for (;;) {
-    guint b = (guint32) old, e = old >> 32;
+    guint b = (guint32)old, e = old >> 32;
     if (b >= e)
       return FALSE;
     guint n = MIN (e - b, MAX (grain, (e - b + 1) / 2));
@@ -92,8 +87,7 @@ range_take (WorkerRange *range, guint grain, gboolean steal, guint *begin, guint
 }
 
 /* Runs pieces until there are none left anywhere. Having taken a piece proves that the job's fields are this job's. */
-static void
-work_until_dry (EngWorkers *workers, guint index)
+static void work_until_dry (EngWorkers *workers, guint index)
 {
   for (guint i = 0; i < workers->n; i++) {
     WorkerRange *range = &workers->ranges[(index + i) % workers->n];
@@ -108,8 +102,7 @@ work_until_dry (EngWorkers *workers, guint index)
   }
 }
 
-static gboolean
-spin_until_changed (_Atomic guint32 *word, guint32 value)
+static gboolean spin_until_changed (_Atomic guint32 *word, guint32 value)
 {
   gint64 deadline = 0;
   for (guint i = 0;; i++) {
@@ -126,10 +119,9 @@ spin_until_changed (_Atomic guint32 *word, guint32 value)
   }
 }
 
-static void *
-worker_main (void *pointer)
+static void *worker_main (void *pointer)
 {
-  WorkerStart start = *(WorkerStart *) pointer;
+  WorkerStart start = *(WorkerStart *)pointer;
   EngWorkers *workers = start.workers;
   free (pointer);
   guint32 seen = 0;
@@ -147,8 +139,7 @@ worker_main (void *pointer)
   }
 }
 
-static gboolean
-start_thread (EngWorkers *workers, guint index)
+static gboolean start_thread (EngWorkers *workers, guint index)
 {
   WorkerStart *start = malloc (sizeof *start);
   pthread_attr_t attributes;
@@ -166,16 +157,15 @@ start_thread (EngWorkers *workers, guint index)
   return ok;
 }
 
-EngWorkers *
-eng_workers_new (guint n_threads)
+EngWorkers *eng_workers_new (guint n_threads)
 {
   guint n = CLAMP (n_threads != 0 ? n_threads : eng_workers_default_count (), 1, 1024);
   EngWorkers *workers = NULL;
-  if (posix_memalign ((void **) &workers, 64, sizeof *workers) != 0)
+  if (posix_memalign ((void **)&workers, 64, sizeof *workers) != 0)
     g_error ("out of memory for the worker threads");
   memset (workers, 0, sizeof *workers);
   workers->threads = g_new0 (pthread_t, n);
-  if (posix_memalign ((void **) &workers->ranges, 64, n * sizeof *workers->ranges) != 0)
+  if (posix_memalign ((void **)&workers->ranges, 64, n * sizeof *workers->ranges) != 0)
     g_error ("out of memory for the worker threads");
   memset (workers->ranges, 0, n * sizeof *workers->ranges);
 
@@ -192,8 +182,7 @@ eng_workers_new (guint n_threads)
   return workers;
 }
 
-void
-eng_workers_free (EngWorkers *workers)
+void eng_workers_free (EngWorkers *workers)
 {
   if (workers == NULL)
     return;
@@ -207,14 +196,12 @@ eng_workers_free (EngWorkers *workers)
   free (workers);
 }
 
-guint
-eng_workers_count (const EngWorkers *workers)
+guint eng_workers_count (const EngWorkers *workers)
 {
   return workers->n;
 }
 
-static void
-wait_for_the_others (EngWorkers *workers)
+static void wait_for_the_others (EngWorkers *workers)
 {
   for (;;) {
     guint32 left = atomic_load_explicit (&workers->remaining, memory_order_acquire);
@@ -230,8 +217,7 @@ wait_for_the_others (EngWorkers *workers)
   }
 }
 
-void
-eng_workers_run (EngWorkers *workers, EngWork work, gpointer data, guint n_units, guint grain)
+void eng_workers_run (EngWorkers *workers, EngWork work, gpointer data, guint n_units, guint grain)
 {
   grain = MAX (grain, 1);
   if (n_units == 0)
@@ -245,7 +231,7 @@ eng_workers_run (EngWorkers *workers, EngWork work, gpointer data, guint n_units
   __atomic_store_n (&workers->grain, grain, __ATOMIC_RELAXED);
   atomic_store (&workers->remaining, n_units);
   for (guint i = 0; i < workers->n; i++) {
-    guint begin = (guint64) n_units * i / workers->n, end = (guint64) n_units * (i + 1) / workers->n;
+    guint begin = (guint64)n_units * i / workers->n, end = (guint64)n_units * (i + 1) / workers->n;
     atomic_store_explicit (&workers->ranges[i].range, range_pack (begin, end), memory_order_release);
   }
   atomic_fetch_add (&workers->generation, 1);
@@ -255,8 +241,7 @@ eng_workers_run (EngWorkers *workers, EngWork work, gpointer data, guint n_units
   wait_for_the_others (workers);
 }
 
-guint
-eng_workers_default_count (void)
+guint eng_workers_default_count (void)
 {
   cpu_set_t set;
   guint n = sched_getaffinity (0, sizeof set, &set) == 0 ? CPU_COUNT (&set) : g_get_num_processors ();

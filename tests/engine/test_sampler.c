@@ -7,21 +7,18 @@
 enum { N = 3000 };
 
 /* Distinct values in no order: token i has rank (i * 1777) mod N, the logit falls with the rank. */
-static guint
-rank_of (guint token)
+static guint rank_of (guint token)
 {
   return token * 1777 % N;
 }
 
-static void
-fill (float *logits, float slope)
+static void fill (float *logits, float slope)
 {
   for (guint i = 0; i < N; i++)
     logits[i] = 5 - slope * rank_of (i);
 }
 
-static guint
-draw_worst_rank (EngSamplerOptions options, float slope, guint draws)
+static guint draw_worst_rank (EngSamplerOptions options, float slope, guint draws)
 {
   g_autoptr (EngSampler) sampler = eng_sampler_new (&options, N);
   float logits[N];
@@ -35,16 +32,14 @@ draw_worst_rank (EngSamplerOptions options, float slope, guint draws)
   return worst;
 }
 
-static void
-test_greedy (void)
+static void test_greedy (void)
 {
   g_assert_cmpuint (draw_worst_rank ((EngSamplerOptions){ 0, 40, 0.95f, 0.05f, 1, 64, 1 }, 0.001f, 5), ==, 0);
   g_assert_cmpuint (draw_worst_rank ((EngSamplerOptions){ NAN, 40, 0.95f, 0.05f, 1, 64, 1 }, 0.001f, 5), ==, 0);
   g_assert_cmpuint (draw_worst_rank ((EngSamplerOptions){ 1, 1, 1, 0, 1, 64, 1 }, 0.001f, 5), ==, 0);
 }
 
-static void
-test_top_k (void)
+static void test_top_k (void)
 {
   guint worst = draw_worst_rank ((EngSamplerOptions){ 1, 40, 1, 0, 1, 64, 7 }, 0, 3000);
   g_assert_cmpuint (worst, >, 0);
@@ -56,24 +51,21 @@ test_top_k (void)
 }
 
 /* p falls by e^-0.1 a rank: cumulative 1 - e^-0.1n reaches 0.9 at rank 23.03, so 24 candidates survive. */
-static void
-test_top_p (void)
+static void test_top_p (void)
 {
   g_assert_cmpuint (draw_worst_rank ((EngSamplerOptions){ 1, 0, 0.9f, 0, 1, 64, 3 }, 0.1f, 3000), ==, 23);
   g_assert_cmpuint (draw_worst_rank ((EngSamplerOptions){ 1, 0, 0, 0, 1, 64, 3 }, 0.1f, 100), ==, 0);
 }
 
 /* e^-0.1n >= 0.2 up to n = 16.09. Temperature comes after the cut and does not move it. */
-static void
-test_min_p (void)
+static void test_min_p (void)
 {
   g_assert_cmpuint (draw_worst_rank ((EngSamplerOptions){ 1, 0, 1, 0.2f, 1, 64, 3 }, 0.1f, 3000), ==, 16);
   g_assert_cmpuint (draw_worst_rank ((EngSamplerOptions){ 3, 0, 1, 0.2f, 1, 64, 3 }, 0.1f, 3000), ==, 16);
 }
 
 /* Pearson's chi square of 40,000 draws from 8 tokens: 7 degrees of freedom, 0.001 quantile 24.3. */
-static void
-test_distribution (void)
+static void test_distribution (void)
 {
   EngSamplerOptions options = { 0.5f, 0, 1, 0, 1, 64, 11 };
   g_autoptr (EngSampler) sampler = eng_sampler_new (&options, 8);
@@ -94,8 +86,7 @@ test_distribution (void)
   g_assert_cmpfloat (chi, <, 24.3);
 }
 
-static void
-test_seed (void)
+static void test_seed (void)
 {
   int drawn[3][50];
   for (guint run = 0; run < 3; run++) {
@@ -111,8 +102,7 @@ test_seed (void)
   g_assert_cmpint (memcmp (drawn[0], drawn[2], sizeof drawn[0]), !=, 0);
 }
 
-static void
-test_penalty (void)
+static void test_penalty (void)
 {
   EngSamplerOptions options = { 0, 0, 1, 0, 2, 3, 1 };
   g_autoptr (EngSampler) sampler = eng_sampler_new (&options, 4);
@@ -127,8 +117,7 @@ test_penalty (void)
   g_assert_cmpint (eng_sampler_sample (sampler, negative, recent, 4), ==, 1);
 }
 
-static void
-test_damaged (void)
+static void test_damaged (void)
 {
   EngSamplerOptions kinds[] = { { 0, 40, 0.95f, 0.05f, 1, 64, 1 }, { 1, 40, 0.95f, 0.05f, 1.1f, 64, 1 }, { 1, 0, 1, 0, 1, 64, 1 } };
   for (guint k = 0; k < G_N_ELEMENTS (kinds); k++) {
@@ -140,8 +129,7 @@ test_damaged (void)
   }
 }
 
-int
-main (int argc, char **argv)
+int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/sampler/greedy-takes-the-best", test_greedy);

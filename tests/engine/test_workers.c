@@ -4,13 +4,12 @@
 #include <sys/resource.h>
 
 typedef struct {
-  guint8 *runs;     /* times each unit ran; atomic adds */
+  guint8 *runs; /* times each unit ran; atomic adds */
   guint n_workers;
-  guint slow;       /* this worker dawdles */
+  guint slow; /* this worker dawdles */
 } Count;
 
-static void
-count_units (gpointer data, guint begin, guint end, guint worker)
+static void count_units (gpointer data, guint begin, guint end, guint worker)
 {
   Count *count = data;
   g_assert_cmpuint (worker, <, count->n_workers);
@@ -20,8 +19,7 @@ count_units (gpointer data, guint begin, guint end, guint worker)
     g_usleep (50);
 }
 
-static void
-test_each_unit_once (void)
+static void test_each_unit_once (void)
 {
   guint thread_counts[] = { 1, 2, 3, 8 }, units[] = { 1, 2, 3, 7, 64, 1000 };
   for (guint t = 0; t < G_N_ELEMENTS (thread_counts); t++) {
@@ -38,14 +36,12 @@ test_each_unit_once (void)
   }
 }
 
-static void
-set_flag (gpointer data, guint begin, guint end, guint worker)
+static void set_flag (gpointer data, guint begin, guint end, guint worker)
 {
-  *(guint *) data += end - begin;
+  *(guint *)data += end - begin;
 }
 
-static void
-test_no_units (void)
+static void test_no_units (void)
 {
   g_autoptr (EngWorkers) workers = eng_workers_new (2);
   guint ran = 0;
@@ -53,18 +49,16 @@ test_no_units (void)
   g_assert_cmpuint (ran, ==, 0);
 }
 
-static void
-add_range (gpointer data, guint begin, guint end, guint worker)
+static void add_range (gpointer data, guint begin, guint end, guint worker)
 {
   guint64 sum = 0;
   for (guint64 i = begin; i < end; i++)
     sum += i;
-  __atomic_fetch_add ((guint64 *) data, sum, __ATOMIC_RELAXED);
+  __atomic_fetch_add ((guint64 *)data, sum, __ATOMIC_RELAXED);
 }
 
 /* Many short jobs back to back: a worker that wakes late must not touch a job that is over. */
-static void
-test_short_jobs (void)
+static void test_short_jobs (void)
 {
   g_autoptr (EngWorkers) workers = eng_workers_new (4);
   for (guint64 n = 1; n < 20000; n++) {
@@ -76,16 +70,14 @@ test_short_jobs (void)
   }
 }
 
-static double
-cpu_seconds (void)
+static double cpu_seconds (void)
 {
   struct rusage usage;
   getrusage (RUSAGE_SELF, &usage);
   return usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
 }
 
-static void
-test_idle_sleeps (void)
+static void test_idle_sleeps (void)
 {
   g_autoptr (EngWorkers) workers = eng_workers_new (4);
   guint64 sum = 0;
@@ -96,15 +88,13 @@ test_idle_sleeps (void)
   g_assert_cmpfloat (cpu_seconds () - before, <, 0.1);
 }
 
-static void
-test_default_count (void)
+static void test_default_count (void)
 {
   g_assert_cmpuint (eng_workers_default_count (), >=, 1);
   g_assert_cmpuint (eng_workers_default_count (), <=, g_get_num_processors ());
 }
 
-int
-main (int argc, char **argv)
+int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/workers/each-unit-runs-once", test_each_unit_once);
