@@ -90,6 +90,8 @@ size_t xb_matrix_size (const xb_matrix *matrix);
  * likewise, and scale/offset are the integer multipliers -128..127. Groups are numbered panel by panel, depth-0 cells too. */
 xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *codes, const float *scale, const float *offset,
                        const float *super, const float *super_offset);
+/* A scale as the file will hold it: rounded to f16. */
+float xb_round_scale (float scale);
 /* Number of groups in a row (all panels); column where group g begins. */
 uint32_t xb_layout_groups (const xb_layout *layout);
 uint32_t xb_layout_group_start (const xb_layout *layout, uint32_t group);
@@ -100,13 +102,16 @@ void xb_dequantize_rows (const xb_matrix *matrix, uint32_t row0, uint32_t row1, 
 
 /* ---- activations ------------------------------------------------------------------------------------------------------ */
 
-/* A8: n vectors of `cols` quantized to -127..127, an f32 scale per 32 columns and int16 sums per 16. One allocation:
- * xb_acts_bytes says how much (a multiple of 64), xb_acts_init lays it out over `memory` (64-byte aligned). */
+/* A8: n vectors of `cols` quantized to -127..127, an f32 scale per 32 columns and int16 sums per 16; the sums times the scale, per 16 and
+ * per 32, are what offsets and zero points are multiplied with. One allocation: xb_acts_bytes says how much (a multiple of 64),
+ * xb_acts_init lays it out over `memory` (64-byte aligned). */
 typedef struct {
   uint32_t cols, cols_padded, n;
   int8_t *q;    /* [n][cols_padded] */
   float *scale; /* [n][cols_padded / 32] */
   int16_t *sum; /* [n][cols_padded / 16] */
+  float *sum16; /* [n][cols_padded / 16] */
+  float *sum32; /* [n][cols_padded / 32] */
 } xb_acts;
 
 size_t xb_acts_bytes (uint32_t cols, uint32_t n);

@@ -1,0 +1,212 @@
+/* input.c: the input pipeline in front of a matrix: permutation, diagonal, signs, block Hadamard; its blob is untrusted.
+ *
+ * Blob: u32 magic "XINP", version 1, cols, block, flags (1 permutation, 2 diagonal, 4 signs), then 44 bytes 0, then the parts in
+ * that order, each padded to 64 bytes. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/ops.h"
+#include "kernels/xbit.h"
+
+enum { MAGIC = 0x504e4958, VERSION = 1, HEADER = 64, HAS_PERMUTATION = 1, HAS_DIAGONAL = 2, HAS_SIGNS = 4 };
+
+struct xb_input {
+  xb_input_layout layout;
+  float *diagonal; /* [cols], f32 */
+};
+
+typedef struct {
+  uint32_t magic, version, cols, block, flags;
+} header;
+
+static size_t padded (size_t n)
+{
+  return (n + XB_ALIGN - 1) / XB_ALIGN * XB_ALIGN;
+}
+
+static const char *check (uint32_t cols, uint32_t block)
+{
+  if (cols == 0 || cols > 1u << 28)
+    return "an input pipeline has an impossible width";
+  if (block > 1u << 20 || (block & (block - 1)) != 0)
+    return "an input pipeline's Hadamard block is no power of two";
+  return NULL;
+}
+
+static size_t place (uint32_t cols, uint32_t flags, size_t *permutation, size_t *diagonal, size_t *signs)
+{
+  size_t at = HEADER;
+  *permutation = at;
+  at += flags & HAS_PERMUTATION ? padded ((size_t) cols * 4) : 0;
+  *diagonal = at;
+  at += flags & HAS_DIAGONAL ? padded ((size_t) cols * 2) : 0;
+  *signs = at;
+  at += flags & HAS_SIGNS ? padded (((size_t) cols + 7) / 8) : 0;
+  return at;
+}
+
+static uint32_t flags_of (const xb_input_layout *l)
+{
+  return (l->permutation ? HAS_PERMUTATION : 0) | (l->diagonal ? HAS_DIAGONAL : 0) | (l->signs ? HAS_SIGNS : 0);
+}
+
+size_t xb_input_bytes (const xb_input_layout *layout, xb_error *error)
+{
+  size_t p, d, s;
+  const char *wrong = check (layout->cols, layout->block);
+  if (error)
+    *error = wrong;
+  return wrong ? 0 : place (layout->cols, flags_of (layout), &p, &d, &s);
+}
+
+xb_error xb_input_init (void *data, size_t size, const xb_input_layout *l)
+{
+  size_t p, d, s;
+  xb_error error;
+  size_t bytes = xb_input_bytes (l, &error);
+  if (!bytes)
+    return error;
+  if (size != bytes)
+    return "an input pipeline is written into a buffer of another size";
+  header h = { MAGIC, VERSION, l->cols, l->block, flags_of (l) };
+  memset (data, 0, size);
+  memcpy (data, &h, sizeof h);
+  place (l->cols, h.flags, &p, &d, &s);
+  uint8_t *out = data;
+  if (l->permutation)
+    memcpy (out + p, l->permutation, (size_t) l->cols * 4);
+  if (l->diagonal)
+    memcpy (out + d, l->diagonal, (size_t) l->cols * 2);
+  if (l->signs)
+    memcpy (out + s, l->signs, ((size_t) l->cols + 7) / 8);
+  return NULL;
+}
+
+static const char *check_permutation (const uint32_t *permutation, uint32_t cols)
+{
+  uint8_t *seen = calloc (cols, 1);
+  if (!seen)
+    return "there is not enough memory to check an input pipeline";
+  const char *wrong = NULL;
+  for (uint32_t i = 0; i < cols && !wrong; i++) {
+    if (permutation[i] >= cols || seen[permutation[i]])
+      wrong = "an input pipeline's permutation names a column twice or not at all";
+    else
+      seen[permutation[i]] = 1;
+  }
+  free (seen);
+  return wrong;
+}
+
+xb_input *xb_input_open (const void *data, size_t size, xb_error *error)
+{
+  header h = { 0 };
+  size_t p, d, s;
+  xb_error unused;
+  error = error ? error : &unused;
+  *error = "an input pipeline is cut short or damaged";
+  if (size < HEADER || (uintptr_t) data % 4)
+    return NULL;
+  memcpy (&h, data, sizeof h);
+  if (h.magic != MAGIC || h.version != VERSION || h.flags & ~7u)
+    return NULL;
+  const char *wrong = check (h.cols, h.block);
+  if (wrong) {
+    *error = wrong;
+    return NULL;
+  }
+  if (place (h.cols, h.flags, &p, &d, &s) != size)
+    return NULL;
+  const uint8_t *base = data;
+  xb_input *input = calloc (1, sizeof *input);
+  if (!input) {
+    *error = "there is not enough memory for an input pipeline";
+    return NULL;
+  }
+  input->layout = (xb_input_layout) {
+    .cols = h.cols, .block = h.block,
+    .permutation = h.flags & HAS_PERMUTATION ? (const uint32_t *) (const void *) (base + p) : NULL,
+    .diagonal = h.flags & HAS_DIAGONAL ? (const uint16_t *) (const void *) (base + d) : NULL,
+    .signs = h.flags & HAS_SIGNS ? base + s : NULL,
+  };
+  *error = input->layout.permutation ? check_permutation (input->layout.permutation, h.cols) : NULL;
+  if (!*error && input->layout.diagonal) {
+    input->diagonal = malloc ((size_t) h.cols * sizeof (float));
+    if (!input->diagonal)
+      *error = "there is not enough memory for an input pipeline";
+    for (uint32_t i = 0; i < h.cols && !*error; i++) {
+      input->diagonal[i] = xb_half_to_float (input->layout.diagonal[i]);
+      if (!isfinite (input->diagonal[i]) || input->diagonal[i] == 0)
+        *error = "an input pipeline's diagonal holds zero or no number";
+    }
+  }
+  if (*error) {
+    xb_input_free (input);
+    return NULL;
+  }
+  return input;
+}
+
+void xb_input_free (xb_input *input)
+{
+  if (input)
+    free (input->diagonal);
+  free (input);
+}
+
+const xb_input_layout *xb_input_get_layout (const xb_input *input)
+{
+  return &input->layout;
+}
+
+/* Orthonormal and its own inverse: whole blocks, then the largest powers of two that fit. */
+static void transform (float *x, uint32_t cols, uint32_t block)
+{
+  if (block < 2)
+    return;
+  uint32_t whole = cols / block * block;
+  xb_hadamard (x, whole, block);
+  for (uint32_t at = whole; at < cols;) {
+    uint32_t b = block;
+    while (b > cols - at)
+      b /= 2;
+    xb_hadamard (x + at, b, b);
+    at += b;
+  }
+}
+
+static float sign_of (const xb_input_layout *l, uint32_t i)
+{
+  return l->signs && l->signs[i / 8] >> (i % 8) & 1 ? -1.0f : 1.0f;
+}
+
+void xb_input_apply (const xb_input *input, const float *x, float *out)
+{
+  const xb_input_layout *l = &input->layout;
+  for (uint32_t i = 0; i < l->cols; i++)
+    out[i] = x[l->permutation ? l->permutation[i] : i] * (input->diagonal ? input->diagonal[i] : 1.0f) * sign_of (l, i);
+  transform (out, l->cols, l->block);
+}
+
+void xb_input_transform_row (const xb_input *input, const float *row, float *out)
+{
+  const xb_input_layout *l = &input->layout;
+  for (uint32_t i = 0; i < l->cols; i++)
+    out[i] = row[l->permutation ? l->permutation[i] : i] / (input->diagonal ? input->diagonal[i] : 1.0f) * sign_of (l, i);
+  transform (out, l->cols, l->block);
+}
+
+void xb_input_restore_row (const xb_input *input, const float *stored, float *out)
+{
+  const xb_input_layout *l = &input->layout;
+  float local[4096], *work = l->cols <= 4096 ? local : malloc ((size_t) l->cols * sizeof (float));
+  if (!work)
+    abort ();
+  memcpy (work, stored, (size_t) l->cols * sizeof (float));
+  transform (work, l->cols, l->block);
+  for (uint32_t i = 0; i < l->cols; i++)
+    out[l->permutation ? l->permutation[i] : i] = work[i] * (input->diagonal ? input->diagonal[i] : 1.0f) * sign_of (l, i);
+  if (work != local)
+    free (work);
+}

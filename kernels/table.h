@@ -1,0 +1,55 @@
+/* table.h: the function table cpu.c fills once: the generic entries first, then those of each better instruction set over them. */
+#ifndef XB_TABLE_H
+#define XB_TABLE_H
+
+#include <stdbool.h>
+
+#include "kernels/cpu.h"
+#include "kernels/ops.h"
+#include "kernels/xbit.h"
+
+typedef struct {
+  void (*rms_norm) (const float *x, const float *gain, float *out, uint32_t n, float eps);
+  void (*layer_norm) (const float *x, const float *gain, const float *bias, float *out, uint32_t n, float eps);
+  void (*rope_pairs) (float *x, const float *cos_sin, uint32_t n_rot);
+  void (*rope_halves) (float *x, const float *cos_sin, uint32_t n_rot);
+  void (*silu_mul) (const float *gate, const float *up, float *out, size_t n);
+  void (*gelu_mul) (const float *gate, const float *up, float *out, size_t n);
+  void (*add) (float *x, const float *y, size_t n);
+  void (*scale) (float *x, float s, size_t n);
+  float (*softmax) (float *x, size_t n);
+  float (*log_sum_exp) (const float *x, size_t n);
+  uint32_t (*argmax) (const float *x, size_t n);
+  void (*hadamard) (float *x, size_t n, uint32_t block);
+  void (*kv_store) (void *page, uint32_t slot, const float *x, uint32_t page_tokens, uint32_t head_dim, int bits);
+  void (*kv_load) (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, int bits);
+  void (*attend) (const xb_attention *a, const float *q, size_t ldq, uint32_t n_q, float *out, size_t ldo);
+  void (*raw_matmul) (xb_raw_type type, const void *w, uint32_t cols, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0,
+                      uint32_t row1);
+  void (*raw_to_f32) (xb_raw_type type, const void *w, float *out, size_t n);
+  void (*f32_to_f16) (const float *x, uint16_t *out, size_t n);
+  void (*gemm) (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda, const float *b,
+                size_t ldb, float beta, float *c, size_t ldc);
+} xb_ops_table;
+
+typedef struct {
+  void (*acts_quantize) (xb_acts *acts, uint32_t i, const float *x, int bits);
+  void (*matvec) (const xb_matrix *matrix, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1);
+  void (*matmul) (const xb_matrix *matrix, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1);
+} xb_product_table;
+
+typedef struct {
+  xb_ops_table ops;
+  xb_product_table product;
+} xb_table;
+
+const xb_table *xb_table_get (void);
+
+void xb_ops_init_generic (xb_ops_table *t);
+void xb_ops_init_avx2 (xb_ops_table *t);
+void xb_ops_init_avx512 (xb_ops_table *t);
+void xb_product_init_scalar (xb_product_table *t);
+void xb_product_init_avx2 (xb_product_table *t);
+void xb_product_init_avx512vnni (xb_product_table *t);
+
+#endif

@@ -1,0 +1,142 @@
+/* vec.h: the float vocabulary of the sources compiled per instruction set: XB_VL lanes of the compiler's own vectors, an exponential, and
+ * half precision through the instruction where there is one. */
+#ifndef XB_VEC_H
+#define XB_VEC_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined __F16C__ || defined __AVX512F__
+#include <immintrin.h>
+#endif
+
+#include "kernels/half.h"
+
+typedef float vf __attribute__ ((vector_size (XB_VL * 4)));
+typedef float vf_unaligned __attribute__ ((vector_size (XB_VL * 4), aligned (4), may_alias));
+typedef int32_t vi __attribute__ ((vector_size (XB_VL * 4)));
+
+static inline vf v_load (const float *p)
+{
+  return *(const vf_unaligned *) p;
+}
+
+static inline void v_store (float *p, vf v)
+{
+  *(vf_unaligned *) p = v;
+}
+
+static inline vf v_set (float f)
+{
+  vf zero = { 0 };
+  return zero + f;
+}
+
+static inline vf v_max (vf a, vf b)
+{
+  vi greater = a > b;
+  return (vf) (((vi) a & greater) | ((vi) b & ~greater));
+}
+
+static inline vf v_min (vf a, vf b)
+{
+  vi less = a < b;
+  return (vf) (((vi) a & less) | ((vi) b & ~less));
+}
+
+static inline float v_sum (vf v)
+{
+  float parts[XB_VL];
+  memcpy (parts, &v, sizeof parts);
+  for (int width = XB_VL / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; i++)
+      parts[i] += parts[i + width];
+  return parts[0];
+}
+
+/* exp: 2^n times a polynomial (Cephes' expf) of the remainder, below 2 units in the last place; 0 below -87.3, e^88 at most. */
+#define XB_EXP_LOW -87.33654f
+#define XB_EXP_HIGH 88.0f
+
+static inline vf v_exp (vf x)
+{
+  vi keep = x >= v_set (XB_EXP_LOW);
+  vf clamped = v_min (v_max (x, v_set (XB_EXP_LOW)), v_set (XB_EXP_HIGH));
+  vf shifted = clamped * v_set (1.44269504088896341f) + v_set (12582912.0f);
+  vi n = (vi) shifted - (vi) v_set (12582912.0f);
+  vf rounded = shifted - v_set (12582912.0f);
+  vf r = clamped - rounded * v_set (0.693359375f) + rounded * v_set (2.12194440e-4f);
+  vf p = v_set (1.9875691500e-4f);
+  p = p * r + v_set (1.3981999507e-3f);
+  p = p * r + v_set (8.3334519073e-3f);
+  p = p * r + v_set (4.1665795894e-2f);
+  p = p * r + v_set (1.6666665459e-1f);
+  p = p * r + v_set (5.0000001201e-1f);
+  p = p * r * r + r + v_set (1.0f);
+  return (vf) ((vi) (p * (vf) ((n + 127) << 23)) & keep);
+}
+
+static inline float s_exp (float x)
+{
+  return v_exp (v_set (x))[0];
+}
+
+#if XB_VL == 16
+#define XB_XOR(v, k) \
+  __builtin_shufflevector (v, v, 0 ^ k, 1 ^ k, 2 ^ k, 3 ^ k, 4 ^ k, 5 ^ k, 6 ^ k, 7 ^ k, 8 ^ k, 9 ^ k, 10 ^ k, 11 ^ k, 12 ^ k, 13 ^ k, 14 ^ k, 15 ^ k)
+#elif XB_VL == 8
+#define XB_XOR(v, k) __builtin_shufflevector (v, v, 0 ^ k, 1 ^ k, 2 ^ k, 3 ^ k, 4 ^ k, 5 ^ k, 6 ^ k, 7 ^ k)
+#else
+#define XB_XOR(v, k) __builtin_shufflevector (v, v, 0 ^ k, 1 ^ k, 2 ^ k, 3 ^ k)
+#endif
+
+static inline vf v_sign (int k)
+{
+  vf s;
+  for (int i = 0; i < XB_VL; i++)
+    s[i] = i & k ? -1.0f : 1.0f;
+  return s;
+}
+
+/* The unnormalised Hadamard transform of one vector's lanes: a lane without the bit gets a + b, one with it a - b. */
+static inline vf v_hadamard (vf v)
+{
+  v = v * v_sign (1) + XB_XOR (v, 1);
+  v = v * v_sign (2) + XB_XOR (v, 2);
+#if XB_VL >= 8
+  v = v * v_sign (4) + XB_XOR (v, 4);
+#endif
+#if XB_VL >= 16
+  v = v * v_sign (8) + XB_XOR (v, 8);
+#endif
+  return v;
+}
+
+static inline void half_to_f32 (const uint16_t *h, float *out, size_t n)
+{
+  size_t i = 0;
+#if defined __AVX512F__
+  for (; i + 16 <= n; i += 16)
+    _mm512_storeu_ps (out + i, _mm512_cvtph_ps (_mm256_loadu_si256 ((const __m256i *) (const void *) (h + i))));
+#endif
+#if defined __F16C__
+  for (; i + 8 <= n; i += 8)
+    _mm256_storeu_ps (out + i, _mm256_cvtph_ps (_mm_loadu_si128 ((const __m128i *) (const void *) (h + i))));
+#endif
+  for (; i < n; i++)
+    out[i] = half_to (h[i]);
+}
+
+static inline void f32_to_f16 (const float *x, uint16_t *out, size_t n)
+{
+  size_t i = 0;
+#if defined __F16C__
+  for (; i + 8 <= n; i += 8)
+    _mm_storeu_si128 ((__m128i *) (void *) (out + i), _mm256_cvtps_ph (_mm256_loadu_ps (x + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+  for (; i < n; i++)
+    out[i] = half_from (x[i]);
+}
+
+#endif

@@ -1,0 +1,208 @@
+/* xbit.c: packing and unpacking of bands, rows as f32, and the public names of the products. */
+#include "kernels/xbit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/half.h"
+#include "kernels/table.h"
+#include "kernels/xbit_layout.h"
+
+static void pack_tile (uint8_t *tile, uint32_t depth, const uint8_t *codes, size_t stride)
+{
+  for (uint32_t r = 0; r < 16; r++)
+    for (uint32_t c = 0; c < 32; c++) {
+      uint32_t quad = c / 4, at = r * 4 + c % 4, code = codes[r * stride + c], shift = depth;
+      uint8_t *plane = tile;
+      if (depth == 8) {
+        plane[quad * 64 + at] = (uint8_t) code;
+        continue;
+      }
+      if (depth & 4) {
+        shift -= 4;
+        plane[(quad % 4) * 64 + at] |= (uint8_t) ((code >> shift & 15) << (quad / 4 * 4));
+        plane += 4 * 64;
+      }
+      if (depth & 2) {
+        shift -= 2;
+        plane[(quad % 2) * 64 + at] |= (uint8_t) ((code >> shift & 3) << (quad / 2 * 2));
+        plane += 2 * 64;
+      }
+      if (depth & 1)
+        plane[at] |= (uint8_t) ((code & 1) << quad);
+    }
+}
+
+static void put_half (uint8_t *out, size_t i, float f)
+{
+  uint16_t h = half_from (f);
+  memcpy (out + i * 2, &h, 2);
+}
+
+/* One half of a band's scales: [group][16], then the super scales. */
+static void pack_scales (const xb_layout *l, uint32_t n_groups, uint8_t *out, const float *scale, const float *super)
+{
+  for (size_t i = 0; i < (size_t) n_groups * 16; i++)
+    if (l->scale_kind == XB_SCALE_GROUP_I8)
+      out[i] = (uint8_t) (int8_t) scale[i];
+    else
+      put_half (out, i, scale[i]);
+  if (l->scale_kind != XB_SCALE_GROUP_I8)
+    return;
+  out += xb_scale_part (l, n_groups);
+  for (size_t i = 0; i < (size_t) ((l->cols + XB_SUPER_COLS - 1) / XB_SUPER_COLS) * 16; i++)
+    put_half (out, i, super[i]);
+}
+
+/* Everything xb_pack_band needs of a blob that xb_matrix_init made. */
+static uint8_t *find_band (uint8_t *data, const xb_layout *l, const uint64_t *stripe_offset, uint32_t n_groups, uint32_t band, uint32_t *stripe)
+{
+  uint32_t s = 0;
+  while (l->stripe_end[s] <= band * 16)
+    s++;
+  size_t tiles = xb_tiles_before (l, s, l->n_panels);
+  size_t bytes = tiles + (xb_scale_part (l, n_groups) + xb_super_part (l)) * (l->has_offset ? 2 : 1);
+  *stripe = s;
+  return data + stripe_offset[s] + (band - (s ? l->stripe_end[s - 1] : 0) / 16) * bytes;
+}
+
+xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *codes, const float *scale, const float *offset, const float *super,
+                       const float *super_offset)
+{
+  xb_layout l;
+  const uint64_t *stripe_offset = xb_blob_layout (data, size, &l);
+  if (!stripe_offset || band >= xb_bands (&l))
+    return "a band is packed into something that is no X-bit matrix";
+  uint32_t stripe, n_groups = xb_layout_groups (&l);
+  uint8_t *out = find_band (data, &l, stripe_offset, n_groups, band, &stripe);
+  size_t stride = xb_cols_padded (l.cols);
+  for (uint32_t p = 0; p < l.n_panels; p++) {
+    uint32_t depth = l.cells[(size_t) stripe * l.n_panels + p].depth, begin = xb_panel_begin (&l, p);
+    for (uint32_t t = 0; t < xb_panel_tiles (&l, p) && depth; t++) {
+      memset (out, 0, (size_t) depth * 64);
+      pack_tile (out, depth, codes + begin + t * 32, stride);
+      out += (size_t) depth * 64;
+    }
+  }
+  pack_scales (&l, n_groups, out, scale, super);
+  if (l.has_offset)
+    pack_scales (&l, n_groups, out + xb_scale_part (&l, n_groups) + xb_super_part (&l), offset, super_offset);
+  return NULL;
+}
+
+static void expand_part (const xb_layout *l, uint32_t n_groups, const uint8_t *part, uint32_t g0, uint32_t n, float *out)
+{
+  for (uint32_t g = g0; g < g0 + n; g++, out += 16) {
+    if (l->scale_kind != XB_SCALE_GROUP_I8) {
+      xb_raw_to_f32 (XB_RAW_F16, part + (l->scale_kind == XB_SCALE_ROW_F16 ? 0 : (size_t) g * 32), out, 16);
+      continue;
+    }
+    const int8_t *multiplier = (const int8_t *) part + (size_t) g * 16;
+    float super[16];
+    uint32_t column = l->n_panels == 1 ? g * l->group : xb_layout_group_start (l, g);
+    xb_raw_to_f32 (XB_RAW_F16, part + xb_scale_part (l, n_groups) + (size_t) (column / XB_SUPER_COLS) * 32, super, 16);
+    for (int r = 0; r < 16; r++)
+      out[r] = super[r] * (float) multiplier[r];
+  }
+}
+
+void xb_expand_scales (const xb_matrix *m, uint32_t band, uint32_t g0, uint32_t n, float *scale, float *offset)
+{
+  const xb_layout *l = &m->layout;
+  const uint8_t *part = xb_band (m, band) + m->tile_bytes[m->band_stripe[band]];
+  expand_part (l, m->n_groups, part, g0, n, scale);
+  if (!offset)
+    return;
+  if (l->has_offset)
+    expand_part (l, m->n_groups, part + xb_scale_part (l, m->n_groups) + xb_super_part (l), g0, n, offset);
+  else
+    memset (offset, 0, (size_t) n * 16 * sizeof (float));
+}
+
+void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *scale, float *offset)
+{
+  const xb_layout *l = &m->layout;
+  const uint8_t *tile = xb_band (m, band);
+  uint32_t stripe = m->band_stripe[band];
+  size_t stride = xb_cols_padded (l->cols);
+  memset (codes, 0, stride * 16);
+  for (uint32_t p = 0; p < l->n_panels; p++) {
+    uint32_t depth = l->cells[(size_t) stripe * l->n_panels + p].depth, begin = xb_panel_begin (l, p);
+    for (uint32_t t = 0; t < xb_panel_tiles (l, p) && depth; t++, tile += (size_t) depth * 64)
+      for (uint32_t r = 0; r < 16; r++)
+        for (uint32_t c = 0; c < 32; c++)
+          codes[r * stride + begin + t * 32 + c] = (uint8_t) xb_tile_code (tile, depth, r, c);
+  }
+  xb_expand_scales (m, band, 0, m->n_groups, scale, offset);
+}
+
+static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uint32_t r1, float *out)
+{
+  const xb_layout *l = &m->layout;
+  const uint8_t *tile = xb_band (m, band);
+  uint32_t stripe = m->band_stripe[band];
+  float scale[16], offset[16], value[256];
+  for (uint32_t p = 0; p < l->n_panels; p++) {
+    const xb_cell *cell = &l->cells[(size_t) stripe * l->n_panels + p];
+    uint32_t begin = xb_panel_begin (l, p), end = l->panel_end[p], depth = cell->depth;
+    uint32_t width = l->scale_kind == XB_SCALE_ROW_F16 ? end - begin : l->group, group = UINT32_MAX;
+    if (depth == 0) {
+      for (uint32_t r = r0; r < r1; r++)
+        memset (out + (size_t) (r - r0) * l->cols + begin, 0, (end - begin) * sizeof (float));
+      continue;
+    }
+    for (uint32_t u = 0; u < 1u << depth; u++)
+      value[u] = cell->codebook == XB_TABLE ? (float) l->tables[cell->table][u] : (float) u - (float) cell->z2 * 0.5f;
+    for (uint32_t c = begin; c < end; c++) {
+      uint32_t g = m->panel_group[p] + (c - begin) / width;
+      if (g != group) {
+        xb_expand_scales (m, band, g, 1, scale, offset);
+        group = g;
+      }
+      const uint8_t *at = tile + (size_t) ((c - begin) / 32) * depth * 64;
+      for (uint32_t r = r0; r < r1; r++) {
+        float w = scale[r] * value[xb_tile_code (at, depth, r, (c - begin) % 32)];
+        out[(size_t) (r - r0) * l->cols + c] = l->has_offset ? w + offset[r] : w;
+      }
+    }
+    tile += (size_t) xb_panel_tiles (l, p) * depth * 64;
+  }
+}
+
+void xb_dequantize_rows (const xb_matrix *m, uint32_t row0, uint32_t row1, float *out)
+{
+  for (uint32_t row = row0; row < row1;) {
+    uint32_t band = row / 16, end = (band + 1) * 16 < row1 ? (band + 1) * 16 : row1;
+    dequantize_band (m, band, row % 16, end - band * 16, out);
+    out += (size_t) (end - row) * m->layout.cols;
+    row = end;
+  }
+}
+
+void xb_matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1)
+{
+  xb_table_get ()->product.matvec (m, acts, y, row0, row1);
+}
+
+void xb_matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1)
+{
+  if (acts->n == 1)
+    xb_table_get ()->product.matvec (m, acts, y, row0, row1);
+  else
+    xb_table_get ()->product.matmul (m, acts, y, ldy, row0, row1);
+}
+
+void xb_matmul_f32 (const xb_matrix *m, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0, uint32_t row1)
+{
+  enum { ROWS = 32 };
+  uint32_t cols = m->layout.cols;
+  float *block = malloc ((size_t) ROWS * cols * sizeof (float));
+  if (!block)
+    abort ();
+  for (uint32_t row = row0; row < row1; row += ROWS) {
+    uint32_t rows = row1 - row < ROWS ? row1 - row : ROWS;
+    xb_dequantize_rows (m, row, row + rows, block);
+    xb_raw_matmul (XB_RAW_F32, block, cols, x, ldx, n, y + row, ldy, 0, rows);
+  }
+  free (block);
+}

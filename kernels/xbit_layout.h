@@ -1,0 +1,108 @@
+/* xbit_layout.h: where everything lies in an X-bit blob; what the products and the packer share. */
+#ifndef XB_LAYOUT_H
+#define XB_LAYOUT_H
+
+#include "kernels/xbit.h"
+
+enum { XB_SUPER_COLS = 256 };
+
+struct xb_matrix {
+  xb_layout layout;
+  const uint8_t *data;
+  size_t size;
+  uint32_t n_groups;          /* in a row */
+  uint32_t *panel_group;      /* [n_panels + 1] first group of each panel (0 with one scale per row) */
+  uint64_t *stripe_offset;    /* [n_stripes] first band of each stripe */
+  uint64_t *band_bytes;       /* [n_stripes] */
+  uint64_t *tile_bytes;       /* [n_stripes] all tiles of a band: where its scales begin */
+  uint32_t *band_stripe;      /* [bands] */
+};
+
+static inline size_t xb_pad64 (size_t n)
+{
+  return (n + 63) / 64 * 64;
+}
+
+static inline uint32_t xb_bands (const xb_layout *l)
+{
+  return (l->rows + 15) / 16;
+}
+
+static inline uint32_t xb_cols_padded (uint32_t cols)
+{
+  return (cols + 31) / 32 * 32;
+}
+
+static inline uint32_t xb_panel_begin (const xb_layout *l, uint32_t panel)
+{
+  return panel ? l->panel_end[panel - 1] : 0;
+}
+
+/* Tiles of one panel. */
+static inline uint32_t xb_panel_tiles (const xb_layout *l, uint32_t panel)
+{
+  return (l->panel_end[panel] - xb_panel_begin (l, panel) + 31) / 32;
+}
+
+static inline uint32_t xb_panel_groups (const xb_layout *l, uint32_t panel)
+{
+  uint32_t width = l->panel_end[panel] - xb_panel_begin (l, panel);
+  return l->scale_kind == XB_SCALE_ROW_F16 ? 1 : (width + l->group - 1) / l->group;
+}
+
+/* One plane set of the scales of a band (or of its offsets): groups, then the super scales of the I8 kind. */
+static inline size_t xb_scale_part (const xb_layout *l, uint32_t n_groups)
+{
+  switch (l->scale_kind) {
+  case XB_SCALE_ROW_F16: return 64;
+  case XB_SCALE_GROUP_F16: return xb_pad64 ((size_t) n_groups * 32);
+  default: return xb_pad64 ((size_t) n_groups * 16);
+  }
+}
+
+static inline size_t xb_super_part (const xb_layout *l)
+{
+  return l->scale_kind == XB_SCALE_GROUP_I8 ? xb_pad64 ((size_t) ((l->cols + XB_SUPER_COLS - 1) / XB_SUPER_COLS) * 32) : 0;
+}
+
+/* Bytes of tiles before `panel` in a band of `stripe`. */
+static inline size_t xb_tiles_before (const xb_layout *l, uint32_t stripe, uint32_t panel)
+{
+  size_t bytes = 0;
+  for (uint32_t p = 0; p < panel; p++)
+    bytes += (size_t) xb_panel_tiles (l, p) * 64 * l->cells[(size_t) stripe * l->n_panels + p].depth;
+  return bytes;
+}
+
+static inline const uint8_t *xb_band (const xb_matrix *m, uint32_t band)
+{
+  uint32_t s = m->band_stripe[band], first = s ? m->layout.stripe_end[s - 1] / 16 : 0;
+  return m->data + m->stripe_offset[s] + (uint64_t) (band - first) * m->band_bytes[s];
+}
+
+/* Layout of a blob that xb_matrix_init made (not of an untrusted one), its pointers into the blob; returns its stripe offsets, or NULL. */
+const uint64_t *xb_blob_layout (const void *data, size_t size, xb_layout *layout);
+
+/* Scales and offsets of groups g0 .. g0+n-1 (all of one panel) of a band as f32 [n][16]; offset may be NULL (and is 0 where the matrix has none). */
+void xb_expand_scales (const xb_matrix *m, uint32_t band, uint32_t g0, uint32_t n, float *scale, float *offset);
+
+/* Code of row r, column c of one tile of depth b. */
+static inline uint32_t xb_tile_code (const uint8_t *tile, uint32_t depth, uint32_t r, uint32_t c)
+{
+  uint32_t quad = c / 4, at = r * 4 + c % 4, code = 0;
+  if (depth == 8)
+    return tile[quad * 64 + at];
+  if (depth & 4) {
+    code = tile[(quad % 4) * 64 + at] >> (quad / 4 * 4) & 15;
+    tile += 4 * 64;
+  }
+  if (depth & 2) {
+    code = code << 2 | (tile[(quad % 2) * 64 + at] >> (quad / 2 * 2) & 3);
+    tile += 2 * 64;
+  }
+  if (depth & 1)
+    code = code << 1 | (tile[at] >> quad & 1);
+  return code;
+}
+
+#endif

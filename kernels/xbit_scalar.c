@@ -1,0 +1,79 @@
+/* xbit_scalar.c: the reference products, plain C: the integer is sum u x of a tile (or half tile), exactly. */
+#include <math.h>
+
+#include "kernels/xbit_product.h"
+
+static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
+{
+  int8_t *q = acts->q + (size_t) i * acts->cols_padded;
+  float limit = bits == 4 ? 7.0f : 127.0f;
+  for (uint32_t t = 0; t < acts->cols_padded / 32; t++) {
+    size_t tile = (size_t) i * (acts->cols_padded / 32) + t;
+    uint32_t begin = t * 32, n = acts->cols - begin < 32 ? acts->cols - begin : 32;
+    float peak = 0;
+    for (uint32_t c = 0; c < n; c++)
+      peak = fabsf (x[begin + c]) > peak ? fabsf (x[begin + c]) : peak;
+    float scale = peak / limit, inverse = peak > 0 ? limit / peak : 0;
+    int32_t sums[2] = { 0, 0 };
+    for (uint32_t c = 0; c < 32; c++) {
+      int v = c < n ? (int) lrintf (x[begin + c] * inverse) : 0;
+      q[begin + c] = (int8_t) v;
+      sums[c / 16] += v;
+    }
+    acts->scale[tile] = scale;
+    for (int h = 0; h < 2; h++) {
+      acts->sum[tile * 2 + h] = (int16_t) sums[h];
+      acts->sum16[tile * 2 + h] = scale * (float) sums[h];
+    }
+    acts->sum32[tile] = scale * (float) (sums[0] + sums[1]);
+  }
+}
+
+/* Tables are biased by 128, so that every code is an unsigned byte u. */
+static int32_t product (const uint8_t *tile, const run *r, const int8_t *x, uint32_t row, uint32_t begin, uint32_t end)
+{
+  int32_t sum = 0;
+  for (uint32_t c = begin; c < end; c++) {
+    int32_t u = (int32_t) xb_tile_code (tile, r->depth, row, c);
+    sum += (r->table ? r->table[u] + 128 : u) * x[c];
+  }
+  return sum;
+}
+
+static void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)
+{
+  uint32_t row_tiles = acts->cols_padded / 32;
+  for (uint32_t t = 0; t < r->n_tiles; t++) {
+    const uint8_t *tile = r->tiles + (size_t) t * r->depth * 64;
+    for (uint32_t i = 0; i < n; i++) {
+      size_t at = (size_t) (i0 + i) * row_tiles + r->tile0 + t;
+      const int8_t *x = acts->q + at * 32;
+      for (uint32_t row = 0; row < 16; row++) {
+        if (r->per_group) {
+          size_t g = (size_t) (t / r->per_group) * 16 + row;
+          acc[i * 16 + row] += acts->scale[at] * (float) product (tile, r, x, row, 0, 32) * r->scale[g] + acts->sum32[at] * r->zero[g];
+          continue;
+        }
+        for (uint32_t h = 0; h < 2; h++) {
+          size_t g = (size_t) (t * 2 + h) * 16 + row;
+          acc[i * 16 + row] += acts->scale[at] * (float) product (tile, r, x, row, h * 16, h * 16 + 16) * r->scale[g] + acts->sum16[at * 2 + h] * r->zero[g];
+        }
+      }
+    }
+  }
+}
+
+static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1)
+{
+  walk_matvec (m, acts, y, row0, row1, cells);
+}
+
+static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1)
+{
+  walk_matmul (m, acts, y, ldy, row0, row1, cells);
+}
+
+void xb_product_init_scalar (xb_product_table *t)
+{
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul };
+}
