@@ -1,274 +1,232 @@
-/* repack.c: a checkpoint of block-quantized types as an X-bit file that holds the very same numbers, one matrix at a time. */
-#include "engine/model.h"
-
+/* repack.c: a quantized GGUF written again as an X-bit file that holds the very same numbers, one matrix at a time. */
 #include <string.h>
 
+#include "engine/checkpoint/blocks.h"
 #include "engine/error.h"
+#include "engine/model.h"
 
-/* How a type lies in an X-bit matrix: depth, zero point in half steps, group, kind of scale, offsets. */
+enum { BANDS_AT_ONCE = 64, SUPER_COLS = 256, COPY_BYTES = 4 << 20 };
+
 typedef struct {
-  guint type, depth, z2, group;
-  xb_scale_kind scale_kind;
-  gboolean has_offset;
-} Recipe;
+  EngGguf *source;
+  EngGgufWriter *writer;
+  EngProgress progress;
+  gpointer data;
+  GCancellable *cancellable;
+  guint64 done, total;  /* bytes of the source */
+} Repack;
 
-static const Recipe recipes[] = {
-  { ENG_TYPE_Q4_0, 4, 16, 32, XB_SCALE_GROUP_F16, FALSE }, { ENG_TYPE_Q4_1, 4, 0, 32, XB_SCALE_GROUP_F16, TRUE },
-  { ENG_TYPE_Q5_0, 5, 32, 32, XB_SCALE_GROUP_F16, FALSE }, { ENG_TYPE_Q5_1, 5, 0, 32, XB_SCALE_GROUP_F16, TRUE },
-  { ENG_TYPE_Q8_0, 8, 256, 32, XB_SCALE_GROUP_F16, FALSE }, { ENG_TYPE_Q2_K, 2, 0, 16, XB_SCALE_GROUP_I8, TRUE },
-  { ENG_TYPE_Q3_K, 3, 8, 16, XB_SCALE_GROUP_I8, FALSE },   { ENG_TYPE_Q4_K, 4, 0, 32, XB_SCALE_GROUP_I8, TRUE },
-  { ENG_TYPE_Q5_K, 5, 0, 32, XB_SCALE_GROUP_I8, TRUE },    { ENG_TYPE_Q6_K, 6, 64, 16, XB_SCALE_GROUP_I8, FALSE },
-};
+/* One cell for the whole matrix. The layout points into the struct: it is filled in place and not copied. */
+typedef struct {
+  xb_layout layout;
+  xb_cell cell;
+  guint32 stripe_end, panel_end;
+  gint8 table[1][16];
+} OneCell;
 
-static const Recipe *find_recipe (guint type)
+/* A quantized matrix: what repacking is for. Vectors, stacks of matrices (no decoder here computes with them) and floats stay. */
+static gboolean wants_packing (const EngTensor *tensor)
 {
-  for (gsize i = 0; i < G_N_ELEMENTS (recipes); i++)
-    if (recipes[i].type == type)
-      return &recipes[i];
-  return NULL;
+  const EngTypeTraits *traits = eng_type_traits (tensor->type);
+  return tensor->n_dims >= 2 && tensor->dims[2] == 1 && tensor->dims[3] == 1 && !traits->is_float && traits->block > 1;
 }
 
 gboolean eng_gguf_is_computable (const EngGguf *gguf)
 {
-  for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++) {
-    const EngTensor *t = eng_gguf_tensor (gguf, i);
-    if (!eng_type_traits (t->type)->is_float && t->type != ENG_TYPE_I8)
+  for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++)
+    if (wants_packing (eng_gguf_tensor (gguf, i)))
+      return FALSE;
+  return TRUE;
+}
+
+static gboolean fail (const Repack *r, const EngTensor *tensor, const char *why, GError **error)
+{
+  g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: tensor %s cannot be packed: %s", eng_gguf_path (r->source), tensor->name, why);
+  return FALSE;
+}
+
+static void describe (OneCell *one, const EngTensor *tensor)
+{
+  const EngBlockKind *kind = eng_block_kind (tensor->type);
+  *one = (OneCell) { .stripe_end = (guint32) tensor->dims[1], .panel_end = (guint32) tensor->dims[0] };
+  one->cell = (xb_cell) { .depth = kind->depth, .codebook = kind->table ? XB_TABLE : XB_UNIFORM, .z2 = (guint16) (kind->zero * 2) };
+  if (kind->table)
+    memcpy (one->table[0], kind->table, sizeof one->table[0]);
+  one->layout = (xb_layout) {
+    .rows = one->stripe_end, .cols = one->panel_end, .group = kind->group,
+    .scale_kind = kind->has_super ? XB_SCALE_GROUP_I8 : XB_SCALE_GROUP_F16, .has_offset = kind->has_offset,
+    .n_stripes = 1, .n_panels = 1, .n_tables = kind->table != NULL,
+    .stripe_end = &one->stripe_end, .panel_end = &one->panel_end, .cells = &one->cell, .tables = (const int8_t (*)[16]) one->table,
+  };
+}
+
+static gboolean report (Repack *r, const EngTensor *tensor, guint64 bytes, GError **error)
+{
+  r->done += bytes;
+  if (r->progress)
+    r->progress (r->total ? (double) r->done / (double) r->total : 1, tensor->name, r->data);
+  if (g_cancellable_is_cancelled (r->cancellable)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "%s: packing was stopped", eng_gguf_path (r->source));
+    return FALSE;
+  }
+  return TRUE;
+}
+
+/* ---- declaring --------------------------------------------------------------------------------------------------------------- */
+
+static gboolean declare_packed (Repack *r, const EngTensor *tensor, GError **error)
+{
+  const EngTypeTraits *traits = eng_type_traits (tensor->type);
+  if (!eng_block_kind (tensor->type)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: tensor %s is stored as %s, which this version cannot compute with; choose a file of "
+                 "another type, Q4_K for example", eng_gguf_path (r->source), tensor->name, traits->name);
+    return FALSE;
+  }
+  if (tensor->dims[0] > G_MAXINT32 || tensor->dims[1] > G_MAXINT32)
+    return fail (r, tensor, "it has more rows or columns than a matrix can have", error);
+  OneCell one;
+  xb_error why = NULL;
+  describe (&one, tensor);
+  guint64 bytes = xb_layout_bytes (&one.layout, &why);
+  if (bytes == 0)
+    return fail (r, tensor, why, error);
+  g_autofree char *name = g_strconcat (tensor->name, ".xbit", NULL);
+  if (eng_gguf_find_tensor (r->source, name))
+    return fail (r, tensor, "the file holds a packed copy of it as well", error);
+  eng_gguf_writer_add_tensor (r->writer, name, ENG_TYPE_I8, 1, &bytes);
+  return TRUE;
+}
+
+static gboolean declare (Repack *r, GError **error)
+{
+  eng_gguf_writer_set_u32 (r->writer, "valise.version", ENG_FILE_VERSION);
+  eng_gguf_writer_copy_metadata (r->writer, r->source);
+  for (guint i = 0; i < eng_gguf_n_tensors (r->source); i++) {
+    const EngTensor *tensor = eng_gguf_tensor (r->source, i);
+    r->total += tensor->bytes;
+    if (!wants_packing (tensor))
+      eng_gguf_writer_add_tensor (r->writer, tensor->name, tensor->type, tensor->n_dims, tensor->dims);
+    else if (!declare_packed (r, tensor, error))
       return FALSE;
   }
   return TRUE;
 }
 
-/* One row's block `b` as codes and scale multipliers, written into column r of the band's [group][16] arrays. */
-typedef struct {
-  guint8 *codes;            /* of row r, at the block's first column */
-  float *scale, *offset;    /* of row r, at the block's first group; stride 16 */
-  float *super, *super_offset;
-} Block;
+/* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 
-static float half_at (const guint8 *p)
+static gboolean copy_tensor (Repack *r, guint i, const EngTensor *tensor, GError **error)
 {
-  return xb_half_to_float ((guint16) (p[0] | p[1] << 8));
-}
-
-static void nibbles (guint8 *codes, const guint8 *packed)
-{
-  for (int i = 0; i < 16; i++) {
-    codes[i] = packed[i] & 15;
-    codes[i + 16] = packed[i] >> 4;
+  for (guint64 at = 0; at < tensor->bytes; at += COPY_BYTES) {
+    gsize size = (gsize) MIN ((guint64) COPY_BYTES, tensor->bytes - at);
+    if (!eng_gguf_writer_write (r->writer, i, at, tensor->data + at, size, error) || !report (r, tensor, size, error))
+      return FALSE;
   }
-}
-
-static void fifth_bits (guint8 *codes, const guint8 *packed)
-{
-  for (int i = 0; i < 32; i++)
-    codes[i] |= (guint8) ((packed[i / 8] >> (i % 8) & 1) << 4);
-}
-
-static void take_k_scale (const guint8 *s, int g, float *scale, float *min)
-{
-  *scale = (float) (g < 4 ? s[g] & 63 : (s[g + 4] & 15) | (s[g - 4] >> 6) << 4);
-  *min = (float) (g < 4 ? s[g + 4] & 63 : (s[g + 4] >> 4) | (s[g] >> 6) << 4);
-}
-
-static void take_small_block (guint type, const guint8 *p, const Block *b)
-{
-  *b->scale = half_at (p);
-  switch (type) {
-  case ENG_TYPE_Q4_0: nibbles (b->codes, p + 2); break;
-  case ENG_TYPE_Q4_1:
-    *b->offset = half_at (p + 2);
-    nibbles (b->codes, p + 4);
-    break;
-  case ENG_TYPE_Q5_0:
-    nibbles (b->codes, p + 6);
-    fifth_bits (b->codes, p + 2);
-    break;
-  case ENG_TYPE_Q5_1:
-    *b->offset = half_at (p + 2);
-    nibbles (b->codes, p + 8);
-    fifth_bits (b->codes, p + 4);
-    break;
-  default: /* Q8_0 */
-    for (int i = 0; i < 32; i++)
-      b->codes[i] = (guint8) (p[2 + i] ^ 0x80);
-    break;
-  }
-}
-
-static void take_k_block (guint type, const guint8 *p, const Block *b)
-{
-  switch (type) {
-  case ENG_TYPE_Q2_K:
-    *b->super = half_at (p + 80);
-    *b->super_offset = -half_at (p + 82);
-    for (int i = 0; i < 256; i++)
-      b->codes[i] = p[16 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-    for (int g = 0; g < 16; g++) {
-      b->scale[g * 16] = (float) (p[g] & 15);
-      b->offset[g * 16] = (float) (p[g] >> 4);
-    }
-    break;
-  case ENG_TYPE_Q3_K:
-    *b->super = half_at (p + 108);
-    for (int i = 0; i < 256; i++)
-      b->codes[i] = (guint8) ((p[32 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3) | (p[i % 32] >> (i / 32) & 1) << 2);
-    for (int g = 0; g < 16; g++)
-      b->scale[g * 16] = (float) (((g < 8 ? p[96 + g] & 15 : p[88 + g] >> 4) | (p[104 + g % 4] >> (g / 4 * 2) & 3) << 4) - 32);
-    break;
-  case ENG_TYPE_Q4_K:
-  case ENG_TYPE_Q5_K: {
-    const guint8 *low = p + (type == ENG_TYPE_Q4_K ? 16 : 48), *high = p + 16;
-    *b->super = half_at (p);
-    *b->super_offset = -half_at (p + 2);
-    for (int g = 0; g < 8; g++) {
-      take_k_scale (p + 4, g, b->scale + g * 16, b->offset + g * 16);
-      for (int i = 0; i < 32; i++) {
-        guint8 code = low[g / 2 * 32 + i] >> (g % 2 * 4) & 15;
-        b->codes[g * 32 + i] = type == ENG_TYPE_Q5_K ? (guint8) (code | (high[i] >> g & 1) << 4) : code;
-      }
-    }
-    break;
-  }
-  default: /* Q6_K */
-    *b->super = half_at (p + 208);
-    for (int i = 0; i < 256; i++) {
-      int half = i / 128, quarter = i % 128 / 32, l = i % 32;
-      b->codes[i] = (guint8) ((p[half * 64 + (quarter & 1) * 32 + l] >> (quarter / 2 * 4) & 15)
-                              | (p[128 + half * 32 + l] >> (quarter * 2) & 3) << 4);
-    }
-    for (int g = 0; g < 16; g++)
-      b->scale[g * 16] = (float) (gint8) p[192 + g];
-    break;
-  }
-}
-
-typedef struct {
-  guint32 rows, cols, stripe_end, panel_end;
-  xb_cell cell;
-  xb_layout layout;
-} Shape;
-
-static void describe (Shape *s, const EngTensor *t, const Recipe *r)
-{
-  s->rows = (guint32) t->dims[1];
-  s->cols = (guint32) t->dims[0];
-  s->stripe_end = s->rows;
-  s->panel_end = s->cols;
-  s->cell = (xb_cell) { .depth = (guint8) r->depth, .codebook = XB_UNIFORM, .z2 = (guint16) r->z2 };
-  s->layout = (xb_layout) {
-    .rows = s->rows, .cols = s->cols, .group = r->group, .scale_kind = (guint8) r->scale_kind, .has_offset = (guint8) r->has_offset,
-    .n_stripes = 1, .n_panels = 1, .stripe_end = &s->stripe_end, .panel_end = &s->panel_end, .cells = &s->cell,
-  };
-}
-
-/* The matrix as a blob of `size` bytes. */
-static guint8 *pack_matrix (const EngTensor *t, const Recipe *recipe, const Shape *s, gsize size)
-{
-  const EngTypeTraits *traits = eng_type_traits (t->type);
-  guint8 *blob = g_aligned_alloc (size, 1, XB_ALIGN);
-  guint padded = (s->cols + 31) / 32 * 32, n_groups = xb_layout_groups (&s->layout), n_super = (s->cols + 255) / 256;
-  gsize row_bytes = (gsize) s->cols / traits->block * traits->block_bytes;
-  guint per_block = traits->block / recipe->group;
-  g_autofree guint8 *codes = g_malloc0 ((gsize) padded * 16);
-  g_autofree float *scales = g_new0 (float, (gsize) (n_groups + n_super) * 32);
-  float *scale = scales, *offset = scale + n_groups * 16, *super = offset + n_groups * 16, *super_offset = super + n_super * 16;
-  xb_error error = xb_matrix_init (blob, size, &s->layout);
-  for (guint band = 0; band * 16 < s->rows && !error; band++) {
-    for (guint r = 0; r < 16 && band * 16 + r < s->rows; r++) {
-      const guint8 *p = t->data + (band * 16 + r) * row_bytes;
-      for (guint b = 0; b < s->cols / traits->block; b++, p += traits->block_bytes) {
-        Block block = { codes + (gsize) r * padded + b * traits->block, scale + b * per_block * 16 + r, offset + b * per_block * 16 + r,
-                        super + b * 16 + r, super_offset + b * 16 + r };
-        if (recipe->scale_kind == XB_SCALE_GROUP_I8)
-          take_k_block (t->type, p, &block);
-        else
-          take_small_block (t->type, p, &block);
-      }
-    }
-    if ((band + 1) * 16 > s->rows) /* rows that are padding */
-      for (guint r = s->rows % 16; r < 16; r++)
-        for (guint i = 0; i < (n_groups + n_super) * 2; i++)
-          scales[i * 16 + r] = 0;
-    error = xb_pack_band (blob, size, band, codes, scale, offset, super, super_offset);
-  }
-  if (error) {
-    g_critical ("%s: %s", t->name, error);
-    g_aligned_free (blob);
-    return NULL;
-  }
-  return blob;
-}
-
-static gboolean is_packed (const EngTensor *t)
-{
-  return t->n_dims >= 2 && !eng_type_traits (t->type)->is_float && t->type != ENG_TYPE_I8;
-}
-
-static gboolean refuse (const EngGguf *source, const EngTensor *t, const char *why, GError **error)
-{
-  g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: tensor %s %s; choose another file of this model", eng_gguf_path (source), t->name, why);
-  return FALSE;
-}
-
-static gboolean declare (EngGgufWriter *writer, const EngGguf *source, const EngTensor *t, GError **error)
-{
-  if (!is_packed (t)) {
-    eng_gguf_writer_add_tensor (writer, t->name, t->type, t->n_dims, t->dims);
-    return TRUE;
-  }
-  const Recipe *recipe = find_recipe (t->type);
-  g_autofree char *why = g_strdup_printf ("is of type %s, which cannot be computed on yet", eng_type_traits (t->type)->name);
-  if (!recipe)
-    return refuse (source, t, why, error);
-  if (t->n_dims != 2 || t->dims[0] > G_MAXINT32 || t->dims[1] > G_MAXINT32)
-    return refuse (source, t, "is no matrix", error);
-  Shape shape;
-  describe (&shape, t, recipe);
-  xb_error wrong;
-  guint64 size = xb_layout_bytes (&shape.layout, &wrong);
-  if (!size)
-    return refuse (source, t, wrong, error);
-  g_autofree char *name = g_strconcat (t->name, ".xbit", NULL);
-  eng_gguf_writer_add_tensor (writer, name, ENG_TYPE_I8, 1, &size);
   return TRUE;
 }
 
-static gboolean write_tensor (EngGgufWriter *writer, guint i, const EngTensor *t, GError **error)
+/* The codes and scales of one band, as xb_pack_band takes them. */
+typedef struct {
+  guint8 *codes;                                /* [16][cols] */
+  float *scale, *offset, *super, *super_offset; /* [groups][16], the supers [cols / 256][16] */
+} Band;
+
+static void band_alloc (Band *band, guint cols, guint group)
 {
-  if (!is_packed (t))
-    return eng_gguf_writer_write (writer, i, 0, t->data, t->bytes, error);
-  Shape shape;
-  const Recipe *recipe = find_recipe (t->type);
-  describe (&shape, t, recipe);
-  gsize size = xb_layout_bytes (&shape.layout, NULL);
-  guint8 *blob = pack_matrix (t, recipe, &shape, size);
-  gboolean ok = blob && eng_gguf_writer_write (writer, i, 0, blob, size, error);
-  g_aligned_free (blob);
-  return ok;
+  gsize groups = (gsize) (cols / group) * XB_TILE_ROWS, supers = (gsize) ((cols + SUPER_COLS - 1) / SUPER_COLS) * XB_TILE_ROWS;
+  band->codes = g_malloc ((gsize) cols * XB_TILE_ROWS);
+  band->scale = g_new (float, groups * 2 + supers * 2);
+  band->offset = band->scale + groups;
+  band->super = band->offset + groups;
+  band->super_offset = band->super + supers;
+}
+
+static void band_clear (Band *band)
+{
+  g_free (band->codes);
+  g_free (band->scale);
+}
+
+/* Row `row` of the band from the blocks of a source row. */
+static void band_fill (Band *band, guint row, const EngTensor *tensor, const guint8 *source)
+{
+  const EngTypeTraits *traits = eng_type_traits (tensor->type);
+  const EngBlockKind *kind = eng_block_kind (tensor->type);
+  guint cols = (guint) tensor->dims[0], groups = traits->block / kind->group;
+  EngBlock b = { .m = 0 };
+  for (guint col = 0; col < cols; col += traits->block, source += traits->block_bytes) {
+    eng_block_split (tensor->type, source, &b);
+    memcpy (band->codes + (gsize) row * cols + col, b.code, traits->block);
+    for (guint g = 0; g < groups; g++) {
+      gsize at = (gsize) (col / kind->group + g) * XB_TILE_ROWS + row;
+      band->scale[at] = kind->has_super ? (float) b.multiplier[g] : b.d;
+      band->offset[at] = kind->has_super ? (float) b.offset_multiplier[g] : b.m;
+    }
+    if (kind->has_super) {
+      gsize at = (gsize) (col / SUPER_COLS) * XB_TILE_ROWS + row;
+      band->super[at] = b.d;
+      band->super_offset[at] = b.m;
+    }
+  }
+}
+
+/* A last band that is not whole: rows that are not there hold zeros. */
+static void band_zero (Band *band, guint cols, guint group)
+{
+  gsize groups = (gsize) (cols / group) * XB_TILE_ROWS, supers = (gsize) ((cols + SUPER_COLS - 1) / SUPER_COLS) * XB_TILE_ROWS;
+  memset (band->codes, 0, (gsize) cols * XB_TILE_ROWS);
+  memset (band->scale, 0, (groups + supers) * 2 * sizeof (float));
+}
+
+static gboolean pack_tensor (Repack *r, guint i, const EngTensor *tensor, GError **error)
+{
+  OneCell one;
+  xb_error why = NULL;
+  describe (&one, tensor);
+  guint rows = one.layout.rows, cols = one.layout.cols;
+  const EngBlockKind *kind = eng_block_kind (tensor->type);
+  guint64 row_bytes = tensor->bytes / rows;
+  gsize size = xb_layout_bytes (&one.layout, &why);
+  g_autofree void *memory = g_try_malloc (size + XB_ALIGN);
+  if (!memory) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "%s: packing tensor %s needs %" G_GSIZE_FORMAT " bytes of memory, which are not free; close other "
+                 "programs and try again", eng_gguf_path (r->source), tensor->name, size);
+    return FALSE;
+  }
+  guint8 *blob = (guint8 *) (((guintptr) memory + XB_ALIGN - 1) / XB_ALIGN * XB_ALIGN);
+  why = xb_matrix_init (blob, size, &one.layout);
+  Band band;
+  band_alloc (&band, cols, kind->group);
+  gboolean ok = TRUE;
+  for (guint row0 = 0; row0 < rows && ok && !why; row0 += XB_TILE_ROWS) {
+    guint n = MIN (rows - row0, (guint) XB_TILE_ROWS);
+    if (n < XB_TILE_ROWS)
+      band_zero (&band, cols, kind->group);
+    for (guint row = 0; row < n; row++)
+      band_fill (&band, row, tensor, tensor->data + (row0 + row) * row_bytes);
+    why = xb_pack_band (blob, size, row0 / XB_TILE_ROWS, band.codes, band.scale, kind->has_offset ? band.offset : NULL,
+                        kind->has_super ? band.super : NULL, kind->has_super && kind->has_offset ? band.super_offset : NULL);
+    if (row0 / XB_TILE_ROWS % BANDS_AT_ONCE == BANDS_AT_ONCE - 1)
+      ok = report (r, tensor, row_bytes * XB_TILE_ROWS * BANDS_AT_ONCE, error);
+  }
+  band_clear (&band);
+  if (why)
+    return fail (r, tensor, why, error);
+  guint64 unreported = tensor->bytes - rows / (XB_TILE_ROWS * BANDS_AT_ONCE) * (row_bytes * XB_TILE_ROWS * BANDS_AT_ONCE);
+  return ok && eng_gguf_writer_write (r->writer, i, 0, blob, size, error) && report (r, tensor, unreported, error);
 }
 
 gboolean eng_repack (EngGguf *source, const char *path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
 {
   g_autoptr (EngGgufWriter) writer = eng_gguf_writer_new (XB_ALIGN);
-  eng_gguf_writer_set_u32 (writer, "valise.version", ENG_FILE_VERSION);
-  eng_gguf_writer_copy_metadata (writer, source);
-  guint n = eng_gguf_n_tensors (source);
-  for (guint i = 0; i < n; i++)
-    if (!declare (writer, source, eng_gguf_tensor (source, i), error))
-      return FALSE;
-  if (!eng_gguf_writer_begin (writer, path, error))
+  Repack r = { .source = source, .writer = writer, .progress = progress, .data = data, .cancellable = cancellable };
+  if (!declare (&r, error) || !eng_gguf_writer_begin (writer, path, error))
     return FALSE;
-  for (guint i = 0; i < n; i++) {
-    const EngTensor *t = eng_gguf_tensor (source, i);
-    if (g_cancellable_is_cancelled (cancellable)) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "Packing %s was cancelled", eng_gguf_path (source));
+  for (guint i = 0; i < eng_gguf_n_tensors (source); i++) {
+    const EngTensor *tensor = eng_gguf_tensor (source, i);
+    gboolean ok = wants_packing (tensor) ? pack_tensor (&r, i, tensor, error) : copy_tensor (&r, i, tensor, error);
+    eng_gguf_drop_tensor (source, tensor);
+    if (!ok)
       return FALSE;
-    }
-    if (progress)
-      progress ((double) i / n, "Packing for this computer", data);
-    if (!write_tensor (writer, i, t, error))
-      return FALSE;
-    eng_gguf_drop_tensor (source, t);
   }
   return eng_gguf_writer_finish (writer, error);
 }

@@ -1,0 +1,241 @@
+/* test_repack.c: an X-bit file made from a quantized GGUF holds the very same numbers, metadata and untouched tensors. */
+#include "engine/error.h"
+#include "engine/model.h"
+
+#include <glib/gstdio.h>
+#include <string.h>
+
+static const guint packed_types[] = { ENG_TYPE_Q4_0, ENG_TYPE_Q4_1, ENG_TYPE_Q5_0, ENG_TYPE_Q5_1, ENG_TYPE_Q8_0, ENG_TYPE_Q2_K, ENG_TYPE_Q3_K,
+                                      ENG_TYPE_Q4_K, ENG_TYPE_Q5_K, ENG_TYPE_Q6_K, ENG_TYPE_IQ4_NL, ENG_TYPE_IQ4_XS };
+
+static char *folder;
+
+static char *path_of (const char *name)
+{
+  return g_build_filename (folder, name, NULL);
+}
+
+/* Random bytes are random codes and scales; a random f16 may be infinite or no number, which is made finite at the places of the
+ * scales by clearing one exponent bit in every byte that could be the upper half. */
+static guint8 *random_blocks (guint type, guint64 bytes)
+{
+  static const struct {
+    guint type;
+    int upper[2];
+  } halves[] = { { ENG_TYPE_Q4_0, { 1, 1 } }, { ENG_TYPE_Q4_1, { 1, 3 } }, { ENG_TYPE_Q5_0, { 1, 1 } }, { ENG_TYPE_Q5_1, { 1, 3 } },
+                 { ENG_TYPE_Q8_0, { 1, 1 } }, { ENG_TYPE_Q2_K, { 81, 83 } }, { ENG_TYPE_Q3_K, { 109, 109 } }, { ENG_TYPE_Q4_K, { 1, 3 } },
+                 { ENG_TYPE_Q5_K, { 1, 3 } }, { ENG_TYPE_Q6_K, { 209, 209 } }, { ENG_TYPE_IQ4_NL, { 1, 1 } }, { ENG_TYPE_IQ4_XS, { 1, 1 } } };
+  guint8 *data = g_malloc (bytes);
+  for (guint64 i = 0; i < bytes; i++)
+    data[i] = (guint8) g_test_rand_int ();
+  for (gsize h = 0; h < G_N_ELEMENTS (halves); h++)
+    if (halves[h].type == type)
+      for (guint64 at = 0; at < bytes; at += eng_type_traits (type)->block_bytes)
+        for (int k = 0; k < 2; k++)
+          data[at + (guint64) halves[h].upper[k]] &= 0xbf;
+  return data;
+}
+
+static guint64 tensor_bytes (guint type, const guint64 *dims, guint n_dims)
+{
+  const EngTypeTraits *traits = eng_type_traits (type);
+  guint64 bytes = dims[0] / traits->block * traits->block_bytes;
+  for (guint i = 1; i < n_dims; i++)
+    bytes *= dims[i];
+  return bytes;
+}
+
+static void write_file (const char *path, guint type, guint64 cols, guint64 rows)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (EngGgufWriter) writer = eng_gguf_writer_new (32);
+  eng_gguf_writer_set_string (writer, "general.architecture", "llama");
+  eng_gguf_writer_set_u32 (writer, "llama.block_count", 7);
+  const struct {
+    const char *name;
+    guint type, n_dims;
+    guint64 dims[2];
+  } tensors[] = { { "blk.0.attn_norm.weight", ENG_TYPE_F32, 1, { 96 } }, { "blk.0.attn_q.weight", type, 2, { cols, rows } },
+                  { "rope_freqs.weight", ENG_TYPE_F16, 1, { 32 } },      { "output.weight", ENG_TYPE_BF16, 2, { 33, 5 } } };
+  for (gsize i = 0; i < G_N_ELEMENTS (tensors); i++)
+    eng_gguf_writer_add_tensor (writer, tensors[i].name, tensors[i].type, tensors[i].n_dims, tensors[i].dims);
+  g_assert_true (eng_gguf_writer_begin (writer, path, &error));
+  for (guint i = 0; i < G_N_ELEMENTS (tensors); i++) {
+    guint64 bytes = tensor_bytes (tensors[i].type, tensors[i].dims, tensors[i].n_dims);
+    g_autofree guint8 *data = random_blocks (tensors[i].type, bytes);
+    g_assert_true (eng_gguf_writer_write (writer, i, 0, data, bytes, &error));
+  }
+  g_assert_true (eng_gguf_writer_finish (writer, &error));
+  g_assert_no_error (error);
+}
+
+/* Compares row by row, so that a whole model can be held to its source. */
+static void assert_same_numbers (const EngTensor *source, const EngTensor *packed)
+{
+  xb_error why = NULL;
+  guint cols = (guint) source->dims[0], rows = (guint) source->dims[1];
+  g_assert_cmpuint ((guintptr) packed->data % XB_ALIGN, ==, 0);
+  xb_matrix *matrix = xb_matrix_open (packed->data, packed->bytes, &why);
+  g_assert_cmpstr (why, ==, NULL);
+  g_autofree float *expected = g_new (float, cols), *got = g_new (float, cols);
+  for (guint row = 0; row < rows; row++) {
+    eng_type_dequantize (source->type, source->data + source->bytes / rows * row, expected, cols);
+    xb_dequantize_rows (matrix, row, row + 1, got);
+    for (guint i = 0; i < cols; i++)
+      if (got[i] != expected[i])
+        g_error ("%s: row %u column %u is %a instead of %a", source->name, row, i, (double) got[i], (double) expected[i]);
+  }
+  xb_matrix_free (matrix);
+}
+
+static void assert_same_file (EngGguf *source, EngGguf *packed)
+{
+  g_assert_cmpuint (eng_gguf_n_tensors (source), ==, eng_gguf_n_tensors (packed));
+  for (guint i = 0; i < eng_gguf_n_tensors (source); i++) {
+    const EngTensor *from = eng_gguf_tensor (source, i);
+    g_autofree char *name = g_strconcat (from->name, ".xbit", NULL);
+    const EngTensor *to = eng_gguf_find_tensor (packed, name);
+    if (to) {
+      assert_same_numbers (from, to);
+      continue;
+    }
+    to = eng_gguf_find_tensor (packed, from->name);
+    g_assert_nonnull (to);
+    g_assert_cmpuint (to->type, ==, from->type);
+    g_assert_cmpmem (to->data, to->bytes, from->data, from->bytes);
+  }
+}
+
+static void test_same_numbers (gconstpointer data)
+{
+  guint type = GPOINTER_TO_UINT (data);
+  static const guint64 shapes[][2] = { { 256, 16 }, { 512, 37 }, { 768, 1 }, { 96, 1040 }, { 32, 1 } };
+  for (gsize i = 0; i < G_N_ELEMENTS (shapes); i++) {
+    if (shapes[i][0] % eng_type_traits (type)->block)
+      continue;
+    g_autoptr (GError) error = NULL;
+    g_autofree char *from = path_of ("source.gguf"), *to = path_of ("packed.gguf");
+    write_file (from, type, shapes[i][0], shapes[i][1]);
+    g_autoptr (EngGguf) source = eng_gguf_open (from, &error);
+    g_assert_no_error (error);
+    g_assert_false (eng_gguf_is_computable (source));
+    g_assert_true (eng_repack (source, to, NULL, NULL, NULL, &error));
+    g_assert_no_error (error);
+    g_autoptr (EngGguf) packed = eng_gguf_open (to, &error);
+    g_assert_no_error (error);
+    g_assert_true (eng_gguf_is_computable (packed));
+    g_assert_nonnull (eng_gguf_find_tensor (packed, "blk.0.attn_q.weight.xbit"));
+    g_assert_cmpint (eng_gguf_get_int (packed, "valise.version", 0), ==, ENG_FILE_VERSION);
+    g_assert_cmpint (eng_gguf_get_int (packed, "general.alignment", 0), ==, XB_ALIGN);
+    g_assert_cmpint (eng_gguf_get_int (packed, "llama.block_count", 0), ==, 7);
+    assert_same_file (source, packed);
+  }
+}
+
+typedef struct {
+  double last;
+  guint calls;
+  GCancellable *stop;
+} Watch;
+
+static void watch (double fraction, const char *what, gpointer data)
+{
+  Watch *w = data;
+  g_assert_nonnull (what);
+  g_assert_cmpfloat (fraction, >=, w->last);
+  g_assert_cmpfloat (fraction, <=, 1);
+  w->last = fraction;
+  w->calls++;
+  if (w->stop)
+    g_cancellable_cancel (w->stop);
+}
+
+static void test_progress_reaches_the_end (void)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *from = path_of ("source.gguf"), *to = path_of ("packed.gguf");
+  write_file (from, ENG_TYPE_Q4_0, 64, 3000);
+  g_autoptr (EngGguf) source = eng_gguf_open (from, &error);
+  Watch w = { 0 };
+  g_assert_true (eng_repack (source, to, watch, &w, NULL, &error));
+  g_assert_cmpfloat (w.last, ==, 1);
+  g_assert_cmpuint (w.calls, >, eng_gguf_n_tensors (source));
+}
+
+static void assert_nothing_left (const char *path)
+{
+  g_autofree char *name = g_path_get_basename (path), *hidden = g_strdup_printf (".%s.", name);
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  for (const char *entry; (entry = g_dir_read_name (dir));)
+    g_assert_false (g_str_equal (entry, name) || g_str_has_prefix (entry, hidden));
+}
+
+static void test_cancel_leaves_nothing (void)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *from = path_of ("source.gguf"), *to = path_of ("cancelled.gguf");
+  write_file (from, ENG_TYPE_Q4_0, 64, 3000);
+  g_autoptr (EngGguf) source = eng_gguf_open (from, &error);
+  g_autoptr (GCancellable) stop = g_cancellable_new ();
+  Watch w = { .stop = stop };
+  g_assert_false (eng_repack (source, to, watch, &w, stop, &error));
+  g_assert_error (error, ENG_ERROR, ENG_ERROR_CANCELLED);
+  g_assert_cmpuint (w.calls, ==, 1);
+  assert_nothing_left (to);
+}
+
+static void test_unknown_type_is_named (void)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *from = path_of ("source.gguf"), *to = path_of ("unsupported.gguf");
+  write_file (from, 16, 256, 4);
+  g_autoptr (EngGguf) source = eng_gguf_open (from, &error);
+  g_assert_no_error (error);
+  g_assert_false (eng_gguf_is_computable (source));
+  g_assert_false (eng_repack (source, to, NULL, NULL, NULL, &error));
+  g_assert_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED);
+  g_assert_nonnull (strstr (error->message, "blk.0.attn_q.weight"));
+  g_assert_nonnull (strstr (error->message, "IQ2_XXS"));
+  g_assert_nonnull (strstr (error->message, from));
+  assert_nothing_left (to);
+}
+
+static void test_starter (void)
+{
+  const char *starter = g_getenv ("VALISE_STARTER");
+  if (!starter || !g_str_has_suffix (starter, ".gguf")) {
+    g_test_skip ("VALISE_STARTER names no .gguf file");
+    return;
+  }
+  g_autoptr (GError) error = NULL;
+  g_autofree char *to = path_of ("starter.gguf");
+  g_autoptr (EngGguf) source = eng_gguf_open (starter, &error);
+  g_assert_no_error (error);
+  g_assert_true (eng_repack (source, to, NULL, NULL, NULL, &error));
+  g_autoptr (EngGguf) packed = eng_gguf_open (to, &error);
+  g_assert_no_error (error);
+  assert_same_file (source, packed);
+  g_test_message ("%" G_GUINT64_FORMAT " bytes became %" G_GUINT64_FORMAT, eng_gguf_file_bytes (source), eng_gguf_file_bytes (packed));
+}
+
+int main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  folder = g_dir_make_tmp ("valise-repack-XXXXXX", NULL);
+  for (gsize i = 0; i < G_N_ELEMENTS (packed_types); i++) {
+    g_autofree char *name = g_strdup_printf ("/repack/same-numbers/%s", eng_type_traits (packed_types[i])->name);
+    g_test_add_data_func (name, GUINT_TO_POINTER (packed_types[i]), test_same_numbers);
+  }
+  g_test_add_func ("/repack/progress-reaches-the-end", test_progress_reaches_the_end);
+  g_test_add_func ("/repack/cancel-leaves-nothing", test_cancel_leaves_nothing);
+  g_test_add_func ("/repack/unknown-type-is-named", test_unknown_type_is_named);
+  g_test_add_func ("/repack/starter-same-numbers", test_starter);
+  int result = g_test_run ();
+  for (const char *const *name = (const char *const[]) { "source.gguf", "packed.gguf", "starter.gguf", NULL }; *name; name++) {
+    g_autofree char *path = path_of (*name);
+    g_unlink (path);
+  }
+  g_rmdir (folder);
+  g_free (folder);
+  return result;
+}
