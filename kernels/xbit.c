@@ -6,7 +6,9 @@
 
 #include "kernels/half.h"
 #include "kernels/table.h"
-#include "kernels/xbit_layout.h"
+
+#define XB_VL 4
+#include "kernels/xbit_scales.h"
 
 static void pack_tile (uint8_t *tile, uint32_t depth, const uint8_t *codes, size_t stride)
 {
@@ -90,35 +92,6 @@ xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *co
   return NULL;
 }
 
-static void expand_part (const xb_layout *l, uint32_t n_groups, const uint8_t *part, uint32_t g0, uint32_t n, float *out)
-{
-  for (uint32_t g = g0; g < g0 + n; g++, out += 16) {
-    if (l->scale_kind != XB_SCALE_GROUP_I8) {
-      xb_raw_to_f32 (XB_RAW_F16, part + (l->scale_kind == XB_SCALE_ROW_F16 ? 0 : (size_t) g * 32), out, 16);
-      continue;
-    }
-    const int8_t *multiplier = (const int8_t *) part + (size_t) g * 16;
-    float super[16];
-    uint32_t column = l->n_panels == 1 ? g * l->group : xb_layout_group_start (l, g);
-    xb_raw_to_f32 (XB_RAW_F16, part + xb_scale_part (l, n_groups) + (size_t) (column / XB_SUPER_COLS) * 32, super, 16);
-    for (int r = 0; r < 16; r++)
-      out[r] = super[r] * (float) multiplier[r];
-  }
-}
-
-void xb_expand_scales (const xb_matrix *m, uint32_t band, uint32_t g0, uint32_t n, float *scale, float *offset)
-{
-  const xb_layout *l = &m->layout;
-  const uint8_t *part = xb_band (m, band) + m->tile_bytes[m->band_stripe[band]];
-  expand_part (l, m->n_groups, part, g0, n, scale);
-  if (!offset)
-    return;
-  if (l->has_offset)
-    expand_part (l, m->n_groups, part + xb_scale_part (l, m->n_groups) + xb_super_part (l), g0, n, offset);
-  else
-    memset (offset, 0, (size_t) n * 16 * sizeof (float));
-}
-
 void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *scale, float *offset)
 {
   const xb_layout *l = &m->layout;
@@ -133,7 +106,7 @@ void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *s
         for (uint32_t c = 0; c < 32; c++)
           codes[r * stride + begin + t * 32 + c] = (uint8_t) xb_tile_code (tile, depth, r, c);
   }
-  xb_expand_scales (m, band, 0, m->n_groups, scale, offset);
+  expand_scales (m, band, 0, m->n_groups, scale, offset);
 }
 
 static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uint32_t r1, float *out)
@@ -156,7 +129,7 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
     for (uint32_t c = begin; c < end; c++) {
       uint32_t g = m->panel_group[p] + (c - begin) / width;
       if (g != group) {
-        xb_expand_scales (m, band, g, 1, scale, offset);
+        expand_scales (m, band, g, 1, scale, offset);
         group = g;
       }
       const uint8_t *at = tile + (size_t) ((c - begin) / 32) * depth * 64;

@@ -21,6 +21,7 @@ typedef __m256 xf;
 #define xf_load(p) _mm256_load_ps (p)
 #define xf_store(p, v) _mm256_store_ps (p, v)
 #define xf_set(f) _mm256_set1_ps (f)
+#define xf_add(a, b) _mm256_add_ps (a, b)
 #define xf_fma(a, b, c) _mm256_fmadd_ps (a, b, c)
 #define xf_mul(a, b) _mm256_mul_ps (a, b)
 #define xf_from(a) _mm256_cvtepi32_ps (a)
@@ -51,6 +52,7 @@ static inline __attribute__ ((always_inline)) void dot (__m256i *acc, const __m2
   }
 }
 
+#define XB_VL 8
 #include "kernels/xbit_product_tmpl.h"
 
 static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)

@@ -18,6 +18,7 @@ typedef __m512 xf;
 #define xf_load(p) _mm512_load_ps (p)
 #define xf_store(p, v) _mm512_store_ps (p, v)
 #define xf_set(f) _mm512_set1_ps (f)
+#define xf_add(a, b) _mm512_add_ps (a, b)
 #define xf_fma(a, b, c) _mm512_fmadd_ps (a, b, c)
 #define xf_mul(a, b) _mm512_mul_ps (a, b)
 #define xf_from(a) _mm512_cvtepi32_ps (a)
@@ -37,6 +38,7 @@ static inline __attribute__ ((always_inline)) void dot (__m512i *acc, const __m5
   *acc = _mm512_add_epi32 (even, odd);
 }
 
+#define XB_VL 16
 #include "kernels/xbit_product_tmpl.h"
 
 /* 32 columns at a time: peak, scale, round to nearest even, sums. */

@@ -83,9 +83,6 @@ static inline const uint8_t *xb_band (const xb_matrix *m, uint32_t band)
 /* Layout of a blob that xb_matrix_init made (not of an untrusted one), its pointers into the blob; returns its stripe offsets, or NULL. */
 const uint64_t *xb_blob_layout (const void *data, size_t size, xb_layout *layout);
 
-/* Scales and offsets of groups g0 .. g0+n-1 (all of one panel) of a band as f32 [n][16]; offset may be NULL (and is 0 where the matrix has none). */
-void xb_expand_scales (const xb_matrix *m, uint32_t band, uint32_t g0, uint32_t n, float *scale, float *offset);
-
 /* Code of row r, column c of one tile of depth b. */
 static inline uint32_t xb_tile_code (const uint8_t *tile, uint32_t depth, uint32_t r, uint32_t c)
 {

@@ -1,9 +1,9 @@
 /* xbit_product.h: the walk over bands, panels and groups that every instruction set's products share. A run is a stretch of tiles of one
- * cell with its scales expanded: w = scale u + zero. What multiplies it is a run_function. */
+ * cell with its scales expanded: w = scale u + zero. What multiplies it is a run_function. The including file defines XB_VL. */
 #include <string.h>
 
 #include "kernels/table.h"
-#include "kernels/xbit_layout.h"
+#include "kernels/xbit_scales.h"
 
 enum { GROUP_CHUNK = 32, VECTOR_BLOCK = 64 };
 
@@ -38,7 +38,7 @@ static void walk_band (const xb_matrix *m, uint32_t band, const xb_acts *acts, u
       uint32_t count = n_groups - g < GROUP_CHUNK ? n_groups - g : GROUP_CHUNK;
       uint32_t first = step ? g * step : g / 2, last = step ? (g + count) * step : (g + count + 1) / 2;
       last = last < n_tiles ? last : n_tiles;
-      xb_expand_scales (m, band, m->panel_group[p] + g, count, scale, l->has_offset ? zero : NULL);
+      expand_scales (m, band, m->panel_group[p] + g, count, scale, l->has_offset ? zero : NULL);
       if (!l->has_offset)
         for (uint32_t i = 0; i < count * 16; i++)
           zero[i] = -z * scale[i];

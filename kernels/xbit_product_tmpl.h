@@ -4,7 +4,7 @@
  *   xacc                               int32 lanes, one per row of the half; XACC_START (depth, codebook, sum of x): where it begins, so
  *                                      that a product of signed codes ends at sum u x as well
  *   QUADS_DOT (acc, codes[8], q[32], depth, codebook, q0, q1): acc += sum over quads q0..q1-1 of codes . x, one half
- *   xf, xf_load, xf_store, xf_set, xf_fma (a, b, c), xf_mul, xf_from (xacc)
+ *   xf, xf_load, xf_store, xf_set, xf_add, xf_fma (a, b, c), xf_mul, xf_from (xacc)
  * Every function below is instantiated with depth, codebook and the group-16 flag as constants. */
 #include "kernels/xbit_product.h"
 
@@ -82,46 +82,91 @@ ALWAYS void multiply (const xi codes[8], const int depth, const int codebook, co
   *acc = xf_fma (zero[0], xf_set (sums[0]), *acc);
 }
 
+/* The place of one tile among the scales: its group, counted without a division. */
+typedef struct {
+  uint32_t group, left;
+} place;
+
+ALWAYS void next_tile (place *p, uint32_t per_group, const int split)
+{
+  if (split)
+    p->group += 2;
+  else if (--p->left == 0) {
+    p->group++;
+    p->left = per_group;
+  }
+}
+
 /* n vectors by one run of tiles: each tile is decoded once and used for all of them. */
-ALWAYS void cells_of (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int split)
+ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int split)
 {
   const uint32_t row_tiles = acts->cols_padded / 32, stride = split ? 2 : 1;
   const float *all_sums = split ? acts->sum16 : acts->sum32;
-  xi table = codebook == XB_TABLE ? xi_table (r->table) : xi_set (0);
-  for (uint32_t t = 0; t < r->n_tiles; t++) {
-    const uint8_t *tile = r->tiles + (size_t) t * depth * 64;
-    const size_t g = split ? (size_t) t * 2 : t / r->per_group;
+  const xi table = codebook == XB_TABLE ? xi_table (r->table) : xi_set (0);
+  place at = { 0, r->per_group };
+  for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
+    const size_t first = (size_t) i0 * row_tiles + r->tile0 + t;
     for (int h = 0; h < XI_HALVES; h++) {
       xi codes[8];
-      decode (codes, tile, depth, codebook, &table, h);
-      const float *s = r->scale + g * 16 + h * HALF_ROWS, *z = r->zero + g * 16 + h * HALF_ROWS;
+      decode (codes, r->tiles + (size_t) t * depth * 64, depth, codebook, &table, h);
+      const float *s = r->scale + at.group * 16 + h * HALF_ROWS, *z = r->zero + at.group * 16 + h * HALF_ROWS;
       const xf scale[2] = { xf_load (s), xf_load (split ? s + 16 : s) }, zero[2] = { xf_load (z), xf_load (split ? z + 16 : z) };
-      const size_t first = (size_t) i0 * row_tiles + r->tile0 + t;
       float *out = acc + h * HALF_ROWS;
       for (uint32_t i = 0; i < n; i++) {
-        const size_t at = first + (size_t) i * row_tiles;
+        const size_t tile = first + (size_t) i * row_tiles;
         xf y = xf_load (out + i * 16);
-        multiply (codes, depth, codebook, split, acts->q + at * 32, acts->sum + at * 2, acts->scale[at], all_sums + at * stride, scale, zero, &y);
+        multiply (codes, depth, codebook, split, acts->q + tile * 32, acts->sum + tile * 2, acts->scale[tile], all_sums + tile * stride, scale, zero, &y);
         xf_store (out + i * 16, y);
       }
     }
   }
 }
 
-#define CELLS(name, depth, codebook)                                                                                   \
-  static void name (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)                            \
-  {                                                                                                                    \
-    if (r->per_group)                                                                                                  \
-      cells_of (r, acts, i0, n, acc, depth, codebook, 0);                                                              \
-    else                                                                                                               \
-      cells_of (r, acts, i0, n, acc, depth, codebook, 1);                                                              \
-  }                                                                                                                    \
-  static void name##_one (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)                      \
-  {                                                                                                                    \
-    if (r->per_group)                                                                                                  \
-      cells_of (r, acts, 0, 1, acc, depth, codebook, 0);                                                               \
-    else                                                                                                               \
-      cells_of (r, acts, 0, 1, acc, depth, codebook, 1);                                                               \
+/* The same for the first vector alone: the sum stays in registers, even and odd tiles apart. */
+ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int split)
+{
+  const uint32_t stride = split ? 2 : 1;
+  const float *all_sums = split ? acts->sum16 : acts->sum32;
+  const xi table = codebook == XB_TABLE ? xi_table (r->table) : xi_set (0);
+  xf y[XI_HALVES][2];
+  for (int h = 0; h < XI_HALVES; h++) {
+    y[h][0] = xf_load (acc + h * HALF_ROWS);
+    y[h][1] = xf_set (0);
+  }
+  place at = { 0, r->per_group };
+  for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
+    const size_t tile = r->tile0 + t;
+    for (int h = 0; h < XI_HALVES; h++) {
+      xi codes[8];
+      decode (codes, r->tiles + (size_t) t * depth * 64, depth, codebook, &table, h);
+      const float *s = r->scale + at.group * 16 + h * HALF_ROWS, *z = r->zero + at.group * 16 + h * HALF_ROWS;
+      const xf scale[2] = { xf_load (s), xf_load (split ? s + 16 : s) }, zero[2] = { xf_load (z), xf_load (split ? z + 16 : z) };
+      multiply (codes, depth, codebook, split, acts->q + tile * 32, acts->sum + tile * 2, acts->scale[tile], all_sums + tile * stride, scale, zero, &y[h][0]);
+    }
+    for (int h = 0; h < XI_HALVES; h++) {
+      xf swap = y[h][0];
+      y[h][0] = y[h][1];
+      y[h][1] = swap;
+    }
+  }
+  for (int h = 0; h < XI_HALVES; h++)
+    xf_store (acc + h * HALF_ROWS, xf_add (y[h][0], y[h][1]));
+}
+
+#define CELLS(name, depth, codebook)                                                                      \
+  static void name (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)               \
+  {                                                                                                       \
+    if (r->per_group)                                                                                     \
+      cells_many (r, acts, i0, n, acc, depth, codebook, 0);                                               \
+    else                                                                                                  \
+      cells_many (r, acts, i0, n, acc, depth, codebook, 1);                                               \
+  }                                                                                                       \
+  static void name##_one (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)         \
+  {                                                                                                       \
+    if (r->per_group)                                                                                     \
+      cells_one (r, acts, acc, depth, codebook, 0);                                                       \
+    else                                                                                                  \
+      cells_one (r, acts, acc, depth, codebook, 1);                                                       \
   }
 
 CELLS (uniform1, 1, XB_UNIFORM)

@@ -1,6 +1,7 @@
 /* xbit_scalar.c: the reference products, plain C: the integer is sum u x of a tile (or half tile), exactly. */
 #include <math.h>
 
+#define XB_VL 4
 #include "kernels/xbit_product.h"
 
 static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
