@@ -5,7 +5,7 @@ GResource *qz_calibration_text_get_resource (void);
 
 const char *qz_calibration_bundled (gsize *length)
 {
-  static const char *const parts[] = { "english", "code", "languages" };
+  static const char *const parts[] = { "articles", "chat", "english", "code", "languages" };
   static GString *text = NULL;
   if (g_once_init_enter (&text)) {
     GString *joined = g_string_new (NULL);

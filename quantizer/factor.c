@@ -95,8 +95,16 @@ gboolean qz_factor (EngWorkers *workers, float *h, guint n, double damping, floa
   double trace = 0;
   for (guint i = 0; i < n; i++)
     trace += h[(gsize) i * n + i];
-  if (!(trace > 0) || !isfinite (trace))
+  if (!isfinite (trace))
     return FALSE;
+  if (trace <= 0) {
+    memset (h, 0, sizeof (float) * n * n);
+    for (guint i = 0; i < n; i++) {
+      h[(gsize) i * n + i] = 1;
+      pivots[i] = 0;
+    }
+    return TRUE;
+  }
   g_autofree float *a = g_new (float, (gsize) n * n);
   for (guint attempt = 0;; attempt++, damping *= 10) {
     if (attempt == 8)

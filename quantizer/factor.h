@@ -8,7 +8,8 @@
 #include "engine/workers.h"
 
 /* h [n][n]: the upper triangle on entry; on return F, unit upper triangular, zeros below. pivots [n] = V_jj^2. `damping` times the
- * mean of the diagonal is added to the diagonal; ten times as much again while that is not enough. All zero or not finite: FALSE. */
+ * mean of the diagonal is added to the diagonal; ten times as much again while that is not enough. Zero moments, of an input that is always
+ * 0, give the identity and pivots 0. FALSE when they are not finite numbers. */
 gboolean qz_factor (EngWorkers *workers, float *h, guint n, double damping, float *pivots);
 
 #endif

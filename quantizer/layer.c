@@ -17,7 +17,8 @@ gboolean qz_layer_weights_init (QzLayerWeights *w, const QzSource *source, GErro
   const EngTraits *t = &source->traits;
   gsize embd = t->n_embd, q_rows = (gsize) t->n_heads * t->head_dim, kv_rows = (gsize) t->n_kv_heads * t->head_dim, ff = t->n_ff;
   gsize biases = t->qkv_bias ? q_rows + 2 * kv_rows : 0;
-  gsize floats = 2 * q_rows * embd + 2 * kv_rows * embd + 3 * ff * embd + 2 * embd + biases;
+  gboolean factors = eng_gguf_find_tensor (source->gguf, "rope_freqs.weight") != NULL;
+  gsize floats = 2 * q_rows * embd + 2 * kv_rows * embd + 3 * ff * embd + 2 * embd + biases + t->n_rot / 2;
   *w = (QzLayerWeights){ .memory = g_try_malloc_n (floats, sizeof (float)) };
   if (w->memory == NULL) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "there is not enough memory to hold one layer of %s: close other programs and try again",
@@ -37,7 +38,11 @@ gboolean qz_layer_weights_init (QzLayerWeights *w, const QzSource *source, GErro
   if (t->qkv_bias) {
     w->q_bias = p, p += q_rows;
     w->k_bias = p, p += kv_rows;
-    w->v_bias = p;
+    w->v_bias = p, p += kv_rows;
+  }
+  if (factors) {
+    w->rope_factors = p;
+    return qz_source_read_vector (source, "rope_freqs.weight", t->n_rot / 2, w->rope_factors, error);
   }
   return TRUE;
 }
@@ -78,19 +83,19 @@ void qz_layer_weights_clear (QzLayerWeights *w)
 
 /* ---- the pass's memory -------------------------------------------------------------------------------------------------- */
 
-/* RoPE's angles (Su et al. 2021): position / theta^(2i / n_rot), stretched by the model's own scale. */
-static void fill_cos_sin (float *cos_sin, const EngTraits *t, guint n_tokens)
+/* RoPE's angles (Su et al. 2021): position / theta^(2i / n_rot), stretched by the model's own scale and factors. */
+static void fill_cos_sin (float *cos_sin, const EngTraits *t, const float *factors, guint n_tokens)
 {
   guint half = t->n_rot / 2;
   for (guint pos = 0; pos < n_tokens; pos++)
     for (guint i = 0; i < half; i++) {
-      double angle = pos * (double) (t->rope_scale > 0 ? t->rope_scale : 1) * pow (t->rope_theta, -2.0 * i / t->n_rot);
+      double angle = pos * (double) t->rope_scale * pow (t->rope_theta, -2.0 * i / t->n_rot) / (factors != NULL ? factors[i] : 1);
       cos_sin[(gsize) (pos * half + i) * 2] = cos (angle);
       cos_sin[(gsize) (pos * half + i) * 2 + 1] = sin (angle);
     }
 }
 
-void qz_layer_pass_init (QzLayerPass *pass, const EngTraits *t, guint n_sequences, guint n_tokens, gboolean backward)
+void qz_layer_pass_init (QzLayerPass *pass, const EngTraits *t, const QzLayerWeights *weights, guint n_sequences, guint n_tokens, gboolean backward)
 {
   gsize n = (gsize) n_sequences * n_tokens, q = n * t->n_heads * t->head_dim, kv = n * t->n_kv_heads * t->head_dim;
   gsize embd = n * t->n_embd, ff = n * t->n_ff, square = n * t->n_heads * n_tokens;
@@ -117,7 +122,7 @@ void qz_layer_pass_init (QzLayerPass *pass, const EngTraits *t, guint n_sequence
       *parts[i].where = pass->memory + used;
       used += parts[i].floats;
     }
-  fill_cos_sin (pass->cos_sin, t, n_tokens);
+  fill_cos_sin (pass->cos_sin, t, weights->rope_factors, n_tokens);
 }
 
 void qz_layer_pass_clear (QzLayerPass *pass)

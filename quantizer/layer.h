@@ -10,6 +10,7 @@ typedef struct {
   float *q, *k, *v, *output, *gate, *up, *down;
   float *attn_norm, *ffn_norm;
   float *q_bias, *k_bias, *v_bias; /* or NULL */
+  float *rope_factors;             /* [n_rot / 2] what each angle is divided by, or NULL; the same in every layer */
   float *memory;
 } QzLayerWeights;
 
@@ -36,7 +37,8 @@ typedef struct {
 } QzLayerPass;
 
 /* backward: room for gradients too. */
-void qz_layer_pass_init (QzLayerPass *pass, const EngTraits *traits, guint n_sequences, guint n_tokens, gboolean backward);
+void qz_layer_pass_init (QzLayerPass *pass, const EngTraits *traits, const QzLayerWeights *weights, guint n_sequences, guint n_tokens,
+                         gboolean backward);
 void qz_layer_pass_clear (QzLayerPass *pass);
 
 /* x [n][n_embd] in place. */

@@ -112,7 +112,7 @@ static gboolean forward_layer (Observer *o, guint layer, GError **error)
     gboolean learn = s < c->n_sequences;
     guint n = MIN (o->batch_sequences, (learn ? c->n_sequences : all) - s);
     QzLayerPass pass;
-    qz_layer_pass_init (&pass, o->traits, n, c->n_tokens, FALSE);
+    qz_layer_pass_init (&pass, o->traits, &o->weights, n, c->n_tokens, FALSE);
     qz_layer_forward (o->traits, &o->weights, &pass, o->workers, o->x + (gsize) s * c->n_tokens * embd);
     if (learn)
       add_moments (o, &pass);
@@ -199,7 +199,7 @@ static gboolean backward_layer (Observer *o, guint layer, GError **error)
     guint n = MIN (o->batch_sequences, o->n_backward - s);
     gsize row = (gsize) s * tokens, floats = (gsize) n * tokens * embd;
     QzLayerPass pass;
-    qz_layer_pass_init (&pass, o->traits, n, tokens, TRUE);
+    qz_layer_pass_init (&pass, o->traits, &o->weights, n, tokens, TRUE);
     g_autofree float *in = g_new (float, floats);
     g_autofree float *x = g_new (float, floats);
     g_autofree float *d_out = g_memdup2 (o->dx + row * embd, sizeof (float) * floats);

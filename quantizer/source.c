@@ -58,7 +58,7 @@ static gboolean is_known_vector (const char *name)
   static const char *const suffixes[] = { "attn_norm.weight", "ffn_norm.weight", "attn_q.bias", "attn_k.bias", "attn_v.bias" };
   guint layer;
   int used = 0;
-  if (g_str_equal (name, "output_norm.weight"))
+  if (g_str_equal (name, "output_norm.weight") || g_str_equal (name, "rope_freqs.weight"))
     return TRUE;
   if (sscanf (name, "blk.%u.%n", &layer, &used) != 1 || used == 0)
     return FALSE;

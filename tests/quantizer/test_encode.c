@@ -1,0 +1,245 @@
+/* test_encode.c: the factor against numpy, and what is packed against what was promised: losses, depths, shapes of every kind. */
+#include "kernels/dense.h"
+#include "quantizer/codebook.h"
+#include "quantizer/encode.h"
+#include "quantizer/factor.h"
+#include "quantizer/shape.h"
+#include "quantizer/transform.h"
+
+#include <math.h>
+#include <string.h>
+
+static float normal (guint64 *state)
+{
+  double u = qz_random_unit (state) + 1e-12, v = qz_random_unit (state);
+  return sqrt (-2 * log (u)) * cos (2 * G_PI * v);
+}
+
+static void test_factor (void)
+{
+  enum { N = 70 };
+  g_autofree char *path = g_test_build_filename (G_TEST_DIST, "fixtures", "gptq_factor.bin", NULL);
+  g_autofree char *data = NULL;
+  gsize size;
+  g_autoptr (GError) error = NULL;
+  g_file_get_contents (path, &data, &size, &error);
+  g_assert_no_error (error);
+  g_assert_cmpuint (size, ==, (2 * N * N + N) * sizeof (float));
+  const float *h = (const float *) (gpointer) data, *expected = h + N * N, *pivots = expected + N * N;
+  EngWorkers *workers = eng_workers_new (2);
+  g_autofree float *f = g_memdup2 (h, sizeof (float) * N * N);
+  float ours[N];
+  g_assert_true (qz_factor (workers, f, N, 0.01, ours));
+  for (guint i = 0; i < N; i++) {
+    g_assert_cmpfloat (fabs (ours[i] - pivots[i]), <=, 1e-4 * pivots[i]);
+    for (guint j = 0; j < N; j++)
+      g_assert_cmpfloat (fabs (f[i * N + j] - expected[i * N + j]), <=, 1e-4 * (1 + fabs (expected[i * N + j])));
+  }
+  eng_workers_free (workers);
+}
+
+/* Moments of fewer samples than columns are singular; damping makes them usable. Of zeros nothing matters. */
+static void test_singular (void)
+{
+  enum { N = 130 };
+  EngWorkers *workers = eng_workers_new (1);
+  g_autofree float *h = g_new0 (float, N * N);
+  float pivots[N];
+  for (guint i = 0; i < N; i++)
+    for (guint j = 0; j < N; j++)
+      h[i * N + j] = (1 + i % 3) * (1 + j % 3);
+  g_assert_true (qz_factor (workers, h, N, 0.01, pivots));
+  for (guint i = 0; i < N; i++)
+    g_assert_true (isfinite (pivots[i]) && pivots[i] > 0);
+  memset (h, 0, sizeof (float) * N * N);
+  g_assert_true (qz_factor (workers, h, N, 0.01, pivots));
+  g_assert_true (h[0] == 1 && h[1] == 0 && pivots[0] == 0);
+  h[0] = NAN;
+  g_assert_false (qz_factor (workers, h, N, 0.01, pivots));
+  eng_workers_free (workers);
+}
+
+typedef struct {
+  guint rows, cols;
+  guint8 kind, group;
+  float *w, *h, *factor, *pivots;
+  guint8 *depths;
+  QzShape shape;
+  EngWorkers *workers;
+} Case;
+
+/* Inputs that are strongly correlated, as those of a language model are. */
+static void case_init (Case *c, guint rows, guint cols, guint8 kind, guint8 group)
+{
+  guint64 state = 11;
+  guint samples = 3 * cols;
+  *c = (Case){ rows, cols, kind, group };
+  c->workers = eng_workers_new (1);
+  c->shape = (QzShape){ rows, cols, kind, group };
+  c->w = g_new (float, rows * cols);
+  for (guint i = 0; i < rows * cols; i++)
+    c->w[i] = 0.05f * normal (&state);
+  g_autofree float *x = g_new (float, samples * cols);
+  for (guint s = 0; s < samples; s++) {
+    float shared[4] = { normal (&state), normal (&state), normal (&state), normal (&state) };
+    for (guint j = 0; j < cols; j++)
+      x[s * cols + j] = normal (&state) + 1.5f * shared[j % 4] + shared[j * 7 % 4] * (j % 5) * 0.3f;
+  }
+  c->h = g_new0 (float, cols * cols);
+  xb_gemm (true, false, 0, cols, cols, samples, x, cols, x, cols, 0, c->h, cols);
+  c->factor = g_memdup2 (c->h, sizeof (float) * cols * cols);
+  c->pivots = g_new (float, cols);
+  g_assert_true (qz_factor (c->workers, c->factor, cols, 1e-4, c->pivots));
+  guint n_cells = qz_shape_n_cells (&c->shape);
+  c->depths = g_malloc (n_cells);
+}
+
+static void case_clear (Case *c)
+{
+  g_free (c->w);
+  g_free (c->h);
+  g_free (c->factor);
+  g_free (c->pivots);
+  g_free (c->depths);
+  eng_workers_free (c->workers);
+}
+
+/* Encodes everything; returns e H e^T over all rows, and checks what was promised on the way. */
+static double encode (Case *c, gboolean compensate)
+{
+  QzLayout layout;
+  xb_error why = NULL;
+  qz_layout_init (&layout, &c->shape, 0, c->depths);
+  gsize size = xb_layout_bytes (&layout.layout, &why);
+  g_assert_cmpstr (why, ==, NULL);
+  QzLayout empty;
+  qz_layout_init (&empty, &c->shape, 0, NULL);
+  gsize counted = xb_layout_bytes (&empty.layout, &why);
+  for (guint i = 0; i < qz_shape_n_cells (&c->shape); i++)
+    counted += (gsize) c->depths[i] * qz_shape_unit_bytes (&c->shape, i);
+  g_assert_cmpuint (size, ==, counted);
+  g_assert_cmpuint (size % XB_ALIGN, ==, 0);
+  qz_layout_clear (&empty);
+
+  guint8 *blob = g_aligned_alloc (1, size, XB_ALIGN);
+  g_assert_cmpstr (xb_matrix_init (blob, size, &layout.layout), ==, NULL);
+  QzEncoder encoder = { &layout.layout, compensate ? c->factor : NULL, c->pivots };
+  QzEncodeScratch *scratch = qz_encode_scratch_new (&encoder, 2 * QZ_STRIPE_ROWS);
+  g_autofree double *losses = g_new (double, c->rows);
+  for (guint row0 = 0; row0 < c->rows; row0 += 2 * QZ_STRIPE_ROWS) {
+    guint n = MIN (2 * QZ_STRIPE_ROWS, c->rows - row0);
+    g_assert_cmpstr (qz_encode_rows (&encoder, scratch, row0, n, c->w + row0 * c->cols, blob, size, losses + row0), ==, NULL);
+  }
+  qz_encode_scratch_free (scratch);
+
+  xb_matrix *matrix = xb_matrix_open (blob, size, &why);
+  g_assert_cmpstr (why, ==, NULL);
+  const xb_layout *stored = xb_matrix_layout (matrix);
+  for (guint i = 0; i < qz_shape_n_cells (&c->shape); i++)
+    g_assert_cmpuint (stored->cells[i].depth, ==, c->depths[i]);
+  g_autofree float *e = g_new (float, c->rows * c->cols);
+  g_autofree float *eh = g_new (float, c->rows * c->cols);
+  xb_dequantize_rows (matrix, 0, c->rows, e);
+  for (guint i = 0; i < c->rows * c->cols; i++)
+    e[i] = c->w[i] - e[i];
+  xb_gemm (false, false, 0, c->rows, c->cols, c->cols, e, c->cols, c->h, c->cols, 0, eh, c->cols);
+  double total = 0, trace = 0;
+  for (guint j = 0; j < c->cols; j++)
+    trace += c->h[j * c->cols + j];
+  for (guint i = 0; i < c->rows; i++) {
+    double sum = 0;
+    for (guint j = 0; j < c->cols; j++) {
+      sum += (double) e[i * c->cols + j] * eh[i * c->cols + j];
+      /* The factor is that of the damped moments. */
+      sum += 1e-4 * trace / c->cols * e[i * c->cols + j] * e[i * c->cols + j];
+    }
+    if (compensate)
+      g_assert_cmpfloat (fabs (sum - losses[i]), <=, 0.01 * sum + 1e-9);
+    total += sum;
+  }
+  xb_matrix_free (matrix);
+  g_aligned_free (blob);
+  qz_layout_clear (&layout);
+  return total;
+}
+
+static const struct {
+  guint rows, cols;
+  guint8 kind, group;
+} shapes[] = {
+  { 128, 256, XB_SCALE_ROW_F16, 0 },    { 200, 200, XB_SCALE_ROW_F16, 0 },     { 128, 256, XB_SCALE_GROUP_I8, 64 },
+  { 72, 576, XB_SCALE_GROUP_I8, 128 },  { 200, 200, XB_SCALE_GROUP_I8, 64 },   { 33, 328, XB_SCALE_GROUP_F16, 128 },
+  { 17, 96, XB_SCALE_GROUP_F16, 32 },
+};
+
+/* The loss the encoder reports is that of the bytes it packed; cells of every depth stand side by side. */
+static void test_promise (void)
+{
+  for (guint s = 0; s < G_N_ELEMENTS (shapes); s++) {
+    Case c;
+    case_init (&c, shapes[s].rows, shapes[s].cols, shapes[s].kind, shapes[s].group);
+    for (guint shift = 0; shift < 9; shift += 4) {
+      for (guint i = 0; i < qz_shape_n_cells (&c.shape); i++)
+        c.depths[i] = (i * 5 + shift) % 9;
+      encode (&c, TRUE);
+    }
+    case_clear (&c);
+  }
+}
+
+static void test_compensation (void)
+{
+  for (guint s = 0; s < 4; s++)
+    for (guint depth = 2; depth <= 6; depth++) {
+      Case c;
+      case_init (&c, shapes[s].rows, shapes[s].cols, shapes[s].kind, shapes[s].group);
+      memset (c.depths, depth, qz_shape_n_cells (&c.shape));
+      double rounded = encode (&c, FALSE), compensated = encode (&c, TRUE);
+      g_test_message ("%u x %u, kind %u, %u bits: %g rounded, %g compensated", c.rows, c.cols, c.kind, depth, rounded, compensated);
+      g_assert_cmpfloat (compensated, <, 0.6 * rounded);
+      case_clear (&c);
+    }
+}
+
+/* The promise behind every curve: the error of a Gaussian at each depth is that of the books, or less, as 512 numbers have short tails. */
+static void test_codebooks (void)
+{
+  enum { ROWS = 64, COLS = 512 };
+  guint64 state = 3;
+  g_autofree float *x = g_new (float, ROWS * COLS);
+  g_autofree float *weight = g_new (float, COLS);
+  g_autofree float *scratch = g_new (float, 5 * ROWS);
+  float scale[ROWS], values[ROWS];
+  guint8 codes[ROWS];
+  for (guint i = 0; i < ROWS * COLS; i++)
+    x[i] = normal (&state);
+  for (guint j = 0; j < COLS; j++)
+    weight[j] = 1;
+  for (guint depth = 1; depth <= 8; depth++) {
+    const QzCodebook *book = qz_codebook (depth);
+    double error = 0;
+    qz_codebook_search (book, ROWS, COLS, x, ROWS, weight, NULL, scale, scratch);
+    for (guint j = 0; j < COLS; j++) {
+      qz_codebook_quantize (book, ROWS, x + j * ROWS, scale, codes, values);
+      for (guint i = 0; i < ROWS; i++) {
+        g_assert_cmpuint (codes[i], <, book->n_levels);
+        error += (x[j * ROWS + i] - values[i]) * (x[j * ROWS + i] - values[i]);
+      }
+    }
+    error /= ROWS * COLS;
+    g_test_message ("%u bits: %g, expected %g", depth, error, book->unit_error);
+    g_assert_cmpfloat (error, <, 1.06 * book->unit_error);
+    g_assert_cmpfloat (error, >, 0.6 * book->unit_error);
+  }
+}
+
+int main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  g_test_add_func ("/factor/equals-gptq", test_factor);
+  g_test_add_func ("/factor/singular-moments", test_singular);
+  g_test_add_func ("/codebook/error-of-a-gaussian", test_codebooks);
+  g_test_add_func ("/encode/loss-is-that-of-the-bytes", test_promise);
+  g_test_add_func ("/encode/compensation-beats-rounding", test_compensation);
+  return g_test_run ();
+}
