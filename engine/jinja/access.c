@@ -149,6 +149,11 @@ JinjaValue jinja_slice (JinjaRun *run, JinjaValue value, JinjaValue start, Jinja
     if (step > 0 ? step >= to - i : step <= to - i) /* the next would be past the end, or overflow */
       break;
   }
+  if (list && items->kind == JINJA_KIND_RANGE) {
+    result.list->begin = items->begin + from * items->step;
+    result.list->end = items->begin + to * items->step;
+    result.list->step = items->step * step;
+  }
   if (list)
     return result;
   JinjaValue empty = jinja_string (work, "", 0, FALSE);

@@ -79,13 +79,11 @@ static JinjaValue to_int (JinjaRun *run, JinjaValue self, const JinjaCall *call)
 {
   gint64 base = jinja_argument_int (run, call, 1, 10), value;
   double real;
-  if (base != 0 && (base < 2 || base > 36))
-    jinja_error (&run->work, "int() base must be >= 2 and <= 36, or 0");
-  gboolean ok = FALSE;
+  gboolean ok = FALSE, has_base = base == 0 || (base >= 2 && base <= 36);
   if (self.type == JINJA_UNDEFINED)
     jinja_error (&run->work, "%s", self.why);
   if (self.type == JINJA_STRING)
-    ok = read_int (run, self.string, base, &value) || (read_float (run, self.string, &real) && float_to_int (real, &value));
+    ok = (has_base && read_int (run, self.string, base, &value)) || (read_float (run, self.string, &real) && float_to_int (real, &value));
   else if (jinja_is_number (self))
     ok = self.type == JINJA_FLOAT ? float_to_int (self.real, &value) : (value = self.type == JINJA_INT ? self.integer : self.boolean, TRUE);
   if (ok)

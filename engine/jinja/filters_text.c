@@ -90,34 +90,28 @@ static JinjaString *spaces (JinjaRun *run, gint64 n)
 static JinjaValue indent (JinjaRun *run, JinjaValue self, const JinjaCall *call)
 {
   JinjaWork *work = &run->work;
-  const JinjaString *string = jinja_to_string (work, self);
   const JinjaString *margin = call->args[0].type == JINJA_STRING ? call->args[0].string : spaces (run, jinja_argument_int (run, call, 0, 4));
   gboolean first = jinja_argument_bool (run, call, 1, FALSE), blank = jinja_argument_bool (run, call, 2, FALSE);
   JinjaBuilder builder;
   jinja_builder_init (work, &builder);
-  for (gsize at = 0; at <= string->length;) {
-    const char *line_end = memchr (string->text + at, '\n', string->length - at);
-    gsize end = line_end != NULL ? (gsize) (line_end - string->text) : string->length;
-    jinja_spend (work, 1);
-    if (at == 0 ? first : blank || end > at)
+  jinja_builder_add_string (&builder, jinja_to_string (work, self));
+  jinja_builder_add_text (&builder, "\n"); /* so that an end of line at the end is a line of its own */
+  const JinjaList *lines = jinja_split_lines (run, jinja_builder_finish (&builder).string, FALSE).list;
+  jinja_builder_init (work, &builder);
+  for (gsize i = 0; i < lines->n; i++) {
+    if (i > 0)
+      jinja_builder_add_text (&builder, "\n");
+    if (i == 0 ? first : blank || lines->items[i].string->length > 0)
       jinja_builder_add_string (&builder, margin);
-    jinja_builder_add_string (&builder, jinja_string_slice (work, string, at, MIN (end + 1, string->length)).string);
-    at = end + 1;
+    jinja_builder_add_string (&builder, lines->items[i].string);
   }
   return jinja_builder_finish (&builder);
 }
 
 static JinjaValue center (JinjaRun *run, JinjaValue self, const JinjaCall *call)
 {
-  JinjaString *string = jinja_to_string (&run->work, self);
-  gint64 width = jinja_argument_int (run, call, 0, 80), missing = MAX (width - (gint64) jinja_string_chars (string), 0);
-  gint64 left = missing / 2 + (missing & width & 1);
-  JinjaBuilder builder;
-  jinja_builder_init (&run->work, &builder);
-  jinja_builder_add_string (&builder, spaces (run, left));
-  jinja_builder_add_string (&builder, string);
-  jinja_builder_add_string (&builder, spaces (run, missing - left));
-  return jinja_builder_finish (&builder);
+  const JinjaString *space = jinja_string (&run->work, " ", 1, FALSE).string;
+  return jinja_center (run, jinja_to_string (&run->work, self), jinja_argument_int (run, call, 0, 80), space);
 }
 
 static JinjaValue wordcount (JinjaRun *run, JinjaValue self, const JinjaCall *call)

@@ -132,3 +132,59 @@ JinjaValue jinja_percent_format (JinjaRun *run, JinjaString *format, JinjaValue 
     jinja_error (work, "not all arguments converted during string formatting");
   return jinja_builder_finish (&out);
 }
+
+/* One {field}: the next argument, or one by number or name. */
+static JinjaValue find_field (JinjaRun *run, const char *field, const JinjaCall *call, gsize *next)
+{
+  gsize n = strcspn (field, ".[");
+  char *first = jinja_copy (&run->work.heap, field, n);
+  JinjaValue value = { 0 };
+  guint64 index = n == 0 ? (*next)++ : 0;
+  if (n == 0 || g_ascii_string_to_unsigned (first, 10, 0, G_MAXINT32, &index, NULL)) {
+    if (index >= call->n)
+      jinja_error (&run->work, "replacement index %" G_GUINT64_FORMAT " out of range for positional args", index);
+    value = call->args[index];
+  } else {
+    for (gsize i = 0; i < call->n_named; i++)
+      if (jinja_string_is (call->named[i].key.string, first))
+        value = call->named[i].value;
+    if (jinja_is_absent (value))
+      jinja_error (&run->work, "the format names '%.100s', which was not given", first);
+  }
+  if (field[n] != '\0')
+    jinja_error (&run->work, "only plain fields are supported in a format, found {%.100s}", field);
+  return value;
+}
+
+JinjaValue jinja_brace_format (JinjaRun *run, JinjaString *format, const JinjaCall *call)
+{
+  JinjaWork *work = &run->work;
+  gsize next = 0;
+  JinjaBuilder out;
+  jinja_builder_init (work, &out);
+  for (gsize at = 0; at < format->length;) {
+    const char *p = format->text + at;
+    gsize n = 0, left = format->length - at;
+    jinja_spend (work, 1);
+    while (n < left && p[n] != '{' && p[n] != '}')
+      n++;
+    jinja_builder_add_string (&out, jinja_string_slice (work, format, at, at + n).string);
+    at += n;
+    if (n == left)
+      break;
+    if (n + 1 < left && p[n + 1] == p[n]) { /* {{ and }} */
+      jinja_builder_add_string (&out, jinja_string_slice (work, format, at, at + 1).string);
+      at += 2;
+      continue;
+    }
+    const char *close = p[n] == '{' ? memchr (p + n, '}', left - n) : NULL;
+    if (close == NULL)
+      jinja_error (work, "single '%c' encountered in format string", p[n]);
+    char *field = jinja_copy (&work->heap, p + n + 1, (gsize) (close - p) - n - 1);
+    if (strpbrk (field, ":!{") != NULL)
+      jinja_error (work, "only plain fields are supported in a format, found {%.100s}", field);
+    jinja_print (&out, find_field (run, field, call, &next));
+    at = (gsize) (close + 1 - format->text);
+  }
+  return jinja_builder_finish (&out);
+}

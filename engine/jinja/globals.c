@@ -24,6 +24,9 @@ static JinjaValue range (JinjaRun *run, JinjaValue self, const JinjaCall *call)
   if (n > MAX_RANGE)
     jinja_error (work, "range too big: the largest is %d", MAX_RANGE);
   JinjaValue list = jinja_list_new (work, JINJA_KIND_RANGE, n > 0 ? (gsize) n : 0);
+  list.list->begin = a;
+  list.list->end = b;
+  list.list->step = step;
   for (gint64 i = 0; i < (gint64) n; i++)
     jinja_list_add (work, list.list, jinja_int (a + i * step));
   return list;

@@ -175,22 +175,20 @@ static JinjaValue split_words (JinjaRun *run, const JinjaString *string, gint64 
     gboolean rest = most >= 0 && (gint64) parts.list->n >= most;
     while (p < end && (rest || !jinja_is_space (g_utf8_get_char (p))))
       p = g_utf8_next_char (p);
-    const JinjaString *part = jinja_string_slice (&run->work, string, (gsize) (word - string->text), (gsize) (p - string->text)).string;
-    jinja_list_add (&run->work, parts.list, rest ? jinja_strip (run, part, NULL, FALSE, TRUE) : (JinjaValue){ .type = JINJA_STRING, .string = (JinjaString *) part });
+    add_part (run, parts.list, string, (gsize) (word - string->text), (gsize) (p - string->text));
   }
 }
 
+/* The last `most` words, and before them all that is left, without the white space after it. */
 static JinjaValue rsplit_words (JinjaRun *run, const JinjaString *string, gint64 most)
 {
   JinjaValue all = split_words (run, string, -1), parts = jinja_list_new (&run->work, JINJA_KIND_LIST, 0);
-  gsize n = all.list->n, keep = most >= 0 && (gsize) most < n ? n - (gsize) most : 0;
-  if (most < 0 || keep == 0)
+  gsize n = all.list->n;
+  if (most < 0 || (gsize) most >= n)
     return all;
-  const JinjaString *last = all.list->items[keep - 1].string, *trimmed = jinja_strip (run, string, NULL, TRUE, FALSE).string;
-  add_part (run, parts.list, string, (gsize) (trimmed->text - string->text), (gsize) (last->text + last->length - string->text));
-  if (most == 0)
-    parts.list->items[0] = jinja_strip (run, trimmed, NULL, FALSE, TRUE);
-  for (gsize i = keep; i < n; i++)
+  const JinjaString *last = all.list->items[n - (gsize) most - 1].string;
+  add_part (run, parts.list, string, 0, (gsize) (last->text + last->length - string->text));
+  for (gsize i = n - (gsize) most; i < n; i++)
     jinja_list_add (&run->work, parts.list, all.list->items[i]);
   return parts;
 }
@@ -241,18 +239,7 @@ static JinjaValue rsplit (JinjaRun *run, JinjaValue self, const JinjaCall *call)
 
 static JinjaValue splitlines (JinjaRun *run, JinjaValue self, const JinjaCall *call)
 {
-  gboolean keep_ends = jinja_argument_bool (run, call, 0, FALSE);
-  JinjaValue lines = jinja_list_new (&run->work, JINJA_KIND_LIST, 0);
-  const char *text = self.string->text, *end = text + self.string->length;
-  for (const char *line = text, *p = text; line < end;) {
-    while (p < end && !((*p >= '\n' && *p <= '\r') || (*p >= 0x1C && *p <= 0x1E) || (p + 1 < end && (guint8) p[0] == 0xC2 && (guint8) p[1] == 0x85) ||
-                        (p + 2 < end && (guint8) p[0] == 0xE2 && (guint8) p[1] == 0x80 && ((guint8) p[2] | 1) == 0xA9)))
-      p++;
-    const char *next = p == end ? p : *p == '\r' && p + 1 < end && p[1] == '\n' ? p + 2 : g_utf8_next_char (p);
-    add_part (run, lines.list, self.string, (gsize) (line - text), (gsize) ((keep_ends ? next : p) - text));
-    line = p = next;
-  }
-  return lines;
+  return jinja_split_lines (run, self.string, jinja_argument_bool (run, call, 0, FALSE));
 }
 
 static JinjaValue three (JinjaRun *run, const JinjaString *string, gssize at, gsize length, gboolean last)
@@ -297,6 +284,19 @@ static JinjaValue pad (JinjaRun *run, JinjaValue self, const JinjaCall *call, gb
   if (left)
     jinja_builder_add_string (&builder, jinja_string_slice (&run->work, self.string, sign, self.string->length).string);
   return jinja_builder_finish (&builder);
+}
+
+static JinjaValue center (JinjaRun *run, JinjaValue self, const JinjaCall *call)
+{
+  JinjaString *fill = jinja_argument_string (run, call, 1, " ");
+  if (jinja_string_chars (fill) != 1)
+    jinja_error (&run->work, "the fill character must be exactly one character long");
+  return jinja_center (run, self.string, jinja_argument_int (run, call, 0, 0), fill);
+}
+
+static JinjaValue format (JinjaRun *run, JinjaValue self, const JinjaCall *call)
+{
+  return jinja_brace_format (run, self.string, call);
 }
 
 static JinjaValue ljust (JinjaRun *run, JinjaValue self, const JinjaCall *call)
@@ -371,7 +371,6 @@ static JinjaValue islower_all (JinjaRun *run, JinjaValue self, const JinjaCall *
 const JinjaBuiltin jinja_string_methods[] = {
   { "upper", "", upper },
   { "lower", "", lower },
-  { "casefold", "", lower },
   { "title", "", title },
   { "capitalize", "", capitalize },
   { "swapcase", "", swapcase },
@@ -394,6 +393,8 @@ const JinjaBuiltin jinja_string_methods[] = {
   { "partition", "!sep", partition },
   { "rpartition", "!sep", rpartition },
   { "join", "!iterable", join },
+  { "center", "!width fillchar", center },
+  { "format", NULL, format },
   { "ljust", "!width fillchar", ljust },
   { "rjust", "!width fillchar", rjust },
   { "zfill", "!width", zfill },

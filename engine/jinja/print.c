@@ -57,12 +57,10 @@ static void print_string_repr (JinjaBuilder *builder, const JinjaString *string)
 static void print_list (JinjaBuilder *builder, const JinjaList *list)
 {
   if (list->kind == JINJA_KIND_RANGE) {
-    /* Only the ends are known; the step shows where there are two items. */
-    gint64 begin = list->n > 0 ? list->items[0].integer : 0, step = list->n > 1 ? list->items[1].integer - begin : 1;
     char text[96];
-    g_snprintf (text, sizeof text, step == 1 ? "range(%" G_GINT64_FORMAT ", %" G_GINT64_FORMAT ")"
-                                             : "range(%" G_GINT64_FORMAT ", %" G_GINT64_FORMAT ", %" G_GINT64_FORMAT ")",
-                begin, begin + (gint64) list->n * step, step);
+    g_snprintf (text, sizeof text, list->step == 1 ? "range(%" G_GINT64_FORMAT ", %" G_GINT64_FORMAT ")"
+                                                   : "range(%" G_GINT64_FORMAT ", %" G_GINT64_FORMAT ", %" G_GINT64_FORMAT ")",
+                list->begin, list->end, list->step);
     jinja_builder_add_text (builder, text);
     return;
   }

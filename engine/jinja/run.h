@@ -83,6 +83,7 @@ JinjaValue jinja_path (JinjaRun *run, JinjaValue value, JinjaValue path); /* "a.
 JinjaValue jinja_binary (JinjaRun *run, const char *operator, JinjaValue a, JinjaValue b);
 JinjaValue jinja_negative (JinjaRun *run, JinjaValue a, gboolean negate);
 JinjaValue jinja_percent_format (JinjaRun *run, JinjaString *format, JinjaValue arguments);
+JinjaValue jinja_brace_format (JinjaRun *run, JinjaString *format, const JinjaCall *call);
 
 /* call.c */
 JinjaCall jinja_arguments (JinjaRun *run, const JinjaNode *node, JinjaFrame *frame);
@@ -115,6 +116,8 @@ gssize jinja_find_text (JinjaWork *work, const JinjaString *string, const JinjaS
 JinjaValue jinja_replace (JinjaRun *run, const JinjaString *string, const JinjaString *old, const JinjaString *with, gint64 most);
 JinjaValue jinja_strip (JinjaRun *run, const JinjaString *string, const JinjaString *chars, gboolean left, gboolean right);
 gboolean jinja_is_space (gunichar c);
+JinjaValue jinja_split_lines (JinjaRun *run, const JinjaString *string, gboolean keep_ends);
+JinjaValue jinja_center (JinjaRun *run, JinjaString *string, gint64 width, const JinjaString *fill);
 JinjaValue jinja_join (JinjaRun *run, JinjaList *items, const JinjaString *separator, gboolean only_strings);
 /* sequence.c: a stable sort; `path` may be absent */
 JinjaList *jinja_sorted (JinjaRun *run, const JinjaList *list, JinjaValue path, gboolean reverse, gboolean case_sensitive);

@@ -75,3 +75,46 @@ JinjaValue jinja_join (JinjaRun *run, JinjaList *items, const JinjaString *separ
   }
   return jinja_builder_finish (&builder);
 }
+
+/* Length in bytes of the end of line at p, 0 where there is none: those of Python's splitlines(). */
+static gsize line_end (const char *p, const char *end)
+{
+  gsize left = (gsize) (end - p);
+  const guint8 *s = (const guint8 *) p;
+  if (s[0] == '\r' && left > 1 && s[1] == '\n')
+    return 2;
+  if ((s[0] >= '\n' && s[0] <= '\r') || (s[0] >= 0x1C && s[0] <= 0x1E))
+    return 1;
+  if (left > 1 && s[0] == 0xC2 && s[1] == 0x85)
+    return 2;
+  return left > 2 && s[0] == 0xE2 && s[1] == 0x80 && (s[2] == 0xA8 || s[2] == 0xA9) ? 3 : 0;
+}
+
+JinjaValue jinja_split_lines (JinjaRun *run, const JinjaString *string, gboolean keep_ends)
+{
+  JinjaValue lines = jinja_list_new (&run->work, JINJA_KIND_LIST, 0);
+  const char *text = string->text, *end = text + string->length;
+  jinja_spend (&run->work, string->length / 64);
+  for (const char *line = text; line < end;) {
+    const char *p = line;
+    while (p < end && line_end (p, end) == 0)
+      p++;
+    const char *next = p < end ? p + line_end (p, end) : p;
+    jinja_list_add (&run->work, lines.list,
+                    jinja_string_slice (&run->work, string, (gsize) (line - text), (gsize) ((keep_ends ? next : p) - text)));
+    line = next;
+  }
+  return lines;
+}
+
+JinjaValue jinja_center (JinjaRun *run, JinjaString *string, gint64 width, const JinjaString *fill)
+{
+  gint64 n = (gint64) jinja_string_chars (string), missing = width > n ? width - n : 0, left = missing / 2 + (missing & width & 1);
+  JinjaBuilder builder;
+  jinja_builder_init (&run->work, &builder);
+  for (gint64 i = 0; i <= missing; i++) {
+    jinja_spend (&run->work, 1);
+    jinja_builder_add_string (&builder, i == left ? string : fill);
+  }
+  return jinja_builder_finish (&builder);
+}

@@ -58,6 +58,7 @@ struct JinjaList {
   gsize n, capacity;
   gsize taken;           /* GENERATOR: how many were used up */
   const char *view_name; /* VIEW: "dict_items" */
+  gint64 begin, end, step; /* RANGE, as it was asked for */
 };
 
 typedef struct { JinjaValue key, value; } JinjaPair;
