@@ -55,7 +55,7 @@ const EngTensor *eng_gguf_find_tensor (const EngGguf *gguf, const char *name); /
 /* Advise the kernel that the pages of a tensor are no longer needed. */
 void eng_gguf_drop_tensor (EngGguf *gguf, const EngTensor *tensor);
 
-/* Metadata. The getters convert between integer (and float) kinds and return the fallback when absent or of another kind. */
+/* Metadata. The getters convert between integer (and float) kinds and return the fallback when absent, of another kind or too large. */
 guint eng_gguf_n_keys (const EngGguf *gguf);
 const char *eng_gguf_key (const EngGguf *gguf, guint i);
 gboolean eng_gguf_has (const EngGguf *gguf, const char *key);
@@ -64,7 +64,8 @@ gint64 eng_gguf_get_int (const EngGguf *gguf, const char *key, gint64 fallback);
 double eng_gguf_get_float (const EngGguf *gguf, const char *key, double fallback);
 gboolean eng_gguf_get_bool (const EngGguf *gguf, const char *key, gboolean fallback);
 const char *eng_gguf_get_string (const EngGguf *gguf, const char *key, const char *fallback); /* valid UTF-8, NUL-terminated */
-/* Arrays: element kind and length; 0 when absent. Strings may hold any bytes (tokens); lengths apart. */
+/* Arrays: element kind and length; 0 when absent. Strings may hold any bytes (tokens) and end without a NUL; lengths apart. They lie in
+ * the mapping. Arrays of arrays are checked but not reached by these. */
 gsize eng_gguf_array_length (const EngGguf *gguf, const char *key, EngKvType *kind);
 const char *eng_gguf_array_string (const EngGguf *gguf, const char *key, gsize i, gsize *length);
 gint64 eng_gguf_array_int (const EngGguf *gguf, const char *key, gsize i);

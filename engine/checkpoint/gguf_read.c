@@ -10,35 +10,7 @@
 #include "engine/checkpoint/gguf_private.h"
 #include "engine/error.h"
 
-enum { MAX_NAME = 65535, MAX_NESTING = 4, MAX_SHARDS = 1024 };
-
-typedef struct {
-  guint8 *map;
-  guint64 size;
-} Shard;
-
-typedef struct {
-  char *name;
-  EngKvType type;
-  EngKvType element;      /* of an array */
-  guint64 count;          /* of an array */
-  const guint8 *data;     /* value, or first element */
-  const guint8 *raw;      /* type word and value as they stand in the file */
-  gsize raw_bytes;
-  char *string;           /* valid UTF-8 copy of a string value */
-  guint32 *offsets;       /* array of strings: where each length word begins, from data */
-} Key;
-
-struct EngGguf {
-  gatomicrefcount refs;
-  char *path;
-  guint64 bytes;
-  GArray *shards;         /* Shard */
-  GArray *keys;           /* Key */
-  GArray *tensors;        /* EngTensor */
-  GHashTable *key_index;  /* name -> index + 1 */
-  GHashTable *tensor_index;
-};
+enum { MAX_NAME = 1024, MAX_NESTING = 4, MAX_SHARDS = 1024, MAX_KEYS = 1 << 16, MAX_TENSORS = 1 << 20, MAX_TEXT = 16 << 20 };
 
 /* A bounded read position; the first failure is kept in *error. */
 typedef struct {
@@ -75,26 +47,12 @@ static gboolean take (Cursor *c, guint64 n, const guint8 **out)
   return TRUE;
 }
 
-static guint32 u32_at (const guint8 *p)
-{
-  guint32 v;
-  memcpy (&v, p, 4);
-  return GUINT32_FROM_LE (v);
-}
-
-static guint64 u64_at (const guint8 *p)
-{
-  guint64 v;
-  memcpy (&v, p, 8);
-  return GUINT64_FROM_LE (v);
-}
-
 static gboolean take_u32 (Cursor *c, guint32 *out)
 {
   const guint8 *p = NULL;
   if (!take (c, 4, &p))
     return FALSE;
-  *out = u32_at (p);
+  *out = eng_u32_at (p);
   return TRUE;
 }
 
@@ -103,7 +61,7 @@ static gboolean take_u64 (Cursor *c, guint64 *out)
   const guint8 *p = NULL;
   if (!take (c, 8, &p))
     return FALSE;
-  *out = u64_at (p);
+  *out = eng_u64_at (p);
   return TRUE;
 }
 
@@ -118,25 +76,17 @@ static gboolean take_name (Cursor *c, const char *what, char **name)
   guint64 length = 0;
   if (!take_string (c, &text, &length))
     return FALSE;
-  if (length == 0 || length > MAX_NAME || !g_utf8_validate_len ((const char *) text, length, NULL))
-    return fail (c, ENG_ERROR_FORMAT, "a %s name is empty, too long or not UTF-8; the file is damaged", what);
+  gboolean is_clean = length > 0 && length <= MAX_NAME && g_utf8_validate_len ((const char *) text, length, NULL);
+  for (guint64 i = 0; is_clean && i < length; i++)
+    is_clean = text[i] >= ' ' && text[i] != 127;
+  if (!is_clean)
+    return fail (c, ENG_ERROR_FORMAT, "the name of a %s is empty, too long or not text; the file is damaged", what);
   *name = g_strndup ((const char *) text, length);
   return TRUE;
 }
 
-static guint kv_size (EngKvType type)
-{
-  switch (type) {
-  case ENG_KV_U8: case ENG_KV_I8: case ENG_KV_BOOL: return 1;
-  case ENG_KV_U16: case ENG_KV_I16: return 2;
-  case ENG_KV_U32: case ENG_KV_I32: case ENG_KV_F32: return 4;
-  case ENG_KV_U64: case ENG_KV_I64: case ENG_KV_F64: return 8;
-  default: return 0;
-  }
-}
-
 /* Walks an array from its element type word; fills key when it is not nested. */
-static gboolean read_array (Cursor *c, Key *key, const char *name, int depth)
+static gboolean read_array (Cursor *c, EngKey *key, const char *name, int depth)
 {
   guint32 element;
   guint64 count;
@@ -146,7 +96,7 @@ static gboolean read_array (Cursor *c, Key *key, const char *name, int depth)
     return fail (c, ENG_ERROR_FORMAT, "key %s holds an array of unknown kind %u; the file is damaged or newer than this program", name, element);
   if (depth > MAX_NESTING)
     return fail (c, ENG_ERROR_FORMAT, "key %s nests arrays too deeply; the file is damaged", name);
-  guint least = element == ENG_KV_STRING ? 8 : element == ENG_KV_ARRAY ? 12 : kv_size (element);
+  guint least = element == ENG_KV_STRING ? 8 : element == ENG_KV_ARRAY ? 12 : eng_kv_size (element);
   if (count > (c->size - c->pos) / least)
     return fail (c, ENG_ERROR_FORMAT, "key %s claims %" G_GUINT64_FORMAT " array elements, more than the file can hold; the file is damaged",
                  name, count);
@@ -157,16 +107,13 @@ static gboolean read_array (Cursor *c, Key *key, const char *name, int depth)
     key->data = begin;
   }
   if (element == ENG_KV_STRING) {
-    guint32 *offsets = key ? g_new (guint32, count) : NULL;
     if (key)
-      key->offsets = offsets;
+      key->offsets = g_new (guint64, count / ENG_STRING_STRIDE + 1);
     for (guint64 i = 0; i < count; i++) {
-      guint64 at = (guint64) (c->data + c->pos - begin), length = 0;
       const guint8 *text = NULL;
-      if (at > G_MAXUINT32)
-        return fail (c, ENG_ERROR_FORMAT, "key %s holds more than 4 GB of strings; the file is damaged", name);
-      if (offsets)
-        offsets[i] = (guint32) at;
+      guint64 length = 0;
+      if (key && i % ENG_STRING_STRIDE == 0)
+        key->offsets[i / ENG_STRING_STRIDE] = (guint64) (c->data + c->pos - begin);
       if (!take_string (c, &text, &length))
         return FALSE;
     }
@@ -179,10 +126,10 @@ static gboolean read_array (Cursor *c, Key *key, const char *name, int depth)
     return TRUE;
   }
   const guint8 *skipped = NULL;
-  return take (c, count * kv_size (element), &skipped);
+  return take (c, count * eng_kv_size (element), &skipped);
 }
 
-static gboolean read_key (Cursor *c, Key *key)
+static gboolean read_key (Cursor *c, EngKey *key)
 {
   guint32 type;
   if (!take_name (c, "key", &key->name))
@@ -200,11 +147,13 @@ static gboolean read_key (Cursor *c, Key *key)
     guint64 length = 0;
     if (!take_string (c, &text, &length))
       return FALSE;
+    if (length > MAX_TEXT)
+      return fail (c, ENG_ERROR_FORMAT, "key %s holds a text of %" G_GUINT64_FORMAT " bytes; the file is damaged", key->name, length);
     key->data = text;
     key->string = g_utf8_make_valid ((const char *) text, (gssize) length);
     return TRUE;
   }
-  return take (c, kv_size (type), &key->data);
+  return take (c, eng_kv_size (type), &key->data);
 }
 
 static gboolean read_tensor (Cursor *c, EngTensor *tensor, char **name)
@@ -280,9 +229,9 @@ static gboolean place_tensors (Cursor *c, GArray *tensors, guint first, guint64 
   return TRUE;
 }
 
-static gboolean map_file (EngGguf *gguf, const char *path, Shard *shard, GError **error)
+static gboolean map_file (EngGguf *gguf, const char *path, EngShard *shard, GError **error)
 {
-  int fd = open (path, O_RDONLY | O_CLOEXEC);
+  int fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe by that name must not make us wait */
   struct stat st;
   if (fd < 0 || fstat (fd, &st) < 0) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "%s could not be opened: %s", path, g_strerror (errno));
@@ -315,6 +264,8 @@ static gboolean read_header (Cursor *c, guint64 *n_tensors, guint64 *n_keys)
   guint32 magic = 0, version = 0;
   if (!take_u32 (c, &magic) || !take_u32 (c, &version))
     return FALSE;
+  if (memcmp (c->data, "version https://git-lfs", 23) == 0)
+    return fail (c, ENG_ERROR_FORMAT, "this is only a Git LFS pointer to the model; download the file itself");
   if (magic != 0x46554747)
     return fail (c, ENG_ERROR_FORMAT, "this is not a GGUF model file; choose a file that ends in .gguf");
   if (version > 0xffff && GUINT32_SWAP_LE_BE (version) <= 3)
@@ -324,13 +275,13 @@ static gboolean read_header (Cursor *c, guint64 *n_tensors, guint64 *n_keys)
   if (!take_u64 (c, n_tensors) || !take_u64 (c, n_keys))
     return FALSE;
   guint64 left = c->size - c->pos;
-  if (*n_tensors > left / 28 || *n_keys > left / 13)
+  if (*n_tensors > MIN (left / 33, MAX_TENSORS) || *n_keys > MIN (left / 14, MAX_KEYS))
     return fail (c, ENG_ERROR_FORMAT, "the header claims %" G_GUINT64_FORMAT " tensors and %" G_GUINT64_FORMAT
-                 " keys, more than the file can hold; the file is damaged", *n_tensors, *n_keys);
+                 " keys, more than it can hold; the file is damaged", *n_tensors, *n_keys);
   return TRUE;
 }
 
-static void clear_key (Key *key)
+static void clear_key (EngKey *key)
 {
   g_free (key->name);
   g_free (key->string);
@@ -340,7 +291,7 @@ static void clear_key (Key *key)
 /* Reads one shard. Metadata of later shards is walked and dropped. */
 static gboolean read_shard (EngGguf *gguf, const char *path, gboolean is_first, GError **error)
 {
-  Shard shard = { 0 };
+  EngShard shard = { 0 };
   if (!map_file (gguf, path, &shard, error))
     return FALSE;
   Cursor c = { .path = path, .data = shard.map, .size = shard.size, .error = error };
@@ -348,11 +299,11 @@ static gboolean read_shard (EngGguf *gguf, const char *path, gboolean is_first, 
   if (!read_header (&c, &n_tensors, &n_keys))
     return FALSE;
   for (guint64 i = 0; i < n_keys; i++) {
-    Key key = { 0 };
+    EngKey key = { 0 };
     gboolean ok = read_key (&c, &key);
     key.raw_bytes = (gsize) (c.data + c.pos - key.raw);
     if (ok && strcmp (key.name, "general.alignment") == 0) {
-      alignment = key.type == ENG_KV_U32 ? u32_at (key.data) : 0;
+      alignment = key.type == ENG_KV_U32 ? eng_u32_at (key.data) : 0;
       ok = alignment >= 8 && alignment <= 1 << 24 && (alignment & (alignment - 1)) == 0;
       if (!ok)
         fail (&c, ENG_ERROR_FORMAT, "general.alignment is no power of two from 8 on; the file is damaged");
@@ -411,17 +362,29 @@ static gboolean read_other_shards (EngGguf *gguf, GError **error)
   return FALSE;
 }
 
+/* FNV-1a from a start that no file can know: names made to collide would otherwise cost quadratic time. */
+static guint hash_name (gconstpointer name)
+{
+  static gsize seed;
+  if (g_once_init_enter (&seed))
+    g_once_init_leave (&seed, (gsize) g_random_int () << 32 | g_random_int () | 1);
+  guint64 hash = seed;
+  for (const guint8 *p = name; *p; p++)
+    hash = (hash ^ *p) * G_GUINT64_CONSTANT (0x100000001b3);
+  return (guint) (hash ^ hash >> 32);
+}
+
 EngGguf *eng_gguf_open (const char *path, GError **error)
 {
   g_autoptr (EngGguf) gguf = g_new0 (EngGguf, 1);
   g_atomic_ref_count_init (&gguf->refs);
   gguf->path = g_strdup (path);
-  gguf->shards = g_array_new (FALSE, TRUE, sizeof (Shard));
-  gguf->keys = g_array_new (FALSE, TRUE, sizeof (Key));
+  gguf->shards = g_array_new (FALSE, TRUE, sizeof (EngShard));
+  gguf->keys = g_array_new (FALSE, TRUE, sizeof (EngKey));
   g_array_set_clear_func (gguf->keys, (GDestroyNotify) clear_key);
   gguf->tensors = g_array_new (FALSE, TRUE, sizeof (EngTensor));
-  gguf->key_index = g_hash_table_new (g_str_hash, g_str_equal);
-  gguf->tensor_index = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  gguf->key_index = g_hash_table_new (hash_name, g_str_equal);
+  gguf->tensor_index = g_hash_table_new_full (hash_name, g_str_equal, g_free, NULL);
   if (!read_shard (gguf, path, TRUE, error) || !read_other_shards (gguf, error))
     return NULL;
   return g_steal_pointer (&gguf);
@@ -438,7 +401,7 @@ void eng_gguf_unref (EngGguf *gguf)
   if (!gguf || !g_atomic_ref_count_dec (&gguf->refs))
     return;
   for (guint i = 0; i < gguf->shards->len; i++) {
-    Shard *shard = &g_array_index (gguf->shards, Shard, i);
+    EngShard *shard = &g_array_index (gguf->shards, EngShard, i);
     munmap (shard->map, shard->size);
   }
   g_hash_table_unref (gguf->key_index);
@@ -484,156 +447,4 @@ void eng_gguf_drop_tensor (EngGguf *gguf, const EngTensor *tensor)
   guintptr end = ((guintptr) tensor->data + tensor->bytes) / page * page;
   if (end > begin)
     madvise ((void *) begin, end - begin, MADV_DONTNEED);
-}
-
-/* ---- metadata ------------------------------------------------------------------------------------------------------------------ */
-
-static const Key *find_key (const EngGguf *gguf, const char *name)
-{
-  guint i = GPOINTER_TO_UINT (g_hash_table_lookup (gguf->key_index, name));
-  return i ? &g_array_index (gguf->keys, Key, i - 1) : NULL;
-}
-
-guint eng_gguf_n_keys (const EngGguf *gguf)
-{
-  return gguf->keys->len;
-}
-
-const char *eng_gguf_key (const EngGguf *gguf, guint i)
-{
-  g_return_val_if_fail (i < gguf->keys->len, NULL);
-  return g_array_index (gguf->keys, Key, i).name;
-}
-
-gboolean eng_gguf_has (const EngGguf *gguf, const char *name)
-{
-  return find_key (gguf, name) != NULL;
-}
-
-EngKvType eng_gguf_kv_type (const EngGguf *gguf, const char *name)
-{
-  const Key *key = find_key (gguf, name);
-  return key ? key->type : ENG_KV_U8;
-}
-
-static gboolean is_number (EngKvType type)
-{
-  return type != ENG_KV_STRING && type != ENG_KV_ARRAY;
-}
-
-/* A number of any kind as a double and, where it is an integer, exactly. */
-static void number_at (EngKvType type, const guint8 *p, gint64 *integer, double *real)
-{
-  float f;
-  double d;
-  gint64 v = 0;
-  switch (type) {
-  case ENG_KV_U8: case ENG_KV_BOOL: v = *p; break;
-  case ENG_KV_I8: v = (gint8) *p; break;
-  case ENG_KV_U16: v = p[0] | p[1] << 8; break;
-  case ENG_KV_I16: v = (gint16) (p[0] | p[1] << 8); break;
-  case ENG_KV_U32: v = u32_at (p); break;
-  case ENG_KV_I32: v = (gint32) u32_at (p); break;
-  case ENG_KV_U64: case ENG_KV_I64: v = (gint64) u64_at (p); break;
-  case ENG_KV_F32:
-  case ENG_KV_F64:
-    if (type == ENG_KV_F32) {
-      guint32 bits = u32_at (p);
-      memcpy (&f, &bits, 4);
-      d = (double) f;
-    } else {
-      guint64 bits = u64_at (p);
-      memcpy (&d, &bits, 8);
-    }
-    *real = d;
-    *integer = d >= -9e18 && d <= 9e18 ? (gint64) d : 0;
-    return;
-  default: break;
-  }
-  *integer = v;
-  *real = type == ENG_KV_U64 ? (double) (guint64) v : (double) v;
-}
-
-gint64 eng_gguf_get_int (const EngGguf *gguf, const char *name, gint64 fallback)
-{
-  const Key *key = find_key (gguf, name);
-  if (!key || !is_number (key->type))
-    return fallback;
-  gint64 integer;
-  double real;
-  number_at (key->type, key->data, &integer, &real);
-  return integer;
-}
-
-double eng_gguf_get_float (const EngGguf *gguf, const char *name, double fallback)
-{
-  const Key *key = find_key (gguf, name);
-  if (!key || !is_number (key->type))
-    return fallback;
-  gint64 integer;
-  double real;
-  number_at (key->type, key->data, &integer, &real);
-  return real;
-}
-
-gboolean eng_gguf_get_bool (const EngGguf *gguf, const char *name, gboolean fallback)
-{
-  return eng_gguf_get_int (gguf, name, fallback) != 0;
-}
-
-const char *eng_gguf_get_string (const EngGguf *gguf, const char *name, const char *fallback)
-{
-  const Key *key = find_key (gguf, name);
-  return key && key->type == ENG_KV_STRING ? key->string : fallback;
-}
-
-gsize eng_gguf_array_length (const EngGguf *gguf, const char *name, EngKvType *kind)
-{
-  const Key *key = find_key (gguf, name);
-  if (!key || key->type != ENG_KV_ARRAY)
-    return 0;
-  if (kind)
-    *kind = key->element;
-  return key->count;
-}
-
-const char *eng_gguf_array_string (const EngGguf *gguf, const char *name, gsize i, gsize *length)
-{
-  const Key *key = find_key (gguf, name);
-  *length = 0;
-  if (!key || key->type != ENG_KV_ARRAY || key->element != ENG_KV_STRING || i >= key->count)
-    return NULL;
-  const guint8 *p = key->data + key->offsets[i];
-  *length = u64_at (p);
-  return (const char *) p + 8;
-}
-
-static gboolean array_number (const EngGguf *gguf, const char *name, gsize i, gint64 *integer, double *real)
-{
-  const Key *key = find_key (gguf, name);
-  if (!key || key->type != ENG_KV_ARRAY || !is_number (key->element) || i >= key->count)
-    return FALSE;
-  number_at (key->element, key->data + i * kv_size (key->element), integer, real);
-  return TRUE;
-}
-
-gint64 eng_gguf_array_int (const EngGguf *gguf, const char *name, gsize i)
-{
-  gint64 integer;
-  double real;
-  return array_number (gguf, name, i, &integer, &real) ? integer : 0;
-}
-
-double eng_gguf_array_float (const EngGguf *gguf, const char *name, gsize i)
-{
-  gint64 integer;
-  double real;
-  return array_number (gguf, name, i, &integer, &real) ? real : 0;
-}
-
-const guint8 *eng_gguf_raw_value (const EngGguf *gguf, guint i, gsize *size)
-{
-  const Key *key = &g_array_index (gguf->keys, Key, i);
-  *size = key->raw_bytes;
-  return key->raw;
 }
