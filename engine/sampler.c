@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { LANES = 16 }; /* the scans go in blocks that a compiler can turn into vectors */
+
 typedef struct {
   float logit;
   gint32 token;
@@ -122,16 +124,23 @@ static Candidate heap_pop (Candidate *heap, guint *n)
 /* The largest finite logit (infinities are cut to the finite range, NaN counts as impossible); FALSE if there is none. */
 static gboolean clean_logits (float *logits, guint n, float *max)
 {
-  float best = -INFINITY;
-  for (guint i = 0; i < n; i++) {
-    float x = logits[i];
-    x = x > FLT_MAX ? FLT_MAX : x;
-    x = x == x ? x : -INFINITY;
-    logits[i] = x;
-    best = x > best ? x : best;
+  float best[LANES], most = -INFINITY;
+  guint whole = n / LANES * LANES;
+  for (guint j = 0; j < LANES; j++)
+    best[j] = -INFINITY;
+  for (guint i = 0; i < n; i += LANES) {
+    guint lanes = i < whole ? LANES : n - whole;
+    for (guint j = 0; j < lanes; j++) {
+      float x = logits[i + j];
+      x = x < FLT_MAX ? x : x == x ? FLT_MAX : -INFINITY;
+      logits[i + j] = x;
+      best[j] = x > best[j] ? x : best[j];
+    }
   }
-  *max = best;
-  return best > -INFINITY;
+  for (guint j = 0; j < LANES; j++)
+    most = MAX (most, best[j]);
+  *max = most;
+  return most > -INFINITY;
 }
 
 static int first_of (const float *logits, guint n, float value)
@@ -159,6 +168,14 @@ static guint keep_best (EngSampler *sampler, guint n, guint limit)
   return kept;
 }
 
+static gboolean any_reaches (const float *logits, guint n, float floor)
+{
+  int any = 0;
+  for (guint i = 0; i < n; i++)
+    any |= logits[i] >= floor;
+  return any;
+}
+
 /* Top-k: fills `candidates`, returns their number. A full buffer is cut to its best, whose last then bars the way to most. */
 static guint gather (EngSampler *sampler, const float *logits, float max)
 {
@@ -167,13 +184,18 @@ static guint gather (EngSampler *sampler, const float *logits, float max)
   guint room = MIN (sampler->n_vocab, limit + 1024), n = 0;
   /* Below e^-80 of the largest nothing can ever be drawn. */
   float floor = max - 80.0f * MAX (1.0f, o->temperature);
-  for (guint i = 0; i < sampler->n_vocab; i++) {
-    if (logits[i] < floor)
+  for (guint begin = 0, end; begin < sampler->n_vocab; begin = end) {
+    end = MIN (begin + LANES, sampler->n_vocab);
+    if (!any_reaches (logits + begin, end - begin, floor))
       continue;
-    sampler->candidates[n++] = (Candidate){ logits[i], i };
-    if (n == room && room > limit) {
-      n = keep_best (sampler, n, limit);
-      floor = nextafterf (sampler->candidates[n - 1].logit, INFINITY);
+    for (guint i = begin; i < end; i++) {
+      if (logits[i] < floor)
+        continue;
+      sampler->candidates[n++] = (Candidate){ logits[i], i };
+      if (n == room && room > limit) {
+        n = keep_best (sampler, n, limit);
+        floor = nextafterf (sampler->candidates[n - 1].logit, INFINITY);
+      }
     }
   }
   return n > limit ? keep_best (sampler, n, limit) : n;
