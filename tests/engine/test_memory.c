@@ -9,6 +9,7 @@ static void test_plan_is_kept (void)
   tiny.n_heads = tiny.n_kv_heads = 16;
   tiny.head_dim = 64;
   tiny.n_ff = 1024;
+  tiny.depth = 4;
   g_autofree char *path = tiny_model_path ("memory.gguf");
   g_autoptr (GError) error = NULL;
   tiny_model_write (&tiny, path);
