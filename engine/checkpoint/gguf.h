@@ -71,11 +71,15 @@ const char *eng_gguf_array_string (const EngGguf *gguf, const char *key, gsize i
 gint64 eng_gguf_array_int (const EngGguf *gguf, const char *key, gsize i);
 double eng_gguf_array_float (const EngGguf *gguf, const char *key, gsize i);
 
-/* ---- writing: metadata, then tensor declarations, then data in declared order; a temporary beside `path`, fsync, rename. ---- */
+/* ---- writing: metadata, then tensor declarations, then data. -----------------------------------------------------------------
+ * The file is made as ".NAME.valise-PID.tmp" beside `path`, held under flock while it is written, then fsync and rename: `path` appears
+ * whole or not at all. A temporary that can be locked belongs to no one (its writer was killed) and may be removed,
+ * which the next writer of the same path does. */
 typedef struct EngGgufWriter EngGgufWriter;
 EngGgufWriter *eng_gguf_writer_new (guint alignment);
 void eng_gguf_writer_free (EngGgufWriter *writer); /* removes an unfinished temporary */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngGgufWriter, eng_gguf_writer_free)
+/* The first value set for a key stays: set what must differ before copying. */
 void eng_gguf_writer_set_string (EngGgufWriter *writer, const char *key, const char *value);
 void eng_gguf_writer_set_u32 (EngGgufWriter *writer, const char *key, guint32 value);
 void eng_gguf_writer_set_u64 (EngGgufWriter *writer, const char *key, guint64 value);
@@ -89,7 +93,7 @@ guint eng_gguf_writer_add_tensor (EngGgufWriter *writer, const char *name, guint
 /* Size the finished file will have, from the declarations. */
 guint64 eng_gguf_writer_file_bytes (const EngGgufWriter *writer);
 gboolean eng_gguf_writer_begin (EngGgufWriter *writer, const char *path, GError **error); /* creates the temporary, checks free space */
-/* Data of tensor i; any order, each exactly once. May be called in pieces. */
+/* Data of tensor i, in pieces and in any order, every byte exactly once; one thread at a time. */
 gboolean eng_gguf_writer_write (EngGgufWriter *writer, guint i, guint64 offset, const void *data, gsize size, GError **error);
 gboolean eng_gguf_writer_finish (EngGgufWriter *writer, GError **error);
 

@@ -1,9 +1,11 @@
-/* gguf_write.c: a GGUF v3 file that appears whole or not at all: a temporary beside the target (".NAME.valise-PID.tmp", so that a later
- * run can tell those of dead processes), every byte written, fsync, rename, fsync of the folder. */
+/* gguf_write.c: a GGUF v3 file that appears whole or not at all: a locked temporary beside the target, every byte written, fsync,
+ * rename, fsync of the folder. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -233,26 +235,67 @@ static gboolean write_at (EngGgufWriter *w, guint64 offset, const guint8 *data, 
   return TRUE;
 }
 
+static gboolean check_space (const EngGgufWriter *w, const char *folder, guint64 needed, GError **error)
+{
+  struct statvfs vfs;
+  if (statvfs (folder, &vfs) < 0 || (guint64) vfs.f_bavail * vfs.f_frsize >= needed)
+    return TRUE; /* a folder that is not there is named when the file is created */
+  g_autofree char *need = g_format_size (needed), *have = g_format_size ((guint64) vfs.f_bavail * vfs.f_frsize);
+  g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "%s needs %s and only %s are free there; free some space or choose another folder", w->path, need, have);
+  return FALSE;
+}
+
+/* Removes what killed writers of the same file left behind: the temporaries that nobody holds locked. */
+static void sweep_dead (const char *folder, const char *name)
+{
+  g_autofree char *prefix = g_strdup_printf (".%s.valise-", name);
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  for (const char *entry; dir && (entry = g_dir_read_name (dir));) {
+    if (!g_str_has_prefix (entry, prefix) || !g_str_has_suffix (entry, ".tmp"))
+      continue;
+    g_autofree char *path = g_build_filename (folder, entry, NULL);
+    int fd = open (path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && flock (fd, LOCK_EX | LOCK_NB) == 0)
+      g_unlink (path);
+    if (fd >= 0)
+      close (fd);
+  }
+}
+
+/* Creates the temporary under a lock that ends with this process: one that can be locked is a dead writer's and is taken over. */
+static gboolean create_temporary (EngGgufWriter *w, const char *path, GError **error)
+{
+  struct stat here, there;
+  w->fd = open (path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+  if (w->fd < 0)
+    return write_error (w, error);
+  /* Between opening and locking its writer may have finished and renamed it. */
+  gboolean is_ours = flock (w->fd, LOCK_EX | LOCK_NB) == 0 && fstat (w->fd, &here) == 0 && stat (path, &there) == 0 && here.st_ino == there.st_ino
+                     && here.st_dev == there.st_dev;
+  if (!is_ours) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "%s is being written already; wait until that is done", w->path);
+    return FALSE;
+  }
+  w->temporary = g_strdup (path);
+  return ftruncate (w->fd, 0) == 0 || write_error (w, error);
+}
+
 gboolean eng_gguf_writer_begin (EngGgufWriter *w, const char *path, GError **error)
 {
-  g_return_val_if_fail (w->fd < 0, FALSE);
+  g_return_val_if_fail (w->fd < 0 && !w->path, FALSE);
   w->path = g_strdup (path);
   g_autofree char *folder = g_path_get_dirname (path), *name = g_path_get_basename (path);
   g_autofree char *hidden = g_strdup_printf (".%s.valise-%d.tmp", name, (int) getpid ());
+  g_autofree char *temporary = g_build_filename (folder, hidden, NULL);
   g_autoptr (GByteArray) out = header (w);
   w->data_begin = out->len;
-  struct statvfs vfs;
-  guint64 needed = out->len + w->data_bytes;
-  if (statvfs (folder, &vfs) == 0 && (guint64) vfs.f_bavail * vfs.f_frsize < needed) {
-    g_autofree char *need = g_format_size (needed), *have = g_format_size ((guint64) vfs.f_bavail * vfs.f_frsize);
-    g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "%s needs %s and only %s are free there; free some space or choose another folder", path, need, have);
+  guint64 bytes = out->len + w->data_bytes;
+  sweep_dead (folder, name);
+  if (!check_space (w, folder, bytes, error) || !create_temporary (w, temporary, error))
     return FALSE;
-  }
-  g_autofree char *temporary = g_build_filename (folder, hidden, NULL);
-  w->fd = open (temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (w->fd < 0)
+  /* Take the room now rather than fail after minutes of work; not every file system can. */
+  if (fallocate (w->fd, 0, 0, (off_t) bytes) < 0 && errno != EOPNOTSUPP && errno != ENOSYS)
     return write_error (w, error);
-  w->temporary = g_steal_pointer (&temporary);
   return write_at (w, 0, out->data, out->len, error);
 }
 
