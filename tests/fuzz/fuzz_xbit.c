@@ -1,4 +1,4 @@
-/* fuzz_xbit.c: any bytes as an X-bit matrix: refused, or every weight can be read and multiplied. */
+/* fuzz_xbit.c: any bytes as an X-bit matrix or an input pipeline: refused, or every weight can be read and multiplied. */
 #include "kernels/xbit.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -26,6 +26,17 @@ static void use (const xb_matrix *matrix)
   g_aligned_free (memory);
 }
 
+static void use_input (const xb_input *input)
+{
+  guint cols = xb_input_get_layout (input)->cols;
+  if (cols > MAX_COLS)
+    return;
+  g_autofree float *x = g_new0 (float, cols), *out = g_new (float, cols);
+  xb_input_apply (input, x, out);
+  xb_input_restore_row (input, x, out);
+  xb_input_transform_row (input, x, out);
+}
+
 int LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
 {
   xb_error why = NULL;
@@ -36,8 +47,29 @@ int LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
   if (matrix)
     use (matrix);
   xb_matrix_free (matrix);
+  xb_input *input = xb_input_open (copy, size, &why);
+  g_assert_true ((input == NULL) == (why != NULL));
+  if (input)
+    use_input (input);
+  xb_input_free (input);
   g_aligned_free (copy);
   return 0;
+}
+
+static GByteArray *input_seed (void)
+{
+  static const uint8_t signs[12] = { 0x5a, 1, 2, 3 };
+  uint32_t permutation[96];
+  uint16_t diagonal[96];
+  for (uint32_t i = 0; i < 96; i++) {
+    permutation[i] = i * 5 % 96;
+    diagonal[i] = xb_float_to_half (0.5f + (float) i);
+  }
+  xb_input_layout layout = { .cols = 96, .block = 64, .permutation = permutation, .diagonal = diagonal, .signs = signs };
+  gsize size = xb_input_bytes (&layout, NULL);
+  guint8 *data = g_malloc0 (size);
+  g_assert_cmpstr (xb_input_init (data, size, &layout), ==, NULL);
+  return g_byte_array_new_take (data, size);
 }
 
 GByteArray *fuzz_seed (guint i)
@@ -55,7 +87,9 @@ GByteArray *fuzz_seed (guint i)
   };
   static const uint32_t stripe_end[] = { 16, 35 }, panel_end[] = { 64, 300 };
   static const int8_t tables[2][16] = { { -127, -60, -5, 0, 5, 60, 127 }, { -4, -1, 1, 4, -8, 8, 2, 3 } };
-  if (i >= G_N_ELEMENTS (seeds))
+  if (i == G_N_ELEMENTS (seeds))
+    return input_seed ();
+  if (i > G_N_ELEMENTS (seeds))
     return NULL;
   xb_layout layout = { .rows = 35, .cols = 300, .group = seeds[i].group, .scale_kind = seeds[i].scale_kind, .has_offset = (uint8_t) seeds[i].has_offset,
                        .n_stripes = 2, .n_panels = 2, .n_tables = 2, .stripe_end = stripe_end, .panel_end = panel_end, .cells = seeds[i].cell,
