@@ -5,7 +5,8 @@
 #include "kernels/table.h"
 #include "kernels/xbit_scales.h"
 
-enum { GROUP_CHUNK = 32, VECTOR_BLOCK = 64 };
+/* One vector's product waits for memory alone; hardware prefetchers stop at each page, so it asks for bytes this far ahead itself. */
+enum { GROUP_CHUNK = 32, VECTOR_BLOCK = 64, AHEAD_BYTES = 16384 };
 
 typedef struct {
   const uint8_t *tiles;
@@ -14,6 +15,8 @@ typedef struct {
   uint32_t tile0, n_tiles;  /* in the whole row, of this run */
   uint32_t per_group;       /* tiles per group; 0: two groups in a tile (group 16) */
   const float *scale, *zero; /* [groups][16] */
+  const uint8_t *ahead;     /* what one vector's product will need soon, and how far that moves with each tile */
+  uint32_t ahead_step;
 } run;
 
 /* acc[n][16] += run times vectors i0 .. i0+n-1 */
@@ -25,6 +28,8 @@ static void walk_band (const xb_matrix *m, uint32_t band, const xb_acts *acts, u
   const xb_layout *l = &m->layout;
   uint32_t stripe = m->band_stripe[band];
   const uint8_t *tiles = xb_band (m, band);
+  /* A band's scales lie behind its tiles: spreading them over the tiles keeps the asked-for bytes one steady stream through all bands. */
+  const uint32_t scale_step = (uint32_t) (m->band_bytes[stripe] - m->tile_bytes[stripe]) / (acts->cols_padded / 32);
   float scale[GROUP_CHUNK * 16] __attribute__ ((aligned (64))), zero[GROUP_CHUNK * 16] __attribute__ ((aligned (64)));
   for (uint32_t p = 0; p < l->n_panels; p++) {
     const xb_cell *cell = &l->cells[(size_t) stripe * l->n_panels + p];
@@ -49,6 +54,8 @@ static void walk_band (const xb_matrix *m, uint32_t band, const xb_acts *acts, u
       r.tiles = tiles + (size_t) first * cell->depth * 64;
       r.tile0 = xb_panel_begin (l, p) / 32 + first;
       r.n_tiles = last - first;
+      r.ahead = r.tiles + AHEAD_BYTES + (size_t) r.tile0 * scale_step;
+      r.ahead_step = cell->depth * 64 + scale_step;
       r.per_group = step;
       r.scale = scale;
       r.zero = zero;

@@ -136,6 +136,9 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
   place at = { 0, r->per_group };
   for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
     const size_t tile = r->tile0 + t;
+    const uint8_t *ahead = r->ahead + (size_t) t * r->ahead_step;
+    for (int line = 0; line <= depth; line++)
+      __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
     for (int h = 0; h < XI_HALVES; h++) {
       xi codes[8];
       decode (codes, r->tiles + (size_t) t * depth * 64, depth, codebook, &table, h);
