@@ -7,7 +7,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { MAX_PRODUCTS = 3 };
+enum {
+  MAX_PRODUCTS = 3,
+  TOKEN_BLOCK = 16 /* tokens of a prompt whose attention is one call */
+};
 
 /* An input as one or more products take it: after the pipeline, quantized or f32. */
 typedef struct {
@@ -338,21 +341,37 @@ static void store_tokens (gpointer data, guint begin, guint end, guint worker)
   }
 }
 
-/* Units are query heads: KV head by KV head, token by token, so that those which share keys are one call. */
+/* Query heads first_head .. + n_heads - 1, which share one KV head, of tokens first .. first + n - 1. */
+static void attend (EngDecoder *d, guint kv_head, guint first_head, guint n_heads, guint first, guint n)
+{
+  const EngTraits *t = d->traits;
+  gsize q_dim = (gsize)t->n_heads * t->head_dim, at = first * q_dim + (gsize)first_head * t->head_dim;
+  xb_attention attention = { .kv_end = d->n_past + first + 1, .scale = 1 / sqrtf (t->head_dim) };
+  eng_kv_cache_view (d->cache, d->layer, kv_head, &attention);
+  xb_attend (&attention, d->q + at, t->head_dim, n_heads, q_dim, n, d->attended + at);
+  for (guint i = 0; d->cache->hadamard > 1 && i < n; i++)
+    xb_hadamard (d->attended + at + i * q_dim, (gsize)n_heads * t->head_dim, d->cache->hadamard);
+}
+
+/* One token: units are query heads, those of a KV head in one call where one worker has them. */
 static void attend_heads (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
-  const EngTraits *t = d->traits;
-  guint group = t->n_heads / t->n_kv_heads, q_dim = t->n_heads * t->head_dim;
-  for (guint unit = begin, next; unit < end; unit = next) {
-    guint kv_head = unit / group / d->n, token = unit / group % d->n, in_group = unit % group;
-    next = MIN (end, unit + group - in_group);
-    gsize at = (gsize)token * q_dim + ((gsize)kv_head * group + in_group) * t->head_dim;
-    xb_attention attention = { .kv_end = d->n_past + token + 1, .scale = 1 / sqrtf (t->head_dim) };
-    eng_kv_cache_view (d->cache, d->layer, kv_head, &attention);
-    xb_attend (&attention, d->q + at, t->head_dim, next - unit, d->attended + at, t->head_dim);
-    if (d->cache->hadamard > 1)
-      xb_hadamard (d->attended + at, (gsize)(next - unit) * t->head_dim, d->cache->hadamard);
+  guint group = d->traits->n_heads / d->traits->n_kv_heads;
+  for (guint head = begin, next; head < end; head = next) {
+    next = MIN (end, (head / group + 1) * group);
+    attend (d, head / group, head, next - head, 0, 1);
+  }
+}
+
+/* Many tokens: units are blocks of TOKEN_BLOCK of them, KV head by KV head. */
+static void attend_blocks (gpointer data, guint begin, guint end, guint worker)
+{
+  EngDecoder *d = data;
+  guint group = d->traits->n_heads / d->traits->n_kv_heads, n_blocks = (d->n + TOKEN_BLOCK - 1) / TOKEN_BLOCK;
+  for (guint unit = begin; unit < end; unit++) {
+    guint kv_head = unit / n_blocks, first = unit % n_blocks * TOKEN_BLOCK;
+    attend (d, kv_head, kv_head * group, group, first, MIN (TOKEN_BLOCK, d->n - first));
   }
 }
 
@@ -408,7 +427,10 @@ static void run_attention (EngDecoder *d, const EngLayer *layer, const Observer 
   add_product (d, &layer->attn_v, layer->v_bias, d->v);
   run_step (d, observer);
   eng_workers_run (d->workers, store_tokens, d, d->n, 1);
-  eng_workers_run (d->workers, attend_heads, d, d->n * t->n_heads, d->n > 1 ? t->n_heads / t->n_kv_heads : 1);
+  if (d->n == 1)
+    eng_workers_run (d->workers, attend_heads, d, t->n_heads, 1);
+  else
+    eng_workers_run (d->workers, attend_blocks, d, (d->n + TOKEN_BLOCK - 1) / TOKEN_BLOCK * t->n_kv_heads, 1);
 }
 
 static void run_feed_forward (EngDecoder *d, const EngLayer *layer, const Observer *observer)

@@ -50,8 +50,9 @@ typedef struct {
   float soft_cap;          /* 0: none; else logits = cap tanh(logits / cap) */
 } xb_attention;
 
-/* One pass with online softmax (Milakov & Gimelshein 2018): for each of n_q query heads that share this KV head,
- * out[h*ldo .. +head_dim] from q[h*ldq .. +head_dim]. All queries of one call see the same range. */
-void xb_attend (const xb_attention *a, const float *q, size_t ldq, uint32_t n_q, float *out, size_t ldo);
+/* One pass with online softmax (Milakov & Gimelshein 2018) for the n_q query heads that share this KV head, of n_tokens consecutive
+ * tokens: out[i*ldt + h*ldq .. +head_dim] from q at the same place; token i sees kv_begin .. kv_end + i - 1. Many tokens in one call are
+ * much cheaper than one by one. head_dim <= 512. */
+void xb_attend (const xb_attention *a, const float *q, size_t ldq, uint32_t n_q, size_t ldt, uint32_t n_tokens, float *out);
 
 #endif

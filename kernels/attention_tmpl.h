@@ -1,0 +1,208 @@
+/* attention_tmpl.h: attention over paged KV, a block of query rows against a chunk of keys at a time, with a running softmax (Milakov &
+ * Gimelshein 2018). Part of ops_tmpl.h: the same vectors. A chunk of keys and values becomes f32 once for all rows. */
+
+enum {
+  CHUNK = 32,                                     /* keys scored before the running softmax moves on */
+  MAX_HEAD = 512,
+  MAX_ROWS = 64,                                  /* query rows (token x head) that share a chunk */
+  BLOCK = XB_VL == 16 ? 4 : XB_VL == 8 ? 2 : 1,   /* rows whose sums stay in registers together */
+  CHUNK_VECS = CHUNK / XB_VL,
+  FEW_ROWS = 8                                    /* fewer do not repay turning the keys */
+};
+
+typedef struct {
+  const float *q;
+  float *out;
+  uint32_t end; /* one past the last visible position */
+  float max, sum;
+} attention_row;
+
+/* Lanes without bit k take a's pair sums, those with it b's. */
+#define XB_FROM(l, k) (l + ((l & k) ? XB_VL : 0))
+#define XB_OVER(l, k) ((l ^ k) + ((l & k) ? XB_VL : 0))
+#if XB_VL == 16
+#define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k), F (4, k), F (5, k), F (6, k), F (7, k), F (8, k), F (9, k), F (10, k), F (11, k), \
+                       F (12, k), F (13, k), F (14, k), F (15, k)
+#elif XB_VL == 8
+#define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k), F (4, k), F (5, k), F (6, k), F (7, k)
+#else
+#define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k)
+#endif
+#define XB_PAIR(a, b, k) (__builtin_shufflevector (a, b, XB_LANES (XB_FROM, k)) + __builtin_shufflevector (a, b, XB_LANES (XB_OVER, k)))
+
+/* Lane l is the sum of v[l]'s lanes. */
+static inline vf v_sum_each (vf *v)
+{
+  for (int i = 0; i < XB_VL / 2; i++)
+    v[i] = XB_PAIR (v[2 * i], v[2 * i + 1], 1);
+  for (int i = 0; i < XB_VL / 4; i++)
+    v[i] = XB_PAIR (v[2 * i], v[2 * i + 1], 2);
+#if XB_VL >= 8
+  for (int i = 0; i < XB_VL / 8; i++)
+    v[i] = XB_PAIR (v[2 * i], v[2 * i + 1], 4);
+#endif
+#if XB_VL >= 16
+  v[0] = XB_PAIR (v[0], v[1], 8);
+#endif
+  return v[0];
+}
+
+/* Scores of one row against keys[CHUNK][d]. */
+static void score_row (const float *q, const float *keys, uint32_t d, float *scores)
+{
+  uint32_t whole = d / XB_VL * XB_VL;
+  for (uint32_t t = 0; t < CHUNK; t += XB_VL) {
+    vf part[XB_VL];
+    for (int l = 0; l < XB_VL; l++) {
+      const float *key = keys + (size_t) (t + (uint32_t) l) * d;
+      vf acc = v_set (0);
+      for (uint32_t i = 0; i < whole; i += XB_VL)
+        acc += v_load (q + i) * v_load (key + i);
+      part[l] = acc;
+    }
+    v_store (scores + t, v_sum_each (part));
+    for (uint32_t l = 0; whole < d && l < XB_VL; l++)
+      for (uint32_t i = whole; i < d; i++)
+        scores[t + l] += q[i] * keys[(size_t) (t + l) * d + i];
+  }
+}
+
+/* Scores of n rows (n <= BLOCK) against turned keys [d][CHUNK]. */
+static inline void score_block (const attention_row *rows, int n, const float *turned, uint32_t d, float (*scores)[CHUNK])
+{
+  vf acc[BLOCK][CHUNK_VECS];
+  for (int r = 0; r < n; r++)
+    for (int c = 0; c < CHUNK_VECS; c++)
+      acc[r][c] = v_set (0);
+  for (uint32_t i = 0; i < d; i++)
+    for (int r = 0; r < n; r++)
+      for (int c = 0; c < CHUNK_VECS; c++)
+        acc[r][c] += v_set (rows[r].q[i]) * v_load (turned + (size_t) i * CHUNK + c * XB_VL);
+  for (int r = 0; r < n; r++)
+    for (int c = 0; c < CHUNK_VECS; c++)
+      v_store (scores[r] + c * XB_VL, acc[r][c]);
+}
+
+/* out += weights x values[CHUNK][d] for n rows and vecs vectors of columns from `at` on. */
+static inline void add_values (const attention_row *rows, int n, int vecs, const float *values, uint32_t d, uint32_t at, float (*weights)[CHUNK])
+{
+  vf acc[BLOCK][4];
+  for (int r = 0; r < n; r++)
+    for (int c = 0; c < vecs; c++)
+      acc[r][c] = v_load (rows[r].out + at + c * XB_VL);
+  for (uint32_t t = 0; t < CHUNK; t++)
+    for (int r = 0; r < n; r++)
+      for (int c = 0; c < vecs; c++)
+        acc[r][c] += v_set (weights[r][t]) * v_load (values + (size_t) t * d + at + c * XB_VL);
+  for (int r = 0; r < n; r++)
+    for (int c = 0; c < vecs; c++)
+      v_store (rows[r].out + at + c * XB_VL, acc[r][c]);
+}
+
+static inline void add_all_values (const attention_row *rows, int n, const float *values, uint32_t d, float (*weights)[CHUNK])
+{
+  uint32_t at = 0;
+  for (; at + 4 * XB_VL <= d; at += 4 * XB_VL)
+    add_values (rows, n, 4, values, d, at, weights);
+  for (; at + XB_VL <= d; at += XB_VL)
+    add_values (rows, n, 1, values, d, at, weights);
+  for (; at < d; at++)
+    for (int r = 0; r < n; r++)
+      for (uint32_t t = 0; t < CHUNK; t++)
+        rows[r].out[at] += weights[r][t] * values[(size_t) t * d + at];
+}
+
+/* Scores become weights against the row's running maximum; what was summed before shrinks when that grows. */
+static void soften (const xb_attention *a, attention_row *row, uint32_t begin, float *scores)
+{
+  uint32_t seen = row->end <= begin ? 0 : row->end - begin < CHUNK ? row->end - begin : CHUNK;
+  vf sum = v_set (0);
+  if (seen == 0) {
+    memset (scores, 0, CHUNK * sizeof (float));
+    return;
+  }
+  for (uint32_t t = 0; t < CHUNK; t += XB_VL)
+    v_store (scores + t, v_load (scores + t) * v_set (a->scale));
+  for (uint32_t t = 0; a->soft_cap > 0 && t < seen; t++)
+    scores[t] = a->soft_cap * tanhf (scores[t] / a->soft_cap);
+  for (uint32_t t = seen; t < CHUNK; t++)
+    scores[t] = -INFINITY;
+  float top = largest (scores, CHUNK);
+  if (top > row->max) {
+    float shrink = row->max > -INFINITY ? s_exp (row->max - top) : 0;
+    row->sum *= shrink;
+    scale (row->out, shrink, a->head_dim);
+    row->max = top;
+  }
+  for (uint32_t t = 0; t < CHUNK; t += XB_VL) {
+    vf e = v_exp (v_load (scores + t) - v_set (row->max));
+    v_store (scores + t, e);
+    sum += e;
+  }
+  row->sum += v_sum (sum);
+}
+
+/* Positions begin .. begin + n - 1 as f32; the rest of the chunk is zero. */
+static void load_chunk (const void *const *pages, const xb_attention *a, int bits, uint32_t begin, uint32_t n, float *out)
+{
+  uint32_t d = a->head_dim;
+  for (uint32_t t = 0; t < n; t++)
+    kv_load (pages[(begin + t) / a->page_tokens], (begin + t) % a->page_tokens, out + (size_t) t * d, a->page_tokens, d, bits);
+  memset (out + (size_t) n * d, 0, (size_t) (CHUNK - n) * d * sizeof (float));
+}
+
+static void turn (const float *keys, uint32_t d, float *turned)
+{
+  for (uint32_t i = 0; i < d; i++)
+    for (uint32_t t = 0; t < CHUNK; t++)
+      turned[(size_t) i * CHUNK + t] = keys[(size_t) t * d + i];
+}
+
+static void attend_block (const xb_attention *a, attention_row *rows, uint32_t n_rows)
+{
+  float loaded[CHUNK * MAX_HEAD], turned[CHUNK * MAX_HEAD], scores[MAX_ROWS][CHUNK];
+  uint32_t d = a->head_dim, whole = n_rows / BLOCK * BLOCK, last = 0;
+  for (uint32_t r = 0; r < n_rows; r++) {
+    last = rows[r].end > last ? rows[r].end : last;
+    rows[r].max = -INFINITY;
+    rows[r].sum = 0;
+    memset (rows[r].out, 0, d * sizeof (float));
+  }
+  for (uint32_t begin = a->kv_begin; begin < last; begin += CHUNK) {
+    uint32_t n = last - begin < CHUNK ? last - begin : CHUNK;
+    load_chunk (a->k_pages, a, a->k_bits, begin, n, loaded);
+    if (n_rows < FEW_ROWS) {
+      for (uint32_t r = 0; r < n_rows; r++)
+        score_row (rows[r].q, loaded, d, scores[r]);
+    } else {
+      turn (loaded, d, turned);
+      for (uint32_t r = 0; r < whole; r += BLOCK)
+        score_block (rows + r, BLOCK, turned, d, scores + r);
+      for (uint32_t r = whole; r < n_rows; r++)
+        score_block (rows + r, 1, turned, d, scores + r);
+    }
+    for (uint32_t r = 0; r < n_rows; r++)
+      soften (a, &rows[r], begin, scores[r]);
+    load_chunk (a->v_pages, a, a->v_bits, begin, n, loaded);
+    for (uint32_t r = 0; r < whole; r += BLOCK)
+      add_all_values (rows + r, BLOCK, loaded, d, scores + r);
+    for (uint32_t r = whole; r < n_rows; r++)
+      add_all_values (rows + r, 1, loaded, d, scores + r);
+  }
+  for (uint32_t r = 0; r < n_rows; r++)
+    scale (rows[r].out, rows[r].sum > 0 ? 1.0f / rows[r].sum : 0, d);
+}
+
+static void attend_tokens (const xb_attention *a, const float *q, size_t ldq, uint32_t n_q, size_t ldt, uint32_t n_tokens, float *out)
+{
+  attention_row rows[MAX_ROWS];
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < n_tokens; i++)
+    for (uint32_t h = 0; h < n_q; h++) {
+      rows[n++] = (attention_row) { .q = q + i * ldt + h * ldq, .out = out + i * ldt + h * ldq, .end = a->kv_end + i };
+      if (n == MAX_ROWS || (i + 1 == n_tokens && h + 1 == n_q)) {
+        attend_block (a, rows, n);
+        n = 0;
+      }
+    }
+}

@@ -1,0 +1,116 @@
+/* test_attention.c: attention over paged keys and values, on each instruction set this CPU has, against plain loops in double precision over
+ * what the pages hold; one token and many, ragged ends, a sliding window, a soft cap, extreme scores. */
+#include "kernels/cpu.h"
+#include "kernels/ops.h"
+
+#include <glib.h>
+#include <math.h>
+#include <string.h>
+
+enum { PAGE = 32, GUARD = 16 };
+
+typedef struct {
+  guint head_dim, n_q, n_tokens, begin, end;
+  int bits;
+  float soft_cap, spread;
+} Case;
+
+static float *random_floats (GRand *rand, gsize n, float spread)
+{
+  float *x = g_new (float, n);
+  for (gsize i = 0; i < n; i++)
+    x[i] = (float)g_rand_double_range (rand, -spread, spread);
+  return x;
+}
+
+/* Row h of token i by the definition, from keys and values [position][head_dim]. */
+static void expected_row (const Case *c, const float *q, const float *keys, const float *values, guint end, double *out)
+{
+  guint n = end > c->begin ? end - c->begin : 0;
+  g_autofree double *p = g_new (double, MAX (n, 1));
+  double max = -INFINITY, sum = 0;
+  for (guint t = 0; t < n; t++) {
+    double s = 0;
+    for (guint i = 0; i < c->head_dim; i++)
+      s += (double)q[i] * keys[(gsize)(c->begin + t) * c->head_dim + i];
+    s /= sqrt (c->head_dim);
+    p[t] = c->soft_cap > 0 ? c->soft_cap * tanh (s / c->soft_cap) : s;
+    max = MAX (max, p[t]);
+  }
+  for (guint t = 0; t < n; t++)
+    sum += p[t] = exp (p[t] - max);
+  for (guint i = 0; i < c->head_dim; i++) {
+    out[i] = 0;
+    for (guint t = 0; t < n; t++)
+      out[i] += p[t] / sum * values[(gsize)(c->begin + t) * c->head_dim + i];
+  }
+}
+
+static void check_case (const Case *c, guint seed)
+{
+  g_autoptr (GRand) rand = g_rand_new_with_seed (seed);
+  guint last = c->end + c->n_tokens - 1, n_pages = (last + PAGE - 1) / PAGE, d = c->head_dim;
+  gsize page_bytes = xb_kv_page_bytes (PAGE, d, c->bits), rows = (gsize)c->n_tokens * c->n_q;
+  /* Slots that were never stored hold NaN: nothing may read them into a result. */
+  g_autofree guint8 *pool = g_malloc (page_bytes * n_pages * 2);
+  memset (pool, 0xff, page_bytes * n_pages * 2);
+  g_autofree const void **pages = g_new (const void *, n_pages * 2);
+  g_autofree float *keys = random_floats (rand, (gsize)last * d, 1), *values = random_floats (rand, (gsize)last * d, 1);
+  g_autofree float *q = random_floats (rand, rows * d, c->spread), *out = g_new (float, rows * d + GUARD);
+  for (guint i = 0; i < n_pages * 2; i++)
+    pages[i] = pool + i * page_bytes;
+  for (guint t = 0; t < last; t++) {
+    void *key_page = (void *)pages[t / PAGE], *value_page = (void *)pages[n_pages + t / PAGE];
+    xb_kv_store (key_page, t % PAGE, keys + (gsize)t * d, PAGE, d, c->bits);
+    xb_kv_load (key_page, t % PAGE, keys + (gsize)t * d, PAGE, d, c->bits);
+    xb_kv_store (value_page, t % PAGE, values + (gsize)t * d, PAGE, d, c->bits);
+    xb_kv_load (value_page, t % PAGE, values + (gsize)t * d, PAGE, d, c->bits);
+  }
+  for (gsize i = 0; i < rows * d + GUARD; i++)
+    out[i] = 12345;
+  xb_attention a = { pages, pages + n_pages, PAGE, d, c->bits, c->bits, c->begin, c->end, 1 / sqrtf ((float)d), c->soft_cap };
+  xb_attend (&a, q, d, c->n_q, (gsize)c->n_q * d, c->n_tokens, out);
+  g_autofree double *expected = g_new (double, d);
+  for (gsize row = 0; row < rows; row++) {
+    expected_row (c, q + row * d, keys, values, c->end + (guint)(row / c->n_q), expected);
+    for (guint i = 0; i < d; i++)
+      if (!(fabs (out[row * d + i] - expected[i]) < 2e-5 + 2e-6 * (double)c->spread))
+        g_error ("head_dim %u, %u bits, %u heads, token %u of %u, %u..%u, value %u: %g instead of %g", d, (guint)c->bits, c->n_q,
+                 (guint)(row / c->n_q), c->n_tokens, c->begin, c->end, i, (double)out[row * d + i], expected[i]);
+  }
+  for (guint i = 0; i < GUARD; i++)
+    g_assert_cmpfloat (out[rows * d + i], ==, 12345);
+}
+
+static void test_attention (gconstpointer data)
+{
+  xb_isa isa = (xb_isa)GPOINTER_TO_INT (data);
+  if (!xb_cpu_select (isa)) {
+    g_test_skip ("not on this CPU");
+    return;
+  }
+  const guint dims[] = { 20, 32, 64, 80, 128, 256 }, heads[] = { 1, 3, 4, 8, 70 }, tokens[] = { 1, 2, 7, 16, 33 };
+  const guint ends[] = { 1, 5, 31, 32, 33, 100 };
+  for (guint i = 0; i < 400; i++) {
+    Case c = { dims[i % 6], heads[i / 2 % 5], tokens[i / 3 % 5], 0, ends[i / 5 % 6], i % 3 == 0 ? 16 : i % 3 == 1 ? 8 : 4, 0, 2 };
+    if (c.head_dim % 32 != 0)
+      c.bits = 16;
+    if (i % 7 == 0)
+      c.begin = c.end / 2;
+    if (i % 11 == 0)
+      c.soft_cap = 3;
+    if (i % 13 == 0)
+      c.spread = 300;
+    check_case (&c, 1000 + i);
+  }
+}
+
+int main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  for (int isa = 0; isa < XB_N_ISAS; isa++) {
+    g_autofree char *path = g_strdup_printf ("/attention/%s/equals-plain-loops", xb_isa_name ((xb_isa)isa));
+    g_test_add_data_func (path, GINT_TO_POINTER (isa), test_attention);
+  }
+  return g_test_run ();
+}
