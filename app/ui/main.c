@@ -1,0 +1,24 @@
+/* main.c: valise-gtk. */
+#include <glib/gi18n.h>
+#include <gtksourceview/gtksource.h>
+#include <locale.h>
+
+#include "app/ui/application.h"
+#include "app/ui/resources.h"
+
+int main (int argc, char **argv)
+{
+  g_autoptr (GError) error = NULL;
+  setlocale (LC_ALL, "");
+  bindtextdomain ("valise", VALISE_LOCALE_DIR);
+  bind_textdomain_codeset ("valise", "UTF-8");
+  textdomain ("valise");
+  if (!valise_settings_check (&error)) {
+    g_printerr ("valise-gtk: %s\n", error->message);
+    return 1;
+  }
+  valise_ui_register_resource ();
+  gtk_source_init ();
+  g_autoptr (ValiseApplication) application = valise_application_new ();
+  return g_application_run (G_APPLICATION (application), argc, argv);
+}
