@@ -255,8 +255,13 @@ EngModel *eng_model_new (EngGguf *gguf, GError **error)
   }
   /* A model with a broken template still computes: the error waits for whoever asks for the template. */
   model->chat_template
-      = eng_chat_template_new (eng_gguf_get_string (gguf, "tokenizer.chat_template", CHATML), &model->template_error);
+      = eng_chat_template_new (eng_gguf_chat_template (gguf), &model->template_error);
   return g_steal_pointer (&model);
+}
+
+const char *eng_gguf_chat_template (const EngGguf *gguf)
+{
+  return eng_gguf_get_string (gguf, "tokenizer.chat_template", CHATML);
 }
 
 EngModel *eng_model_open (const char *path, GError **error)

@@ -56,6 +56,7 @@ const EngTraits *eng_model_traits (const EngModel *model);
 EngGguf *eng_model_gguf (const EngModel *model);
 const EngTokenizer *eng_model_tokenizer (const EngModel *model);
 const EngChatTemplate *eng_model_template (const EngModel *model, GError **error); /* ChatML when the file has none */
+const char *eng_gguf_chat_template (const EngGguf *gguf); /* its text, the same rule */
 const EngLayer *eng_model_layer (const EngModel *model, guint i);
 const EngMatrix *eng_model_embedding (const EngModel *model);
 const EngMatrix *eng_model_head (const EngModel *model); /* == embedding when tied */

@@ -76,7 +76,7 @@ static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
     __m128 m = _mm_max_ps (_mm256_castps256_ps128 (most), _mm256_extractf128_ps (most, 1));
     m = _mm_max_ps (m, _mm_movehl_ps (m, m));
     m = _mm_max_ss (m, _mm_movehdup_ps (m));
-    const float peak = _mm_cvtss_f32 (m), scale = peak / limit, inverse = peak > 0 ? limit / peak : 0;
+    const float peak = _mm_cvtss_f32 (m), scale = peak / limit, inverse = peak > LEAST_PEAK ? limit / peak : 0;
     __m256i w[4];
     for (int j = 0; j < 4; j++)
       w[j] = _mm256_cvtps_epi32 (_mm256_mul_ps (v[j], _mm256_set1_ps (inverse)));

@@ -52,7 +52,7 @@ static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
     const __mmask16 m0 = (__mmask16) (n >= 16 ? 0xffff : (1u << n) - 1), m1 = (__mmask16) (n >= 32 ? 0xffff : n > 16 ? (1u << (n - 16)) - 1 : 0);
     const __m512 a = _mm512_maskz_loadu_ps (m0, x + t * 32), b = _mm512_maskz_loadu_ps (m1, x + t * 32 + 16);
     const float peak = _mm512_reduce_max_ps (_mm512_max_ps (_mm512_abs_ps (a), _mm512_abs_ps (b)));
-    const float scale = peak / limit, inverse = peak > 0 ? limit / peak : 0;
+    const float scale = peak / limit, inverse = peak > LEAST_PEAK ? limit / peak : 0;
     const __m512i qa = _mm512_cvtps_epi32 (_mm512_mul_ps (a, _mm512_set1_ps (inverse))), qb = _mm512_cvtps_epi32 (_mm512_mul_ps (b, _mm512_set1_ps (inverse)));
     _mm_storeu_si128 ((__m128i *) (void *) (q + t * 32), _mm512_cvtepi32_epi8 (qa));
     _mm_storeu_si128 ((__m128i *) (void *) (q + t * 32 + 16), _mm512_cvtepi32_epi8 (qb));

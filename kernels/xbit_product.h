@@ -8,6 +8,9 @@
 /* One vector's product waits for memory alone; hardware prefetchers stop at each page, so it asks for bytes this far ahead itself. */
 enum { GROUP_CHUNK = 32, VECTOR_BLOCK = 64, AHEAD_BYTES = 16384 };
 
+/* 32 activations none of which is larger are 0: the inverse of their scale would not be finite. */
+#define LEAST_PEAK 1e-30f
+
 typedef struct {
   const uint8_t *tiles;
   const int8_t *table;      /* [16] of a table cell */

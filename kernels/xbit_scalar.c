@@ -14,7 +14,7 @@ static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
     float peak = 0;
     for (uint32_t c = 0; c < n; c++)
       peak = fabsf (x[begin + c]) > peak ? fabsf (x[begin + c]) : peak;
-    float scale = peak / limit, inverse = peak > 0 ? limit / peak : 0;
+    float scale = peak / limit, inverse = peak > LEAST_PEAK ? limit / peak : 0;
     int32_t sums[2] = { 0, 0 };
     for (uint32_t c = 0; c < 32; c++) {
       int v = c < n ? (int) lrintf (x[begin + c] * inverse) : 0;

@@ -133,7 +133,7 @@ JinjaValue jinja_slice (JinjaRun *run, JinjaValue value, JinjaValue start, Jinja
     jinja_error (work, "%s", value.why);
   gboolean list = value.type == JINJA_LIST && value.list->kind <= JINJA_KIND_RANGE;
   if (!list && value.type != JINJA_STRING)
-    return jinja_undefined (work, "'%s object' cannot be sliced", object_name (value));
+    jinja_error (work, value.type == JINJA_DICT ? "a '%s' object cannot be sliced" : "'%s' object is not subscriptable", jinja_type_name (value));
   if (step_value.type != JINJA_NONE && (!to_index (step_value, &step) || step == 0))
     jinja_error (work, step_value.type == JINJA_INT ? "slice step cannot be zero" : "slice indices must be integers or None");
   gint64 n = (gint64) (list ? value.list->n : jinja_string_chars (value.string));

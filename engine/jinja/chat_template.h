@@ -14,7 +14,8 @@ void eng_chat_template_free (EngChatTemplate *t);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngChatTemplate, eng_chat_template_free)
 
 /* Stretch of the output that came from a value of the context (a person's text), not from the template's own literals:
- * control tokens are not recognised inside it. */
+ * control tokens are not recognised inside it. Not marked, because the model and the application chose them: top-level strings whose name
+ * ends in "_token" (bos_token, eos_token), and a message's role where it is a word of ASCII letters (templates write '<|' + role + '|>'). */
 typedef struct { gsize begin, end; } EngSpan;
 
 /* context: the object with messages, tools, documents, add_generation_prompt, bos_token, eos_token, ...

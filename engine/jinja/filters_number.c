@@ -127,7 +127,7 @@ static JinjaValue round_number (JinjaRun *run, JinjaValue self, const JinjaCall 
   if (!jinja_string_is (method, "common"))
     jinja_error (&run->work, "method must be common, ceil or floor");
   if (self.type != JINJA_FLOAT && precision >= 0)
-    return self; /* round() leaves an int an int */
+    return jinja_negative (run, self, FALSE); /* round() leaves an int an int, and makes a bool one */
   if (!isfinite (real) || precision > 300)
     return self;
   double rounded;

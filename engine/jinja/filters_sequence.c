@@ -266,11 +266,17 @@ static const JinjaValue *find_named (const JinjaCall *call, const char *name)
   return NULL;
 }
 
+/* What map and select work on: to them anything false is empty. */
+static const JinjaList *items_or_none (JinjaWork *work, JinjaValue value)
+{
+  return jinja_truth (value) ? jinja_iterate (work, value) : jinja_list_new (work, JINJA_KIND_LIST, 0).list;
+}
+
 /* map('filter', arguments...) or map(attribute='a.b', default=x) */
 static JinjaValue map (JinjaRun *run, JinjaValue self, const JinjaCall *call)
 {
   JinjaWork *work = &run->work;
-  const JinjaList *list = jinja_iterate (work, self);
+  const JinjaList *list = items_or_none (work, self);
   JinjaValue mapped = jinja_list_new (work, JINJA_KIND_GENERATOR, 0);
   const JinjaValue *path = call->n == 0 ? find_named (call, "attribute") : NULL, *other = find_named (call, "default");
   if (call->n == 0 && path == NULL)
@@ -293,7 +299,7 @@ static JinjaValue map (JinjaRun *run, JinjaValue self, const JinjaCall *call)
 static JinjaValue choose (JinjaRun *run, JinjaValue self, const JinjaCall *call, gboolean wanted, gboolean by_attribute)
 {
   JinjaWork *work = &run->work;
-  const JinjaList *list = jinja_iterate (work, self);
+  const JinjaList *list = items_or_none (work, self);
   JinjaValue kept = jinja_list_new (work, JINJA_KIND_GENERATOR, 0);
   gsize skip = by_attribute;
   if (call->n < skip)

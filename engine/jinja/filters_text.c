@@ -94,7 +94,7 @@ static JinjaValue indent (JinjaRun *run, JinjaValue self, const JinjaCall *call)
   gboolean first = jinja_argument_bool (run, call, 1, FALSE), blank = jinja_argument_bool (run, call, 2, FALSE);
   JinjaBuilder builder;
   jinja_builder_init (work, &builder);
-  jinja_builder_add_string (&builder, jinja_to_string (work, self));
+  jinja_builder_add_string (&builder, jinja_need_string (run, self, "what to indent"));
   jinja_builder_add_text (&builder, "\n"); /* so that an end of line at the end is a line of its own */
   const JinjaList *lines = jinja_split_lines (run, jinja_builder_finish (&builder).string, FALSE).list;
   jinja_builder_init (work, &builder);
@@ -130,7 +130,7 @@ static JinjaValue wordcount (JinjaRun *run, JinjaValue self, const JinjaCall *ca
 static JinjaValue truncate_text (JinjaRun *run, JinjaValue self, const JinjaCall *call)
 {
   JinjaWork *work = &run->work;
-  JinjaString *string = jinja_to_string (work, self), *end = jinja_argument_string (run, call, 2, "...");
+  JinjaString *string = jinja_need_string (run, self, "what to truncate"), *end = jinja_argument_string (run, call, 2, "...");
   gint64 length = jinja_argument_int (run, call, 0, 255), leeway = jinja_argument_int (run, call, 3, 5);
   gint64 keep = length - (gint64) jinja_string_chars (end);
   if (keep < 0 || leeway < 0)

@@ -128,7 +128,9 @@ JinjaValue jinja_percent_format (JinjaRun *run, JinjaString *format, JinjaValue 
     }
     p++;
   }
-  if (!by_name && used < n && (tuple || arguments.type != JINJA_DICT))
+  /* Python lets whatever has items go unused, but for tuples and text. */
+  gboolean has_items = arguments.type == JINJA_DICT || arguments.type == JINJA_LIST || arguments.type == JINJA_UNDEFINED;
+  if (!by_name && used < n && (tuple || !has_items))
     jinja_error (work, "not all arguments converted during string formatting");
   return jinja_builder_finish (&out);
 }

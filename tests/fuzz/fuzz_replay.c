@@ -1,4 +1,5 @@
-/* fuzz_replay.c: runs a fuzz target without a fuzzer: on the files named, or on its seeds changed in a fixed sequence of random ways. */
+/* fuzz_replay.c: runs a fuzz target without a fuzzer: on the files named, or on its seeds changed in a fixed sequence of random ways.
+ * With --seeds FOLDER it writes the seeds there, for a fuzzer to begin with. */
 #include "tests/fuzz/fuzz.h"
 
 #include <string.h>
@@ -64,8 +65,25 @@ static void replay_file (gconstpointer name)
   g_free (content);
 }
 
+static int write_seeds (const char *folder)
+{
+  for (guint i = 0;; i++) {
+    g_autoptr (GByteArray) seed = fuzz_seed (i);
+    g_autofree char *path = g_strdup_printf ("%s/seed-%u", folder, i);
+    g_autoptr (GError) error = NULL;
+    if (!seed)
+      return 0;
+    if (!g_file_set_contents (path, (const char *) seed->data, (gssize) seed->len, &error)) {
+      g_printerr ("%s\n", error->message);
+      return 1;
+    }
+  }
+}
+
 int main (int argc, char **argv)
 {
+  if (argc == 3 && g_str_equal (argv[1], "--seeds"))
+    return write_seeds (argv[2]);
   g_test_init (&argc, &argv, NULL);
   for (int i = 1; i < argc; i++) {
     g_autofree char *name = g_strdup_printf ("/fuzz/file/%d", i);

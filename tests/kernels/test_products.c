@@ -3,6 +3,8 @@
 #include <glib.h>
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "kernels/cpu.h"
 #include "kernels/xbit.h"
@@ -14,6 +16,22 @@ typedef struct {
   int depth;              /* -1: every cell another */
   int codebook;
 } Case;
+
+/* Memory whose end is the end of a page, with a page behind it that nobody may touch: reading or writing past the end ends the test. */
+static guint8 *guarded_new (gsize size)
+{
+  gsize page = (gsize) sysconf (_SC_PAGESIZE), body = (size + page - 1) / page * page;
+  guint8 *base = mmap (NULL, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  g_assert_true (base != MAP_FAILED);
+  g_assert_cmpint (mprotect (base + body, page, PROT_NONE), ==, 0);
+  return base + body - size;
+}
+
+static void guarded_free (guint8 *memory, gsize size)
+{
+  gsize page = (gsize) sysconf (_SC_PAGESIZE), body = (size + page - 1) / page * page;
+  munmap (memory + size - body, body + page);
+}
 
 /* A matrix packed from numbers the test keeps. */
 typedef struct {
@@ -114,7 +132,7 @@ static void make (Packed *p, const Case *c, GRand *rand)
   make_layout (p, c, rand);
   p->size = xb_layout_bytes (&p->layout, &error);
   g_assert_null (error);
-  p->blob = g_aligned_alloc (p->size, 1, 64);
+  p->blob = guarded_new (p->size);
   g_assert_null (xb_matrix_init (p->blob, p->size, &p->layout));
   p->weights = g_new0 (double, (gsize) c->rows * c->cols);
   p->terms = g_new0 (double, (gsize) c->rows * c->cols);
@@ -126,7 +144,7 @@ static void make (Packed *p, const Case *c, GRand *rand)
 static void clear (Packed *p)
 {
   xb_matrix_free (p->matrix);
-  g_aligned_free (p->blob);
+  guarded_free (p->blob, p->size);
   g_free (p->weights);
   g_free (p->terms);
 }
@@ -143,7 +161,7 @@ static void check_product (const Packed *p, const Case *c, GRand *rand)
 {
   guint n = c->n_vectors, tiles = (c->cols + 31) / 32, ldy = c->rows + 3;
   g_autofree float *x = g_new (float, (gsize) n * c->cols), *y = g_new (float, (gsize) n * ldy), *exact = g_new (float, (gsize) n * ldy);
-  guint8 *memory = g_aligned_alloc (xb_acts_bytes (c->cols, n), 1, 64);
+  guint8 *memory = guarded_new (xb_acts_bytes (c->cols, n));
   xb_acts acts;
   xb_acts_init (&acts, memory, c->cols, n);
   for (gsize i = 0; i < (gsize) n * c->cols; i++)
@@ -172,7 +190,7 @@ static void check_product (const Packed *p, const Case *c, GRand *rand)
     for (guint row = c->rows; row < ldy; row++)
       g_assert_cmpfloat ((double) y[(gsize) i * ldy + row], ==, -77.0);
   }
-  g_aligned_free (memory);
+  guarded_free (memory, xb_acts_bytes (c->cols, n));
 }
 
 /* All instruction sets agree with the scalar reference to rounding: the integers under the sums are the same. */
@@ -181,7 +199,7 @@ static void check_against_scalar (const Packed *p, const Case *c, GRand *rand)
   xb_isa isa = xb_cpu_selected ();
   guint n = c->n_vectors;
   g_autofree float *x = g_new (float, c->cols), *y = g_new (float, (gsize) n * c->rows), *reference = g_new (float, (gsize) n * c->rows);
-  guint8 *memory = g_aligned_alloc (xb_acts_bytes (c->cols, n), 1, 64), *other = g_aligned_alloc (xb_acts_bytes (c->cols, n), 1, 64);
+  guint8 *memory = guarded_new (xb_acts_bytes (c->cols, n)), *other = guarded_new (xb_acts_bytes (c->cols, n));
   xb_acts acts, scalar;
   xb_acts_init (&acts, memory, c->cols, n);
   xb_acts_init (&scalar, other, c->cols, n);
@@ -205,8 +223,8 @@ static void check_against_scalar (const Packed *p, const Case *c, GRand *rand)
     size = MAX (size, fabs ((double) reference[i]));
   for (gsize i = 0; i < (gsize) n * c->rows; i++)
     g_assert_cmpfloat (fabs ((double) y[i] - (double) reference[i]), <=, 1e-5 * (size + 1));
-  g_aligned_free (memory);
-  g_aligned_free (other);
+  guarded_free (memory, xb_acts_bytes (c->cols, n));
+  guarded_free (other, xb_acts_bytes (c->cols, n));
 }
 
 static void run_case (const Case *c, GRand *rand)
@@ -242,6 +260,89 @@ static void test_isa (gconstpointer data)
           }
   Case many = { .rows = 33, .cols = 96, .group = 32, .n_vectors = 150, .scale_kind = XB_SCALE_GROUP_F16, .depth = 4 };
   run_case (&many, rand);
+}
+
+/* With scales of 1 every product is an integer below 2^24, which f32 holds exactly: each instruction set must return it to the last bit. */
+static void check_integers (int depth, int codebook, guint cols, guint n, gboolean is_extreme, GRand *rand)
+{
+  enum { ROWS = 21 };
+  guint32 stripe_end = ROWS, panel_end = cols;
+  guint padded = (cols + 31) / 32 * 32;
+  gint8 tables[1][16];
+  xb_cell cell = { .depth = (guint8) depth, .codebook = (guint8) codebook };
+  xb_layout l = { .rows = ROWS, .cols = cols, .group = 16, .scale_kind = cols % 2 ? XB_SCALE_ROW_F16 : XB_SCALE_GROUP_F16, .n_stripes = 1, .n_panels = 1, .n_tables = 1,
+                  .stripe_end = &stripe_end, .panel_end = &panel_end, .cells = &cell, .tables = (const gint8 (*)[16]) tables };
+  for (guint i = 0; i < 16; i++)
+    tables[0][i] = (gint8) (is_extreme ? -128 : g_rand_int_range (rand, -128, 128));
+  gsize size = xb_layout_bytes (&l, NULL), bytes = xb_acts_bytes (cols, n);
+  guint8 *blob = guarded_new (size), *memory = guarded_new (bytes);
+  g_assert_null (xb_matrix_init (blob, size, &l));
+  g_autofree guint8 *codes = g_malloc0 ((gsize) 32 * padded);
+  g_autofree float *ones = g_new (float, (gsize) xb_layout_groups (&l) * 16), *x = g_new0 (float, cols), *y = g_new (float, (gsize) n * ROWS);
+  for (guint i = 0; i < xb_layout_groups (&l) * 16; i++)
+    ones[i] = 1;
+  for (guint r = 0; r < ROWS; r++)
+    for (guint c = 0; c < cols; c++)
+      codes[r * padded + c] = (guint8) (is_extreme ? (1 << depth) - 1 : g_rand_int_range (rand, 0, 1 << depth));
+  for (guint32 band = 0; band < 2; band++)
+    g_assert_null (xb_pack_band (blob, size, band, codes + (gsize) band * 16 * padded, ones, NULL, NULL, NULL));
+  xb_matrix *matrix = xb_matrix_open (blob, size, NULL);
+  g_assert_nonnull (matrix);
+  xb_acts acts;
+  xb_acts_init (&acts, memory, cols, n);
+  for (guint i = 0; i < n; i++) {
+    for (guint c = 0; c < cols; c++)
+      x[c] = (float) (c % 32 == 0 || is_extreme ? (i % 2 ? -127 : 127) : g_rand_int_range (rand, -127, 128));
+    xb_acts_quantize (&acts, i, x, 8); /* the peak of every 32 is 127: the scale is 1 */
+  }
+  xb_matmul (matrix, &acts, y, ROWS, 0, ROWS);
+  for (guint i = 0; i < n; i++)
+    for (guint r = 0; r < ROWS; r++) {
+      gint64 want = 0;
+      for (guint c = 0; c < cols; c++)
+        want += (codebook == XB_TABLE ? tables[0][codes[r * padded + c]] : (gint) codes[r * padded + c]) * (gint) acts.q[(gsize) i * padded + c];
+      g_assert_cmpint ((gint64) y[(gsize) i * ROWS + r], ==, want);
+    }
+  xb_matrix_free (matrix);
+  guarded_free (blob, size);
+  guarded_free (memory, bytes);
+}
+
+static void test_integers (gconstpointer data)
+{
+  xb_isa isa = GPOINTER_TO_INT (data);
+  if (!xb_cpu_select (isa)) {
+    g_test_skip (xb_isa_built (isa) ? "not on this CPU" : "not built into this program");
+    return;
+  }
+  g_autoptr (GRand) rand = g_rand_new_with_seed (3);
+  for (int depth = 1; depth <= 8; depth++)
+    for (int codebook = 0; codebook < (depth <= 4 ? 2 : 1); codebook++)
+      for (int is_extreme = 0; is_extreme < 2; is_extreme++)
+        for (guint cols = 1; cols <= 512; cols += cols < 70 ? 1 : 61) {
+          check_integers (depth, codebook, cols, 1, is_extreme, rand);
+          check_integers (depth, codebook, cols, 3, is_extreme, rand);
+        }
+}
+
+/* Values too small for a scale of their own are 0, not noise; the sign and the size of the rest survive. */
+static void test_tiny_activations (gconstpointer data)
+{
+  if (!xb_cpu_select (GPOINTER_TO_INT (data))) {
+    g_test_skip ("not on this CPU");
+    return;
+  }
+  float x[64] = { 1e-42f, -3e-45f };
+  x[40] = -2;
+  guint8 *memory = guarded_new (xb_acts_bytes (64, 1));
+  xb_acts acts;
+  xb_acts_init (&acts, memory, 64, 1);
+  xb_acts_quantize (&acts, 0, x, 8);
+  for (guint i = 0; i < 64; i++)
+    g_assert_cmpint (acts.q[i], ==, i == 40 ? -127 : 0);
+  xb_acts_quantize (&acts, 0, x, 4);
+  g_assert_cmpint (acts.q[40], ==, -7);
+  guarded_free (memory, xb_acts_bytes (64, 1));
 }
 
 /* A blob is refused or harmless wherever one of its bytes is changed. */
@@ -283,6 +384,10 @@ int main (int argc, char **argv)
   for (int isa = 0; isa < XB_N_ISAS; isa++) {
     g_autofree char *path = g_strdup_printf ("/kernels/products/%s", xb_isa_name (isa));
     g_test_add_data_func (path, GINT_TO_POINTER (isa), test_isa);
+    g_autofree char *integers = g_strdup_printf ("/kernels/integers/%s", xb_isa_name (isa));
+    g_test_add_data_func (integers, GINT_TO_POINTER (isa), test_integers);
+    g_autofree char *tiny = g_strdup_printf ("/kernels/activations/tiny/%s", xb_isa_name (isa));
+    g_test_add_data_func (tiny, GINT_TO_POINTER (isa), test_tiny_activations);
   }
   g_test_add_func ("/kernels/xbit/hostile-blobs", test_hostile);
   return g_test_run ();

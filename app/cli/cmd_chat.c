@@ -1,0 +1,292 @@
+/* cmd_chat.c: one prompt and its answer, or a conversation on the terminal (or through pipes: one line, one turn). */
+#include "app/cli/cli.h"
+#include "engine/error.h"
+#include "engine/generate.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_PROMPT_BYTES (16 << 20)
+
+typedef struct {
+  EngSession *session;
+  JsonArray *messages;
+  EngSamplerOptions sampling;
+  guint max_tokens;
+  char *system;
+} Conversation;
+
+static int answer_once (Conversation *talk, const char *prompt);
+static int converse (Conversation *talk);
+static char *read_all (GError **error);
+
+static void add_message (Conversation *talk, const char *role, const char *content)
+{
+  JsonObject *message = json_object_new ();
+  json_object_set_string_member (message, "role", role);
+  json_object_set_string_member (message, "content", content);
+  json_array_add_object_element (talk->messages, message);
+}
+
+static void start_over (Conversation *talk)
+{
+  g_clear_pointer (&talk->messages, json_array_unref);
+  talk->messages = json_array_new ();
+  if (talk->system && *talk->system)
+    add_message (talk, "system", talk->system);
+}
+
+/* Locales differ, the engine speaks UTF-8 only. */
+static int check_text (const char *option, const char *text)
+{
+  return !text || g_utf8_validate (text, -1, NULL) ? CLI_OK : cli_usage ("%s is not UTF-8 text", option);
+}
+
+int cli_chat (int argc, char **argv)
+{
+  g_autofree char *prompt = NULL, *system = NULL, *seed = NULL;
+  EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
+  double temperature = sampling.temperature, top_p = sampling.top_p, min_p = sampling.min_p, penalty = sampling.repeat_penalty;
+  int max_tokens = 0, context = 0, kv = 16, threads = 0, top_k = sampling.top_k;
+  const GOptionEntry entries[] = {
+    { "prompt", 'p', 0, G_OPTION_ARG_FILENAME, &prompt, "Answer this and exit (else a conversation)", "TEXT" },
+    { "system", 0, 0, G_OPTION_ARG_FILENAME, &system, "What the model is told to be", "TEXT" },
+    { "max-tokens", 'n', 0, G_OPTION_ARG_INT, &max_tokens, "Tokens of an answer at most (else to the end of the context)", "N" },
+    { "seed", 0, 0, G_OPTION_ARG_FILENAME, &seed, "The same seed, the same answer (else a new one each time)", "N" },
+    { "temp", 0, 0, G_OPTION_ARG_DOUBLE, &temperature, "Temperature, 0: always the likeliest token (else 0.7)", "X" },
+    { "top-k", 0, 0, G_OPTION_ARG_INT, &top_k, "Choose among the k likeliest, 0: all (else 40)", "K" },
+    { "top-p", 0, 0, G_OPTION_ARG_DOUBLE, &top_p, "Choose among the likeliest that add up to p (else 0.95)", "P" },
+    { "min-p", 0, 0, G_OPTION_ARG_DOUBLE, &min_p, "Leave out what is less than p times as likely as the likeliest (else 0.05)", "P" },
+    { "repeat-penalty", 0, 0, G_OPTION_ARG_DOUBLE, &penalty, "Above 1: says the same less often (else 1)", "X" },
+    { "context", 'c', 0, G_OPTION_ARG_INT, &context, "Tokens of context (else 4096, or the model's own if less)", "TOKENS" },
+    { "kv", 0, 0, G_OPTION_ARG_INT, &kv, "Bits of the KV cache: 16 (default), 8 or 4", "BITS" },
+    { "threads", 't', 0, G_OPTION_ARG_INT, &threads, "Threads (else one per core)", "N" },
+    { NULL },
+  };
+  if (!cli_parse (entries, 1, 1, &argc, &argv) || check_text ("--prompt", prompt) || check_text ("--system", system))
+    return CLI_USAGE;
+  if (max_tokens < 0 || context < 0 || top_k < 0 || threads < 0 || threads > 1024)
+    return cli_usage ("a number of tokens or threads cannot be negative or that large");
+  if (!(temperature >= 0 && temperature <= 100) || !(top_p > 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1) || !(penalty > 0 && penalty <= 100))
+    return cli_usage ("a sampling option is out of range: --temp 0 to 100, --top-p above 0 to 1, --min-p 0 to 1, --repeat-penalty above 0 to 100");
+  if (kv != 16 && kv != 8 && kv != 4)
+    return cli_usage ("--kv %d is not 16, 8 or 4", kv);
+  guint64 seed_value = ((guint64) g_random_int () << 32) | g_random_int ();
+  if (seed && !g_ascii_string_to_unsigned (seed, 10, 0, G_MAXUINT64, &seed_value, NULL))
+    return cli_usage ("--seed %s is not a whole number", seed);
+  sampling = (EngSamplerOptions) { (float) temperature, top_k, (float) top_p, (float) min_p, (float) penalty, sampling.repeat_last_n, seed_value };
+
+  g_autoptr (GError) error = NULL;
+  g_autofree char *piped = NULL;
+  if (!prompt && cli_json) {
+    /* One object is one answer: all of stdin is its prompt. */
+    piped = read_all (&error);
+    if (!piped)
+      return cli_fail (error);
+  }
+  EngSessionOptions options;
+  g_autoptr (ValiseLibrary) library = valise_library_open (NULL, &error);
+  g_autoptr (ValiseModel) row = library ? valise_library_find_model (library, argv[1], &error) : NULL;
+  g_autoptr (EngModel) model = row ? valise_library_open_model (library, row, cli_progress, NULL, cli_cancellable (), &error) : NULL;
+  if (!model || !valise_session_options (eng_model_traits (model), (guint) context, kv, &options, &error))
+    return cli_fail (error);
+  cli_progress_end ();
+  g_autoptr (EngWorkers) workers = eng_workers_new ((guint) threads);
+  g_autoptr (EngSession) session = eng_session_new (model, workers, &options, &error);
+  if (!session)
+    return cli_fail (error);
+  Conversation talk = { session, NULL, sampling, (guint) max_tokens, g_steal_pointer (&system) };
+  start_over (&talk);
+  int status;
+  if (prompt || piped) {
+    status = answer_once (&talk, prompt ? prompt : piped);
+  } else {
+    if (isatty (STDIN_FILENO))
+      fprintf (stderr, "%s, a context of %u tokens. /help shows what else can be typed; Ctrl+C stops an answer, Ctrl+D leaves.\n",
+               valise_model_get_name (row), options.n_ctx);
+    status = converse (&talk);
+  }
+  json_array_unref (talk.messages);
+  g_free (talk.system);
+  return status;
+}
+
+/* ---- one answer ---- */
+
+static void keep_text (const char *text, gpointer data)
+{
+  g_string_append (data, text);
+}
+
+static void show_text (const char *text, gpointer data)
+{
+  keep_text (text, data);
+  fputs (text, stdout);
+  fflush (stdout);
+}
+
+static int answer_once (Conversation *talk, const char *prompt)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GString) text = g_string_new (NULL);
+  EngGenerateStats stats = { 0 };
+  add_message (talk, "user", prompt);
+  if (!eng_generate_chat (talk->session, talk->messages, &talk->sampling, talk->max_tokens, cli_json ? keep_text : show_text, text, &stats,
+                          cli_cancellable (), &error))
+    return cli_fail (error);
+  int status = g_str_equal (stats.finish_reason, "cancelled") ? CLI_CANCELLED : CLI_OK;
+  if (!cli_json) {
+    printf ("\n");
+    return status;
+  }
+  JsonObject *object = json_object_new ();
+  json_object_set_string_member (object, "text", text->str);
+  json_object_set_int_member (object, "prompt_tokens", stats.prompt_tokens);
+  json_object_set_int_member (object, "generated_tokens", stats.generated_tokens);
+  cli_set_number (object, "prompt_tokens_per_second", cli_rate (stats.prompt_tokens - stats.reused_tokens, stats.prompt_us));
+  cli_set_number (object, "generated_tokens_per_second", cli_rate (stats.generated_tokens, stats.generate_us));
+  json_object_set_int_member (object, "peak_rss_bytes", (gint64) eng_memory_peak_rss ());
+  json_object_set_string_member (object, "finish_reason", stats.finish_reason);
+  cli_print_object (object);
+  return status;
+}
+
+/* ---- a conversation ---- */
+
+/* Waits for input or the interrupt key. FALSE: interrupted. */
+static gboolean wait_for_input (void)
+{
+  struct pollfd waiting[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = g_cancellable_get_fd (cli_cancellable ()), .events = POLLIN } };
+  while (poll (waiting, 2, -1) < 0)
+    ;
+  g_cancellable_release_fd (cli_cancellable ());
+  return !g_cancellable_is_cancelled (cli_cancellable ());
+}
+
+/* One line without its end; NULL at the end of input or when interrupted. */
+static char *read_line (GString *buffer)
+{
+  for (;;) {
+    char *end = memchr (buffer->str, '\n', buffer->len);
+    if (end) {
+      char *line = g_strndup (buffer->str, (gsize) (end - buffer->str));
+      g_string_erase (buffer, 0, end - buffer->str + 1);
+      return line;
+    }
+    char block[4096];
+    gssize n = wait_for_input () ? read (STDIN_FILENO, block, sizeof block) : -1;
+    if (n > 0 && buffer->len < MAX_PROMPT_BYTES) {
+      g_string_append_len (buffer, block, n);
+      continue;
+    }
+    if (n != 0 || buffer->len == 0)
+      return NULL;
+    char *last = g_strndup (buffer->str, buffer->len);
+    g_string_truncate (buffer, 0);
+    return last;
+  }
+}
+
+static gboolean obey (Conversation *talk, const char *line, gboolean *leave)
+{
+  if (g_str_equal (line, "/quit") || g_str_equal (line, "/exit") || g_str_equal (line, "/bye")) {
+    *leave = TRUE;
+  } else if (g_str_equal (line, "/clear") || g_str_equal (line, "/new")) {
+    start_over (talk);
+    fprintf (stderr, "A new conversation.\n");
+  } else if (g_str_has_prefix (line, "/system")) {
+    g_free (talk->system);
+    talk->system = g_strstrip (g_strdup (line + strlen ("/system")));
+    start_over (talk);
+    fprintf (stderr, "A new conversation with that system prompt.\n");
+  } else if (g_str_equal (line, "/help") || g_str_equal (line, "/?")) {
+    fprintf (stderr, "/clear  start over\n/system TEXT  start over with this system prompt\n/memory  what is used\n/quit  leave\n");
+  } else if (g_str_equal (line, "/memory")) {
+    g_autofree char *rss = valise_size_format (eng_memory_rss ()), *peak = valise_size_format (eng_memory_peak_rss ());
+    fprintf (stderr, "%s in use, %s at most; %u of %u tokens of context.\n", rss, peak, eng_session_n_past (talk->session),
+             eng_session_n_ctx (talk->session));
+  } else {
+    return FALSE;
+  }
+  return TRUE;
+}
+
+static int take_turn (Conversation *talk, const char *line)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GString) text = g_string_new (NULL);
+  EngGenerateStats stats = { 0 };
+  add_message (talk, "user", line);
+  gboolean done = eng_generate_chat (talk->session, talk->messages, &talk->sampling, talk->max_tokens, show_text, text, &stats,
+                                     cli_cancellable (), &error);
+  if (text->len > 0 || done)
+    printf ("\n");
+  fflush (stdout);
+  if (!done) {
+    /* The conversation goes on without the message that could not be answered. */
+    cli_fail (error);
+    json_array_remove_element (talk->messages, json_array_get_length (talk->messages) - 1);
+    return CLI_FAILED;
+  }
+  add_message (talk, "assistant", text->str);
+  if (isatty (STDERR_FILENO) && isatty (STDIN_FILENO))
+    fprintf (stderr, "[%u tokens, %.1f per second%s%s]\n", stats.generated_tokens, cli_rate (stats.generated_tokens, stats.generate_us),
+             g_str_equal (stats.finish_reason, "cancelled") ? ", stopped" : g_str_equal (stats.finish_reason, "length") ? ", out of room" : "",
+             stats.shifted ? ", the oldest turns were left out" : "");
+  return CLI_OK;
+}
+
+static int converse (Conversation *talk)
+{
+  g_autoptr (GString) buffer = g_string_new (NULL);
+  gboolean terminal = isatty (STDIN_FILENO), leave = FALSE;
+  int status = CLI_OK;
+  while (!leave) {
+    if (terminal)
+      fprintf (stderr, "> ");
+    g_autofree char *line = read_line (buffer);
+    if (!line)
+      break;
+    g_strchomp (line);
+    if (*line == '\0' || obey (talk, line, &leave))
+      continue;
+    if (!g_utf8_validate (line, -1, NULL)) {
+      fprintf (stderr, "valise: this line is not UTF-8 text: type it again\n");
+      status = CLI_FAILED;
+      continue;
+    }
+    int turn = take_turn (talk, line);
+    status = turn != CLI_OK ? turn : status;
+    if (terminal && g_cancellable_is_cancelled (cli_cancellable ()))
+      cli_interrupt_renew (); /* the key stopped the answer, not the program */
+    else if (g_cancellable_is_cancelled (cli_cancellable ()))
+      break;
+  }
+  if (g_cancellable_is_cancelled (cli_cancellable ()))
+    status = CLI_CANCELLED;
+  if (terminal)
+    fprintf (stderr, "\n");
+  return terminal && status == CLI_FAILED ? CLI_OK : status;
+}
+
+/* ---- helpers ---- */
+
+static char *read_all (GError **error)
+{
+  g_autoptr (GString) text = g_string_new (NULL);
+  char block[4096];
+  gssize n = 0;
+  while (wait_for_input () && (n = read (STDIN_FILENO, block, sizeof block)) > 0 && text->len < MAX_PROMPT_BYTES)
+    g_string_append_len (text, block, n);
+  while (text->len > 0 && g_ascii_isspace (text->str[text->len - 1]))
+    g_string_truncate (text, text->len - 1);
+  if (g_cancellable_is_cancelled (cli_cancellable ()))
+    g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "cancelled before a prompt was read");
+  else if (n < 0 || text->len == 0 || text->len >= MAX_PROMPT_BYTES || !g_utf8_validate (text->str, (gssize) text->len, NULL))
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "there is no prompt: give one with --prompt, or UTF-8 text on stdin");
+  else
+    return g_strdup (text->str);
+  return NULL;
+}

@@ -1,0 +1,139 @@
+/* output.c: options in, one object or one line out. */
+#include "app/cli/cli.h"
+#include "engine/error.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PROGRESS_LINE_US (2 * G_USEC_PER_SEC) /* between lines where the terminal cannot rewrite one */
+#define PROGRESS_REWRITE_US 100000
+
+gboolean cli_json;
+
+static const char *current; /* the command that runs */
+static gboolean line_open;
+
+gboolean cli_parse (const GOptionEntry *entries, int min, int max, int *argc, char ***argv)
+{
+  static const GOptionEntry common[]
+    = { { "json", 0, 0, G_OPTION_ARG_NONE, &cli_json, "One JSON object on stdout", NULL }, { NULL } };
+  const CliCommand *command = cli_find_command ((*argv)[0]);
+  current = command->name;
+  g_autofree char *program = g_strdup_printf ("valise %s", command->name);
+  g_set_prgname (program);
+  g_autoptr (GOptionContext) context = g_option_context_new (command->arguments);
+  g_option_context_set_summary (context, command->summary);
+  if (entries)
+    g_option_context_add_main_entries (context, entries, NULL);
+  g_option_context_add_main_entries (context, common, NULL);
+  g_autoptr (GError) error = NULL;
+  if (!g_option_context_parse (context, argc, argv, &error)) {
+    cli_usage ("%s", error->message);
+    return FALSE;
+  }
+  /* "--" ends the options and is no argument. */
+  if (*argc > 1 && g_str_equal ((*argv)[1], "--")) {
+    (*argv)++;
+    (*argc)--;
+  }
+  if (*argc - 1 < min) {
+    cli_usage ("%s is missing", command->arguments);
+    return FALSE;
+  }
+  if (*argc - 1 > max) {
+    cli_usage ("\"%s\" is one argument too many", (*argv)[max + 1]);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+static void print_line (const char *text)
+{
+  cli_progress_end ();
+  g_autofree char *line = g_strdup (text);
+  g_strdelimit (line, "\n\r", ' ');
+  fprintf (stderr, "valise: %s\n", line);
+}
+
+int cli_usage (const char *format, ...)
+{
+  va_list arguments;
+  va_start (arguments, format);
+  g_autofree char *what = g_strdup_vprintf (format, arguments);
+  va_end (arguments);
+  g_autofree char *line = g_strdup_printf ("%s: see valise %s --help", what, current);
+  print_line (line);
+  return CLI_USAGE;
+}
+
+int cli_fail (const GError *error)
+{
+  print_line (error->message);
+  return g_error_matches (error, ENG_ERROR, ENG_ERROR_CANCELLED) ? CLI_CANCELLED : CLI_FAILED;
+}
+
+static int print_node (JsonNode *node)
+{
+  g_autofree char *text = json_to_string (node, FALSE);
+  json_node_unref (node);
+  cli_progress_end ();
+  printf ("%s\n", text);
+  if (fflush (stdout) == 0)
+    return CLI_OK;
+  print_line ("stdout cannot be written: check where it goes");
+  return CLI_FAILED;
+}
+
+int cli_print_object (JsonObject *object)
+{
+  JsonNode *node = json_node_new (JSON_NODE_OBJECT);
+  json_node_take_object (node, object);
+  return print_node (node);
+}
+
+int cli_print_array (JsonArray *array)
+{
+  JsonNode *node = json_node_new (JSON_NODE_ARRAY);
+  json_node_take_array (node, array);
+  return print_node (node);
+}
+
+void cli_set_number (JsonObject *object, const char *name, double value)
+{
+  if (isfinite (value))
+    json_object_set_double_member (object, name, value);
+  else
+    json_object_set_null_member (object, name);
+}
+
+double cli_rate (guint n, gint64 us)
+{
+  return us > 0 ? (double) n * G_USEC_PER_SEC / (double) us : 0;
+}
+
+void cli_progress (double fraction, const char *what, gpointer data)
+{
+  static gint64 last_us;
+  static char last_what[128];
+  gboolean terminal = isatty (STDERR_FILENO);
+  gint64 now = g_get_monotonic_time ();
+  gboolean same = what && strncmp (what, last_what, sizeof last_what - 1) == 0;
+  if (now - last_us < (terminal ? PROGRESS_REWRITE_US : PROGRESS_LINE_US) || (same && !terminal))
+    return;
+  last_us = now;
+  g_strlcpy (last_what, what ? what : "", sizeof last_what);
+  if (terminal)
+    fprintf (stderr, "\r\033[K%3.0f%%  %.100s", 100 * CLAMP (fraction, 0, 1), last_what);
+  else
+    fprintf (stderr, "%3.0f%%  %s\n", 100 * CLAMP (fraction, 0, 1), last_what);
+  line_open = terminal;
+}
+
+void cli_progress_end (void)
+{
+  if (line_open)
+    fprintf (stderr, "\r\033[K");
+  line_open = FALSE;
+}
