@@ -36,6 +36,7 @@ typedef struct {
   void (*acts_quantize) (xb_acts *acts, uint32_t i, const float *x, int bits);
   void (*matvec) (const xb_matrix *matrix, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1);
   void (*matmul) (const xb_matrix *matrix, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1);
+  void (*matmul_f32) (const xb_matrix *matrix, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0, uint32_t row1);
 } xb_product_table;
 
 typedef struct {

@@ -1,7 +1,6 @@
 /* xbit.c: packing and unpacking of bands, rows as f32, and the public names of the products. */
 #include "kernels/xbit.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/half.h"
@@ -167,15 +166,5 @@ void xb_matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, u
 
 void xb_matmul_f32 (const xb_matrix *m, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0, uint32_t row1)
 {
-  enum { ROWS = 32 };
-  uint32_t cols = m->layout.cols;
-  float *block = malloc ((size_t) ROWS * cols * sizeof (float));
-  if (!block)
-    abort ();
-  for (uint32_t row = row0; row < row1; row += ROWS) {
-    uint32_t rows = row1 - row < ROWS ? row1 - row : ROWS;
-    xb_dequantize_rows (m, row, row + rows, block);
-    xb_raw_matmul (XB_RAW_F32, block, cols, x, ldx, n, y + row, ldy, 0, rows);
-  }
-  free (block);
+  xb_table_get ()->product.matmul_f32 (m, x, ldx, n, y, ldy, row0, row1);
 }

@@ -8,6 +8,9 @@
 typedef __m256i xi, xacc;
 typedef __m256 xf;
 #define xi_load(p) _mm256_load_si256 ((const __m256i *) (const void *) (p))
+#define xi_store(p, v) _mm256_store_si256 ((__m256i *) (void *) (p), v)
+#define xi_xor(a, b) _mm256_xor_si256 (a, b)
+#define XI_TABLE_FLIP 0x80
 #define xi_and(a, b) _mm256_and_si256 (a, b)
 #define xi_or(a, b) _mm256_or_si256 (a, b)
 #define xi_set(c) _mm256_set1_epi8 (c)
@@ -101,5 +104,5 @@ static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
 
 void xb_product_init_avx2 (xb_product_table *t)
 {
-  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul };
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32 };
 }

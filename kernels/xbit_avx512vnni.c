@@ -6,6 +6,9 @@
 typedef __m512i xi, xacc;
 typedef __m512 xf;
 #define xi_load(p) _mm512_load_si512 (p)
+#define xi_store(p, v) _mm512_store_si512 (p, v)
+#define xi_xor(a, b) _mm512_xor_si512 (a, b)
+#define XI_TABLE_FLIP 0
 #define xi_and(a, b) _mm512_and_si512 (a, b)
 #define xi_or(a, b) _mm512_or_si512 (a, b)
 #define xi_set(c) _mm512_set1_epi8 (c)
@@ -68,5 +71,5 @@ static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
 
 void xb_product_init_avx512vnni (xb_product_table *t)
 {
-  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul };
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32 };
 }

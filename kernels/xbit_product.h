@@ -22,17 +22,17 @@ typedef struct {
   uint32_t ahead_step;
 } run;
 
-/* acc[n][16] += run times vectors i0 .. i0+n-1 */
-typedef void (*run_function) (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc);
+/* acc[n][16] += run times vectors i0 .. i0+n-1 of what the function knows as its vectors */
+typedef void (*run_function) (const run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc);
 
 /* Calls f for each stretch of at most GROUP_CHUNK groups of one band. */
-static void walk_band (const xb_matrix *m, uint32_t band, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, run_function f)
+static void walk_band (const xb_matrix *m, uint32_t band, const void *vectors, uint32_t i0, uint32_t n, float *acc, run_function f)
 {
   const xb_layout *l = &m->layout;
   uint32_t stripe = m->band_stripe[band];
   const uint8_t *tiles = xb_band (m, band);
   /* A band's scales lie behind its tiles: spreading them over the tiles keeps the asked-for bytes one steady stream through all bands. */
-  const uint32_t scale_step = (uint32_t) (m->band_bytes[stripe] - m->tile_bytes[stripe]) / (acts->cols_padded / 32);
+  const uint32_t scale_step = (uint32_t) (m->band_bytes[stripe] - m->tile_bytes[stripe]) / (xb_cols_padded (l->cols) / 32);
   float scale[GROUP_CHUNK * 16] __attribute__ ((aligned (64))), zero[GROUP_CHUNK * 16] __attribute__ ((aligned (64)));
   for (uint32_t p = 0; p < l->n_panels; p++) {
     const xb_cell *cell = &l->cells[(size_t) stripe * l->n_panels + p];
@@ -62,7 +62,7 @@ static void walk_band (const xb_matrix *m, uint32_t band, const xb_acts *acts, u
       r.per_group = step;
       r.scale = scale;
       r.zero = zero;
-      f (&r, acts, i0, n, acc);
+      f (&r, vectors, i0, n, acc);
     }
     tiles += (size_t) n_tiles * cell->depth * 64;
   }
@@ -77,14 +77,15 @@ static void walk_matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint
   }
 }
 
-static void walk_matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1, run_function f)
+static void walk_matmul (const xb_matrix *m, const void *vectors, uint32_t n_vectors, float *y, size_t ldy, uint32_t row0, uint32_t row1,
+                         run_function f)
 {
   float acc[VECTOR_BLOCK * 16] __attribute__ ((aligned (64)));
-  for (uint32_t i0 = 0; i0 < acts->n; i0 += VECTOR_BLOCK) {
-    uint32_t n = acts->n - i0 < VECTOR_BLOCK ? acts->n - i0 : VECTOR_BLOCK;
+  for (uint32_t i0 = 0; i0 < n_vectors; i0 += VECTOR_BLOCK) {
+    uint32_t n = n_vectors - i0 < VECTOR_BLOCK ? n_vectors - i0 : VECTOR_BLOCK;
     for (uint32_t row = row0; row < row1; row += 16) {
       memset (acc, 0, n * 16 * sizeof (float));
-      walk_band (m, row / 16, acts, i0, n, acc, f);
+      walk_band (m, row / 16, vectors, i0, n, acc, f);
       for (uint32_t i = 0; i < n; i++)
         memcpy (y + (i0 + i) * ldy + row, acc + i * 16, (row1 - row < 16 ? row1 - row : 16) * sizeof (float));
     }

@@ -1,6 +1,7 @@
 /* xbit_product_tmpl.h: the SIMD products, one source per instruction set. The including file defines the vocabulary:
  *   xi, XI_HALVES                      a vector of codes; how many make a quad of 64 codes (1: 512 bits, 2: 256)
- *   xi_load, xi_and, xi_or, XI_LEFT, XI_RIGHT (16-bit shifts by a constant), xi_set, xi_lookup (16-entry table)
+ *   xi_load, xi_store, xi_and, xi_or, xi_xor, XI_LEFT, XI_RIGHT (16-bit shifts by a constant), xi_set, xi_lookup (16-entry table)
+ *   XI_TABLE_FLIP                      what turns a looked-up byte into the table's entry + 128
  *   xacc                               int32 lanes, one per row of the half; XACC_START (depth, codebook, sum of x): where it begins, so
  *                                      that a product of signed codes ends at sum u x as well
  *   QUADS_DOT (acc, codes[8], q[32], depth, codebook, q0, q1): acc += sum over quads q0..q1-1 of codes . x, one half
@@ -157,14 +158,14 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
 }
 
 #define CELLS(name, depth, codebook)                                                                      \
-  static void name (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)               \
+  static void name (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)                  \
   {                                                                                                       \
     if (r->per_group)                                                                                     \
       cells_many (r, acts, i0, n, acc, depth, codebook, 0);                                               \
     else                                                                                                  \
       cells_many (r, acts, i0, n, acc, depth, codebook, 1);                                               \
   }                                                                                                       \
-  static void name##_one (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)         \
+  static void name##_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)            \
   {                                                                                                       \
     if (r->per_group)                                                                                     \
       cells_one (r, acts, acc, depth, codebook, 0);                                                       \
@@ -192,12 +193,12 @@ static const run_function one[2][9] = {
   { NULL, table1_one, table2_one, table3_one, table4_one }
 };
 
-static void run_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)
+static void run_many (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
   many[r->codebook][r->depth](r, acts, i0, n, acc);
 }
 
-static void run_one (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)
+static void run_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
   one[r->codebook][r->depth](r, acts, i0, n, acc);
 }
@@ -209,5 +210,35 @@ static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t 
 
 static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1)
 {
-  walk_matmul (m, acts, y, ldy, row0, row1, run_many);
+  walk_matmul (m, acts, acts->n, y, ldy, row0, row1, run_many);
 }
+
+/* The codes of a tile as bytes [8 quads][16 rows][4], tables looked up and biased by 128. */
+#define DECODE(d, codebook) decode (codes, tile, d, codebook, &table, h); break
+static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
+{
+  const uint8_t *tile = r->tiles + (size_t) t * r->depth * 64;
+  const xi table = r->table ? xi_table (r->table) : xi_set (0), flip = xi_set ((char) (r->table ? XI_TABLE_FLIP : 0));
+  for (int h = 0; h < XI_HALVES; h++) {
+    xi codes[8];
+    switch (r->depth | (r->table ? 16 : 0)) {
+    case 1: DECODE (1, XB_UNIFORM);
+    case 2: DECODE (2, XB_UNIFORM);
+    case 3: DECODE (3, XB_UNIFORM);
+    case 4: DECODE (4, XB_UNIFORM);
+    case 5: DECODE (5, XB_UNIFORM);
+    case 6: DECODE (6, XB_UNIFORM);
+    case 7: DECODE (7, XB_UNIFORM);
+    case 17: DECODE (1, XB_TABLE);
+    case 18: DECODE (2, XB_TABLE);
+    case 19: DECODE (3, XB_TABLE);
+    case 20: DECODE (4, XB_TABLE);
+    default: DECODE (8, XB_UNIFORM);
+    }
+    for (int q = 0; q < 8; q++)
+      xi_store (out + q * 64 + h * (64 / XI_HALVES), xi_xor (codes[q], flip));
+  }
+}
+#undef DECODE
+
+#include "kernels/xbit_f32_tmpl.h"

@@ -41,8 +41,9 @@ static int32_t product (const uint8_t *tile, const run *r, const int8_t *x, uint
   return sum;
 }
 
-static void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)
+static void cells (const run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc)
 {
+  const xb_acts *acts = vectors;
   uint32_t row_tiles = acts->cols_padded / 32;
   for (uint32_t t = 0; t < r->n_tiles; t++) {
     const uint8_t *tile = r->tiles + (size_t) t * r->depth * 64;
@@ -71,10 +72,22 @@ static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t 
 
 static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1)
 {
-  walk_matmul (m, acts, y, ldy, row0, row1, cells);
+  walk_matmul (m, acts, acts->n, y, ldy, row0, row1, cells);
 }
+
+static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
+{
+  const uint8_t *tile = r->tiles + (size_t) t * r->depth * 64;
+  for (uint32_t row = 0; row < 16; row++)
+    for (uint32_t c = 0; c < 32; c++) {
+      uint32_t u = xb_tile_code (tile, r->depth, row, c);
+      out[c / 4 * 64 + row * 4 + c % 4] = (uint8_t) (r->table ? (uint32_t) (r->table[u] + 128) : u);
+    }
+}
+
+#include "kernels/xbit_f32_tmpl.h"
 
 void xb_product_init_scalar (xb_product_table *t)
 {
-  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul };
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32 };
 }
