@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Measured with the tests' bench (docs/architecture.md): tokenizer, metadata index, template and the sampler's candidates. */
-#define VOCABULARY_BYTES_PER_TOKEN 128
+#define VOCABULARY_BYTES_PER_TOKEN 88
 #define MODEL_BYTES (1024 * 1024)
 #define STACK_BYTES_PER_THREAD (64 * 1024)
 
