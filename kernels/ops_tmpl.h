@@ -107,8 +107,8 @@ static float largest (const float *x, size_t n)
     for (int l = 0; l < XB_VL; l++)
       best = m[l] > best ? m[l] : best;
   }
-  for (; i < n; i++)
-    best = x[i] > best ? x[i] : best;
+  for (const float *last = x + n, *p = x + i; p < last; p++)
+    best = *p > best ? *p : best;
   return best;
 }
 

@@ -93,7 +93,7 @@ static inline float s_exp (float x)
 
 static inline vf v_sign (int k)
 {
-  vf s;
+  vf s = { 0 };
   for (int i = 0; i < XB_VL; i++)
     s[i] = i & k ? -1.0f : 1.0f;
   return s;
