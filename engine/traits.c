@@ -168,7 +168,7 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
       || !read_count (&reader, "feed_forward_length", 0, 1 << 22, &t.n_ff)
       || !read_count (&reader, "attention.head_count", 0, 4096, &t.n_heads)
       || !read_count (&reader, "attention.head_count_kv", t.n_heads, 4096, &t.n_kv_heads)
-      || !read_count (&reader, "attention.key_length", MAX (1, t.n_embd / t.n_heads), 4096, &t.head_dim)
+      || !read_count (&reader, "attention.key_length", MAX (1, t.n_embd / t.n_heads), 512, &t.head_dim)
       || !read_count (&reader, "rope.dimension_count", t.head_dim, 4096, &t.n_rot)
       || !read_count (&reader, "context_length", 2048, G_MAXINT, &t.n_ctx_train)
       || !read_positive (&reader, "attention.layer_norm_rms_epsilon", 1e-5, &t.norm_eps)

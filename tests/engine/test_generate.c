@@ -3,6 +3,7 @@
 #include "engine/generate.h"
 #include "tests/fixtures/tiny_model.h"
 
+#include <math.h>
 #include <string.h>
 
 static EngWorkers *workers;
@@ -226,6 +227,29 @@ static void test_broken_template (void)
   g_assert_error (error, ENG_ERROR, ENG_ERROR_TEMPLATE);
 }
 
+static void not_numbers (gpointer data, const char *name, guint row, float *out, guint cols)
+{
+  for (guint i = 0; i < cols; i++)
+    out[i] = NAN;
+}
+
+static void test_damaged_weights (void)
+{
+  TinyModel tiny = TINY_MODEL_DEFAULTS;
+  g_autofree char *path = tiny_model_path ("damaged.gguf");
+  g_autoptr (GError) error = NULL;
+  tiny.row = not_numbers;
+  tiny_model_write (&tiny, path);
+  g_autoptr (EngModel) model = eng_model_open (path, &error);
+  g_assert_no_error (error);
+  g_autoptr (EngSession) session = open_session (model, 64);
+  g_autoptr (JsonArray) messages = messages_of ("user", "hello", NULL);
+  EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
+  g_assert_false (eng_generate_chat (session, messages, &sampling, 4, NULL, NULL, NULL, NULL, &error));
+  g_assert_error (error, ENG_ERROR, ENG_ERROR_FORMAT);
+  g_assert_nonnull (strstr (error->message, "damaged.gguf"));
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
@@ -238,6 +262,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/generate/ends-with-the-context", test_end_of_context);
   g_test_add_func ("/generate/cancel-stops-within-a-token", test_cancel);
   g_test_add_func ("/generate/broken-template-is-told", test_broken_template);
+  g_test_add_func ("/generate/damaged-weights-are-told", test_damaged_weights);
   int result = g_test_run ();
   eng_workers_free (workers);
   tiny_model_clean ();

@@ -69,11 +69,13 @@ static void test_unknown (void)
 
 static void test_inconsistent (void)
 {
-  TinyModel heads = TINY_MODEL_DEFAULTS, none = TINY_MODEL_DEFAULTS, layers = TINY_MODEL_DEFAULTS;
+  TinyModel heads = TINY_MODEL_DEFAULTS, none = TINY_MODEL_DEFAULTS, layers = TINY_MODEL_DEFAULTS, wide = TINY_MODEL_DEFAULTS;
   heads.n_kv_heads = 3;
   expect_error (&heads, ENG_ERROR_FORMAT, "4 3 heads");
   none.n_kv_heads = 0;
   expect_error (&none, ENG_ERROR_FORMAT, "damaged");
+  wide.head_dim = 544;
+  expect_error (&wide, ENG_ERROR_FORMAT, "llama.attention.key_length 544");
   layers.leave_out = "blk.1.attn_q.weight";
   layers.n_layers = 2;
   expect_error (&layers, ENG_ERROR_FORMAT, "blk.1.attn_q.weight missing");
