@@ -57,7 +57,7 @@ static double measure (void)
 
 void valise_bandwidth_prepare (ValiseLibrary *library)
 {
-  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&mutex);
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&mutex);
   if (bytes_per_second > 0)
     return;
   g_autofree char *key = g_strdup_printf ("read-bandwidth:%s:%u", xb_cpu_model (), eng_workers_default_count ());
@@ -76,6 +76,6 @@ void valise_bandwidth_prepare (ValiseLibrary *library)
 double valise_bandwidth_get (void)
 {
   valise_bandwidth_prepare (NULL);
-  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&mutex);
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&mutex);
   return (double) bytes_per_second * DECODE_SHARE;
 }

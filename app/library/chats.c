@@ -35,7 +35,7 @@ ValiseChat *valise_library_create_chat (ValiseLibrary *library, gint64 model_id,
 {
   const EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
   ValiseStore *store = library->store;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   gint64 now = g_get_real_time ();
   if (!valise_store_begin (store, FALSE, error))
     return NULL;
@@ -58,7 +58,7 @@ ValiseChat *valise_library_create_chat (ValiseLibrary *library, gint64 model_id,
 
 ValiseChat *valise_library_get_chat (ValiseLibrary *library, gint64 id, GError **error)
 {
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
   g_autoptr (sqlite3_stmt) statement
     = valise_store_query (library->store, error, "SELECT " CHAT_COLUMNS " FROM chats WHERE id = ? AND deleted_us IS NULL", "i", id);
   int stepped = statement ? valise_store_step (library->store, statement, error) : -1;
@@ -69,7 +69,7 @@ ValiseChat *valise_library_get_chat (ValiseLibrary *library, gint64 id, GError *
 
 GPtrArray *valise_library_list_chats (ValiseLibrary *library, const char *search, GError **error)
 {
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
   g_autofree char *match = search ? match_expression (search) : NULL;
   g_autofree char *like = search ? like_expression (search) : NULL;
   g_autoptr (sqlite3_stmt) statement = NULL;
@@ -94,7 +94,7 @@ gboolean valise_library_update_chat (ValiseLibrary *library, const ValiseChat *c
 {
   ValiseStore *store = library->store;
   const EngSamplerOptions *sampling = &chat->sampling;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   if (!valise_store_begin (store, FALSE, error))
     return FALSE;
   gboolean done = valise_store_exec (store, error,
@@ -119,7 +119,7 @@ gboolean valise_library_update_chat (ValiseLibrary *library, const ValiseChat *c
 static gboolean set_deleted (ValiseLibrary *library, gint64 id, gint64 deleted_us, GError **error)
 {
   ValiseStore *store = library->store;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   if (!valise_store_begin (store, FALSE, error))
     return FALSE;
   gboolean done = valise_store_exec (store, error, "UPDATE chats SET deleted_us = nullif (?, 0) WHERE id = ?", "ii", deleted_us, id);

@@ -192,7 +192,7 @@ static gboolean check_output (ValiseLibrary *library, ValiseModel *model, const 
   }
   if (!valise_name_check (output, error))
     return FALSE;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
   g_autofree char *name = valise_library_free_name (library, output, error);
   if (name && !g_str_equal (name, output))
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_EXISTS, "there already is a model named \"%s\": choose another name, or remove it first", output);

@@ -259,7 +259,7 @@ static gboolean tell (gpointer data)
 static void report (double fraction, const char *what, gpointer data)
 {
   ValiseJob *job = data;
-  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&job->mutex);
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&job->mutex);
   job->next_fraction = CLAMP (fraction, 0, 1);
   if (what && !g_str_equal (what, job->next_detail)) {
     g_free (job->next_detail);

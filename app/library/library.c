@@ -70,7 +70,7 @@ static void emission_free (gpointer data)
 
 void valise_library_emit (ValiseLibrary *library, ValiseLibrarySignal signal)
 {
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
   if (library->signal_sources[signal])
     return;
   Emission *emission = g_new0 (Emission, 1);
@@ -110,7 +110,7 @@ const char *valise_library_get_home (ValiseLibrary *library)
 
 GPtrArray *valise_library_list_models (ValiseLibrary *library, GError **error)
 {
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
   /* Checkpoints by name, each followed by its fits from large to small; fits whose checkpoint is gone at their own place. */
   g_autoptr (sqlite3_stmt) statement
     = valise_store_query (library->store, error,
@@ -128,7 +128,7 @@ GPtrArray *valise_library_list_models (ValiseLibrary *library, GError **error)
 ValiseModel *valise_library_find_model (ValiseLibrary *library, const char *name_or_path, GError **error)
 {
   {
-    g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+    G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
     g_autoptr (sqlite3_stmt) statement
       = valise_store_query (library->store, error,
                             "SELECT " MODEL_COLUMNS " FROM models JOIN objects USING (sha256) WHERE name = ? COLLATE NOCASE", "s", name_or_path);
@@ -160,7 +160,7 @@ gboolean valise_library_remove (ValiseLibrary *library, ValiseModel *model, guin
   g_auto (ValiseHomeLock) home = { 0 };
   if (!valise_home_lock (&home, library->home, error))
     return FALSE;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
   ValiseStore *store = library->store;
   const char *sha256 = valise_model_get_sha256 (model);
   if (!valise_store_begin (store, TRUE, error))
@@ -195,7 +195,7 @@ gboolean valise_library_rename (ValiseLibrary *library, ValiseModel *model, cons
 {
   if (!valise_name_check (name, error))
     return FALSE;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
   g_autoptr (GError) local = NULL;
   gboolean done = valise_store_begin (library->store, TRUE, &local)
                   && valise_store_exec (library->store, &local, "UPDATE models SET name = ? WHERE id = ?", "si", name, valise_model_get_id (model));
@@ -257,7 +257,7 @@ ValiseModel *valise_library_add_object (ValiseLibrary *library, const char *temp
   g_auto (ValiseHomeLock) home = { 0 };
   if (!valise_home_lock (&home, library->home, error))
     return NULL;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   if (!valise_store_begin (store, TRUE, error))
     return NULL;
   g_autofree char *name = make_free ? valise_library_free_name (library, row->name, error) : g_strdup (row->name);

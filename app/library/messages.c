@@ -34,7 +34,7 @@ void valise_message_free (ValiseMessage *message)
 GPtrArray *valise_library_get_branch (ValiseLibrary *library, gint64 chat_id, GError **error)
 {
   ValiseStore *store = library->store;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   /* Siblings are counted in the order of their ids: that is the order they were written in. */
   g_autoptr (sqlite3_stmt) statement = valise_store_query (
     store, error,
@@ -56,7 +56,7 @@ GPtrArray *valise_library_get_branch (ValiseLibrary *library, gint64 chat_id, GE
 gint64 valise_library_add_message (ValiseLibrary *library, gint64 chat_id, gint64 parent_id, const char *role, const char *content, GError **error)
 {
   ValiseStore *store = library->store;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   if (!valise_store_begin (store, FALSE, error))
     return 0;
   gint64 now = g_get_real_time ();
@@ -81,7 +81,7 @@ gint64 valise_library_add_message (ValiseLibrary *library, gint64 chat_id, gint6
 gboolean valise_library_update_message (ValiseLibrary *library, const ValiseMessage *message, GError **error)
 {
   ValiseStore *store = library->store;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   if (!valise_store_begin (store, FALSE, error))
     return FALSE;
   gboolean done = valise_store_exec (store, error,
@@ -101,7 +101,7 @@ gboolean valise_library_update_message (ValiseLibrary *library, const ValiseMess
 gboolean valise_library_select_sibling (ValiseLibrary *library, gint64 message_id, guint n, GError **error)
 {
   ValiseStore *store = library->store;
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   if (!valise_store_begin (store, FALSE, error))
     return FALSE;
   g_autoptr (sqlite3_stmt) statement

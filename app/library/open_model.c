@@ -72,7 +72,7 @@ static gboolean note_source (ValiseLibrary *library, ValiseModel *model, const c
   if (stat (valise_model_get_path (model), &info) < 0)
     return valise_fail_errno (error, errno, "cannot read", valise_model_get_path (model));
   g_autofree char *file = g_path_get_basename (packed);
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
   return valise_store_exec (library->store, error, "INSERT OR REPLACE INTO packed_files (file, source, bytes, mtime_ns) VALUES (?, ?, ?, ?)", "ssii",
                             file, valise_model_get_path (model), (gint64) info.st_size,
                             info.st_mtim.tv_sec * G_GINT64_CONSTANT (1000000000) + info.st_mtim.tv_nsec);

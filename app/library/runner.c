@@ -218,7 +218,7 @@ void valise_runner_stop (ValiseRunner *runner)
 gboolean valise_runner_get_plan (ValiseRunner *runner, EngMemoryPlan *plan, guint *context_used, guint *context_size)
 {
   Shared *shared = runner->shared;
-  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
   *plan = shared->plan;
   if (context_used)
     *context_used = shared->context_used;
@@ -346,7 +346,7 @@ static void unload (Shared *shared)
   g_clear_pointer (&shared->session, eng_session_free);
   g_clear_pointer (&shared->model, eng_model_unref);
   shared->loaded = 0;
-  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
   memset (&shared->plan, 0, sizeof shared->plan);
   shared->context_used = shared->context_size = 0;
 }
@@ -368,7 +368,7 @@ static gboolean load (Shared *shared, const Order *order, GError **error)
   if (!shared->session)
     return FALSE;
   shared->loaded = order->load;
-  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
   eng_memory_plan (&shared->plan, traits, 0, &options, eng_workers_count (shared->workers), valise_program_base_bytes (TRUE));
   shared->context_size = options.n_ctx;
   return TRUE;
@@ -389,7 +389,7 @@ static gboolean text_due (gpointer data)
 static void take_text (const char *text, gpointer data)
 {
   Shared *shared = data;
-  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
   g_string_append (shared->text, text);
   shared->context_used = eng_session_n_past (shared->session);
   if (shared->text_source)

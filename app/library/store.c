@@ -127,7 +127,7 @@ void valise_store_rollback (ValiseStore *store)
 
 char *valise_store_get_setting (ValiseStore *store, const char *key)
 {
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   g_autoptr (sqlite3_stmt) statement = valise_store_query (store, NULL, "SELECT value FROM settings WHERE key = ?", "s", key);
   if (!statement || valise_store_step (store, statement, NULL) <= 0)
     return NULL;
@@ -136,7 +136,7 @@ char *valise_store_get_setting (ValiseStore *store, const char *key)
 
 gboolean valise_store_set_setting (ValiseStore *store, const char *key, const char *value, GError **error)
 {
-  g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   return valise_store_exec (store, error, "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                             "ss", key, value);
 }
