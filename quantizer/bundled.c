@@ -1,26 +1,85 @@
-/* bundled.c: the calibration text that is part of the program (data/calibration), joined into one. */
+/* bundled.c: the calibration text that is part of the program (data/calibration): stretches of text joined into one, and conversations
+ * written out as the model's own template would, control tokens and all, since a chat is made of little else. */
 #include "quantizer/calibration.h"
+
+#include <string.h>
 
 GResource *qz_calibration_text_get_resource (void);
 
-const char *qz_calibration_bundled (gsize *length)
+static void append_part (GString *text, const char *part)
 {
-  static const char *const parts[] = { "articles", "chat", "english", "code", "languages" };
-  static GString *text = NULL;
-  if (g_once_init_enter (&text)) {
-    GString *joined = g_string_new (NULL);
-    for (guint i = 0; i < G_N_ELEMENTS (parts); i++) {
-      g_autofree char *name = g_strdup_printf ("/valise/calibration/%s.txt", parts[i]);
-      g_autoptr (GError) error = NULL;
-      g_autoptr (GBytes) part = g_resource_lookup_data (qz_calibration_text_get_resource (), name, G_RESOURCE_LOOKUP_FLAGS_NONE, &error);
-      if (part == NULL)
-        g_error ("a part of the program is missing: %s", error->message);
-      gsize size;
-      const char *data = g_bytes_get_data (part, &size);
-      g_string_append_len (joined, data, size);
+  g_autofree char *name = g_strdup_printf ("/valise/calibration/%s.txt", part);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GBytes) bytes = g_resource_lookup_data (qz_calibration_text_get_resource (), name, G_RESOURCE_LOOKUP_FLAGS_NONE, &error);
+  if (bytes == NULL)
+    g_error ("a part of the program is missing: %s", error->message);
+  gsize size;
+  const char *data = g_bytes_get_data (bytes, &size);
+  g_string_append_len (text, data, size);
+}
+
+static void add_message (JsonArray *messages, const char *role, const char *content, gsize length)
+{
+  JsonObject *message = json_object_new ();
+  g_autofree char *text = g_strndup (content, length);
+  json_object_set_string_member (message, "role", role);
+  json_object_set_string_member (message, "content", g_strstrip (text));
+  json_array_add_object_element (messages, message);
+}
+
+/* A conversation is lines that begin with "user: " or "assistant: ", each with what follows it. */
+static JsonArray *parse_conversation (const char *text)
+{
+  static const char *const roles[] = { "user", "assistant" };
+  JsonArray *messages = json_array_new ();
+  const char *role = NULL, *content = text;
+  for (const char *line = text; line != NULL && *line != '\0';) {
+    for (guint i = 0; i < G_N_ELEMENTS (roles); i++) {
+      gsize length = strlen (roles[i]);
+      if (strncmp (line, roles[i], length) == 0 && strncmp (line + length, ": ", 2) == 0) {
+        if (role != NULL)
+          add_message (messages, role, content, line - content);
+        role = roles[i];
+        content = line + length + 2;
+      }
     }
-    g_once_init_leave (&text, joined);
+    const char *end = strchr (line, '\n');
+    line = end != NULL ? end + 1 : NULL;
   }
-  *length = text->len;
-  return text->str;
+  if (role != NULL)
+    add_message (messages, role, content, strlen (content));
+  return messages;
+}
+
+/* The conversation in the template's form; NULL if the template will not have it. */
+static char *render (const EngChatTemplate *template, const char *conversation)
+{
+  g_autoptr (JsonObject) context = json_object_new ();
+  json_object_set_array_member (context, "messages", parse_conversation (conversation));
+  json_object_set_boolean_member (context, "add_generation_prompt", FALSE);
+  json_object_set_string_member (context, "bos_token", "");
+  json_object_set_string_member (context, "eos_token", "");
+  return eng_chat_template_render (template, context, NULL, NULL);
+}
+
+char *qz_calibration_bundled (const EngGguf *gguf)
+{
+  GString *text = g_string_new (NULL);
+  g_autoptr (GString) chats = g_string_new (NULL);
+  append_part (text, "articles");
+  append_part (chats, "chat");
+  /* A new conversation begins after an empty line; further turns follow without one. A model without a template, or with one that wants
+   * something else, sees the conversations as plain text. */
+  const char *source = eng_gguf_get_string (gguf, "tokenizer.chat_template", NULL);
+  g_autoptr (EngChatTemplate) template = source != NULL ? eng_chat_template_new (source, NULL) : NULL;
+  g_auto (GStrv) conversations = g_strsplit (chats->str, "\n\nuser: ", -1);
+  for (guint i = 0; conversations[i] != NULL; i++) {
+    g_autofree char *whole = g_strconcat (i > 0 ? "user: " : "", conversations[i], NULL);
+    g_autofree char *rendered = template != NULL ? render (template, whole) : NULL;
+    g_string_append_printf (text, "%s\n", rendered != NULL ? rendered : whole);
+  }
+  append_part (text, "english");
+  append_part (text, "code");
+  append_part (text, "languages");
+  return g_string_free (text, FALSE);
 }

@@ -45,13 +45,20 @@ static void take_sequence (QzCalibration *c, const EngTokenizer *tokenizer, cons
     out[0] = eng_tokenizer_bos (tokenizer);
 }
 
+static guint common_divisor (guint a, guint b)
+{
+  return b == 0 ? a : common_divisor (b, a % b);
+}
+
 QzCalibration *qz_calibration_new (const QzSource *source, const QzOptions *options, GError **error)
 {
   gsize length = options->calibration_length;
   const char *text = options->calibration;
-  gboolean bundled = text == NULL;
-  if (bundled)
-    text = qz_calibration_bundled (&length);
+  g_autofree char *bundled = text == NULL ? qz_calibration_bundled (source->gguf) : NULL;
+  if (bundled != NULL) {
+    text = bundled;
+    length = strlen (text);
+  }
   if (!check_text (text, &length, error))
     return NULL;
   EngTokenizer *tokenizer = eng_tokenizer_new (source->gguf, error);
@@ -78,17 +85,19 @@ QzCalibration *qz_calibration_new (const QzSource *source, const QzOptions *opti
   c->n_held = MAX (1, use / HELD_EVERY);
   c->n_sequences = use - c->n_held;
   c->tokens = g_new (gint32, (gsize) use * c->n_tokens);
-  /* Whatever part of the sequences is used, from the first on, comes from all over the text: places are dealt out in a stride. */
-  guint learned = 0, held = 0, half = (c->n_sequences + 1) / 2;
+  /* The n-th of the text's sequences goes to the place that a stride near the golden ratio gives it, so that whatever part of the
+   * places is used, from the first on, comes from all over the text. */
+  guint n = c->n_sequences, stride = n * 0.618 + 1, learned = 0, held = 0;
+  while (common_divisor (stride, n) != 1)
+    stride++;
   for (guint i = 0; i < use; i++) {
     gsize start = (gsize) ((guint64) i * (all->len - c->n_tokens) / (use - 1));
-    gboolean hold = (i % HELD_EVERY == HELD_EVERY / 2 && held < c->n_held) || learned == c->n_sequences;
-    guint place = hold ? c->n_sequences + held : learned % 2 == 0 ? learned / 2 : half + learned / 2;
+    gboolean hold = (i % HELD_EVERY == HELD_EVERY / 2 && held < c->n_held) || learned == n;
+    guint place = hold ? n + held++ : (guint) ((guint64) learned++ * stride % n);
     take_sequence (c, tokenizer, (const gint32 *) (gpointer) all->data, start, place);
-    hold ? held++ : learned++;
   }
   eng_tokenizer_free (tokenizer);
   g_autofree char *sum = g_compute_checksum_for_data (G_CHECKSUM_SHA256, (const guchar *) text, length);
-  c->id = bundled ? g_strdup_printf ("bundled %.16s", sum) : g_strdup_printf ("own %.16s", sum);
+  c->id = bundled != NULL ? g_strdup_printf ("bundled %.16s", sum) : g_strdup_printf ("own %.16s", sum);
   return g_steal_pointer (&c);
 }

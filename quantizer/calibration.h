@@ -13,14 +13,14 @@ typedef struct {
   char *id;          /* "bundled" or "own", and the beginning of the text's SHA-256 */
 } QzCalibration;
 
-enum { QZ_DEFAULT_TOKENS = 8192, QZ_SEQUENCE_TOKENS = 256 };
+enum { QZ_DEFAULT_TOKENS = 12288, QZ_SEQUENCE_TOKENS = 256 };
 
 /* The text is spread over: sequences are taken from all of it, evenly. Refuses what is not UTF-8 or too short, in one sentence. */
 QzCalibration *qz_calibration_new (const QzSource *source, const QzOptions *options, GError **error);
 void qz_calibration_free (QzCalibration *calibration);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (QzCalibration, qz_calibration_free)
 
-/* The text built into the program. */
-const char *qz_calibration_bundled (gsize *length);
+/* The text built into the program, its conversations in the form of the model's own template. Free with g_free. */
+char *qz_calibration_bundled (const EngGguf *gguf);
 
 #endif

@@ -154,6 +154,7 @@ static gboolean encode_all (Fit *fit, GError **error)
         g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be packed: %s", matrix->name, why);
       g_aligned_free (job.blob);
       qz_layout_clear (&layout);
+      eng_gguf_drop_tensor (fit->source->gguf, fit->source->matrices[m].tensor);
       if (!ok)
         return FALSE;
       done += (guint64) matrix->shape.rows * matrix->shape.cols;
@@ -219,7 +220,8 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, guint64 target_bytes, const
   Fit fit = { source, a, depths, seal, workers, progress, data, cancellable, 0 };
   if (!encode_all (&fit, error) || !qz_seal_finish (seal, error))
     return FALSE;
-  *result = (QzResult){ .file_bytes = used_bytes, .bpw = promise.bpw, .expected_kl = promise.expected_kl };
+  /* What was really rounded away says more than the curves did. */
+  *result = (QzResult){ .file_bytes = used_bytes, .bpw = promise.bpw, .expected_kl = qz_curves_kl_of_loss (fit.loss) };
   if (!qz_measure (source, a, path, workers, &result->kl_divergence, &result->top1_agreement, progress, data, encode_share, 1, cancellable, error)) {
     g_unlink (path);
     return FALSE;

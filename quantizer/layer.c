@@ -51,9 +51,12 @@ gboolean qz_layer_weights_read (QzLayerWeights *w, const QzSource *source, guint
 {
   const EngTraits *t = &source->traits;
   float *const matrices[QZ_LAYER_MATRICES] = { w->q, w->k, w->v, w->output, w->gate, w->up, w->down };
-  for (guint i = 0; i < QZ_LAYER_MATRICES; i++)
-    if (!qz_source_read_matrix (source, qz_source_layer_matrix (layer, QZ_ROLE_Q) + i, workers, matrices[i], error))
+  for (guint i = 0; i < QZ_LAYER_MATRICES; i++) {
+    guint m = qz_source_layer_matrix (layer, QZ_ROLE_Q) + i;
+    if (!qz_source_read_matrix (source, m, workers, matrices[i], error))
       return FALSE;
+    eng_gguf_drop_tensor (source->gguf, source->matrices[m].tensor);
+  }
   const struct {
     const char *suffix;
     float *out;

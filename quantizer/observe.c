@@ -15,8 +15,8 @@
 
 enum { BATCH_TOKENS = 1024, HEAD_TOKENS = 256 };
 
-/* Share of the sequences that make the way back: gradients need fewer than the moments, which must span all columns. */
-static const double backward_share = 0.5;
+/* Tokens that make the way back: gradients need fewer than the moments, which must span all columns. */
+enum { BACKWARD_TOKENS = 4096 };
 /* Of the vocabulary's weight, the part shared evenly so that no token's row is worthless; and the least of a control token. */
 static const double vocabulary_floor = 0.05, control_floor = 2e-4;
 
@@ -306,7 +306,7 @@ gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, g
                  .to = to, .cancellable = cancellable };
   o.tokens_per_sequence = calibration->n_tokens;
   o.batch_sequences = MAX (1, BATCH_TOKENS / calibration->n_tokens);
-  o.n_backward = CLAMP ((guint) (calibration->n_sequences * backward_share + 0.5), 1, calibration->n_sequences);
+  o.n_backward = MIN (calibration->n_sequences, MAX (1, BACKWARD_TOKENS / calibration->n_tokens));
   o.n_rows = (gsize) (calibration->n_sequences + calibration->n_held) * calibration->n_tokens;
   *observation = (QzObservation){ .n_matrices = source->n_matrices, .row_fisher = g_new0 (float *, source->n_matrices) };
   for (guint m = 0; m < source->n_matrices; m++)

@@ -12,7 +12,7 @@ enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK };
 
 static const struct {
   guint8 kind, group;
-} kinds[] = { { XB_SCALE_ROW_F16, 0 }, { XB_SCALE_GROUP_I8, 128 }, { XB_SCALE_GROUP_I8, 64 } };
+} kinds[] = { { XB_SCALE_ROW_F16, 0 }, { XB_SCALE_GROUP_F16, 128 }, { XB_SCALE_GROUP_I8, 128 }, { XB_SCALE_GROUP_I8, 64 } };
 enum { N_KINDS = G_N_ELEMENTS (kinds) };
 
 typedef struct {

@@ -37,9 +37,9 @@ double qz_shape_scale_bits (const QzShape *shape)
   case XB_SCALE_ROW_F16:
     return 16.0 / shape->cols;
   case XB_SCALE_GROUP_F16:
-    return 16.0 / shape->group;
+    return 16.0 * ((shape->cols + shape->group - 1) / shape->group) / shape->cols;
   default:
-    return 8.0 / shape->group + 16.0 * ((shape->cols + 255) / 256) / shape->cols;
+    return (8.0 * ((shape->cols + shape->group - 1) / shape->group) + 16.0 * ((shape->cols + 255) / 256)) / shape->cols;
   }
 }
 
