@@ -3,11 +3,12 @@
 
 #include "kernels/dense.h"
 
-enum { PRODUCT_ROWS = 96, GRAM_ROWS = 64 };
+/* Every unit packs B anew, so units are large: a share of a worker each, or half of one. */
+enum { LEAST_ROWS = 48, MOST_ROWS = 480, GRAM_ROWS = 128 };
 
 typedef struct {
   bool transpose_a, transpose_b;
-  guint m, n, k;
+  guint m, n, k, rows_per_unit;
   const float *a, *b;
   gsize lda, ldb, ldc;
   float beta;
@@ -17,15 +18,16 @@ typedef struct {
 static void product_work (gpointer data, guint begin, guint end, guint worker)
 {
   const Product *p = data;
-  xb_gemm (p->transpose_a, p->transpose_b, begin * PRODUCT_ROWS, MIN (end * PRODUCT_ROWS, p->m), p->n, p->k, p->a, p->lda, p->b, p->ldb, p->beta,
+  xb_gemm (p->transpose_a, p->transpose_b, begin * p->rows_per_unit, MIN (end * p->rows_per_unit, p->m), p->n, p->k, p->a, p->lda, p->b, p->ldb, p->beta,
            p->c, p->ldc);
 }
 
 void qz_product (EngWorkers *workers, bool transpose_a, bool transpose_b, guint m, guint n, guint k, const float *a, gsize lda, const float *b,
                  gsize ldb, float beta, float *c, gsize ldc)
 {
-  Product p = { transpose_a, transpose_b, m, n, k, a, b, lda, ldb, ldc, beta, c };
-  eng_workers_run (workers, product_work, &p, (m + PRODUCT_ROWS - 1) / PRODUCT_ROWS, 1);
+  guint share = m / (2 * eng_workers_count (workers)), rows = CLAMP ((share + LEAST_ROWS - 1) / LEAST_ROWS * LEAST_ROWS, LEAST_ROWS, MOST_ROWS);
+  Product p = { transpose_a, transpose_b, m, n, k, rows, a, b, lda, ldb, ldc, beta, c };
+  eng_workers_run (workers, product_work, &p, (m + rows - 1) / rows, 1);
 }
 
 static void gram_work (gpointer data, guint begin, guint end, guint worker)
