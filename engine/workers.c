@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define SPIN_US 150 /* how long an idle worker spins before it sleeps: longer than the gaps inside a token */
-#define STACK_BYTES (512 * 1024)
+#define STACK_BYTES (2 * 1024 * 1024) /* address space; what is touched is far less */
 
 /* A range of units, begin in the low half, end in the high half of one word: taken from with a compare and swap. */
 typedef struct {
