@@ -217,6 +217,28 @@ static void kv_store (void *page, uint32_t slot, const float *x, uint32_t page_t
   }
 }
 
+typedef uint8_t bytes16 __attribute__ ((vector_size (16)));
+
+/* 32 codes of 8 or 4 bits times their scale: a fixed number, so that compilers make vectors of it. */
+static inline void load_codes8 (const uint8_t *codes, float s, float *x)
+{
+  for (int i = 0; i < 32; i++)
+    x[i] = (float) (int8_t) codes[i] * s;
+}
+
+static inline void load_codes4 (const uint8_t *codes, float s, float *x)
+{
+  bytes16 pairs, halves[2];
+  int8_t apart[32];
+  memcpy (&pairs, codes, 16);
+  bytes16 low = (pairs & 15) - 8, high = (pairs >> 4) - 8;
+  halves[0] = __builtin_shufflevector (low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  halves[1] = __builtin_shufflevector (low, high, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  memcpy (apart, halves, 32);
+  for (int i = 0; i < 32; i++)
+    x[i] = (float) apart[i] * s;
+}
+
 static void kv_load (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, int bits)
 {
   const uint8_t *bytes = page;
@@ -230,7 +252,11 @@ static void kv_load (const void *page, uint32_t slot, float *x, uint32_t page_to
   for (uint32_t g = 0; g < head_dim; g += 32) {
     uint32_t n = head_dim - g < 32 ? head_dim - g : 32;
     float s = half_to (scales[g / 32]);
-    if (bits == 8)
+    if (n == 32 && bits == 8)
+      load_codes8 (codes + g, s, x + g);
+    else if (n == 32)
+      load_codes4 (codes + g / 2, s, x + g);
+    else if (bits == 8)
       for (uint32_t i = 0; i < n; i++)
         x[g + i] = (float) (int8_t) codes[g + i] * s;
     else
