@@ -8,6 +8,7 @@
 #include "quantizer/seal.h"
 #include "quantizer/sensitivity.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Added to the moments' diagonal, of its mean: what the calibration text does not show may still come. */
@@ -20,6 +21,8 @@ QzAnalysis *qz_analysis_alloc (const QzSource *source)
   a->n_inputs = source->n_inputs;
   a->n_matrices = source->n_matrices;
   a->n_embd = source->traits.n_embd;
+  a->n_layers = source->traits.n_layers;
+  a->ffn_order = g_new0 (guint32 *, a->n_layers);
   a->input_cols = g_memdup2 (source->input_cols, sizeof (guint) * source->n_inputs);
   a->transforms = g_new0 (QzTransform *, source->n_inputs);
   a->pivots = g_new0 (float *, source->n_inputs);
@@ -37,6 +40,9 @@ void qz_analysis_free (QzAnalysis *a)
   }
   for (guint m = 0; m < a->n_matrices; m++)
     g_free (a->row_fisher[m]);
+  for (guint l = 0; l < a->n_layers; l++)
+    g_free (a->ffn_order[l]);
+  g_free (a->ffn_order);
   g_free (a->transforms);
   g_free (a->pivots);
   g_free (a->row_fisher);
@@ -120,7 +126,7 @@ gboolean qz_analysis_read_factor (const QzAnalysis *a, guint input, float *f, GE
 /* ---- the analysis ------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-  const QzSource *source;
+  QzSource *source;
   QzAnalysis *analysis;
   EngWorkers *workers;
 } Learner;
@@ -148,6 +154,41 @@ static gboolean column_squares (const Learner *l, guint input, double *squares, 
   return TRUE;
 }
 
+typedef struct {
+  double importance;
+  guint32 channel;
+} Channel;
+
+static int compare_channels (const void *a, const void *b)
+{
+  const Channel *x = a, *y = b;
+  if (x->importance != y->importance)
+    return x->importance < y->importance ? 1 : -1;
+  return x->channel < y->channel ? -1 : 1;
+}
+
+/* Hidden channels by falling importance, so that cells of all three matrices hold channels of a kind and bits can follow them. The moments
+ * and squares, and everything read from now on, are in that order. */
+static void order_channels (Learner *l, guint layer, float *h, guint n, double *squares)
+{
+  g_autofree Channel *channels = g_new (Channel, n);
+  g_autofree guint32 *order = g_new (guint32, n);
+  g_autofree double *squares_before = g_memdup2 (squares, sizeof (double) * n);
+  g_autofree float *before = g_memdup2 (h, sizeof (float) * n * n);
+  for (guint j = 0; j < n; j++)
+    channels[j] = (Channel){ h[(gsize) j * n + j] * squares[j], j };
+  qsort (channels, n, sizeof (Channel), compare_channels);
+  for (guint j = 0; j < n; j++) {
+    order[j] = channels[j].channel;
+    squares[j] = squares_before[order[j]];
+  }
+  for (guint i = 0; i < n; i++)
+    for (guint j = i; j < n; j++)
+      h[(gsize) i * n + j] = before[(gsize) MIN (order[i], order[j]) * n + MAX (order[i], order[j])];
+  qz_source_set_ffn_order (l->source, layer, order);
+  l->analysis->ffn_order[layer] = g_steal_pointer (&order);
+}
+
 static gboolean learn_input (gpointer data, guint input, float *h, GError **error)
 {
   Learner *l = data;
@@ -156,10 +197,12 @@ static gboolean learn_input (gpointer data, guint input, float *h, GError **erro
   g_autofree double *moments = g_new (double, cols);
   g_autofree double *squares = g_new (double, cols);
   g_autofree float *diagonal = g_new (float, cols);
-  for (guint j = 0; j < cols; j++)
-    moments[j] = h[(gsize) j * cols + j];
   if (!column_squares (l, input, squares, error))
     return FALSE;
+  if (input > 0 && input <= a->n_layers * QZ_LAYER_INPUTS && (input - 1) % QZ_LAYER_INPUTS == QZ_LAYER_INPUTS - 1)
+    order_channels (l, (input - 1) / QZ_LAYER_INPUTS, h, cols, squares);
+  for (guint j = 0; j < cols; j++)
+    moments[j] = h[(gsize) j * cols + j];
   qz_transform_balance (cols, moments, squares, diagonal);
   a->transforms[input] = qz_transform_new (cols, a->seed, diagonal, error);
   if (a->transforms[input] == NULL)

@@ -10,8 +10,9 @@ struct QzAnalysis {
   char *fingerprint; /* of the source */
   char *calibration; /* its id */
   guint64 seed;
-  guint n_inputs, n_matrices;
+  guint n_inputs, n_matrices, n_layers;
   guint *input_cols;
+  guint32 **ffn_order;      /* [n_layers][n_ff], as in source.h */
   QzTransform **transforms; /* [n_inputs] */
   float **pivots;           /* [n_inputs][cols] */
   float **row_fisher;       /* [n_matrices][rows] */

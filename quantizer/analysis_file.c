@@ -12,10 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ANALYSIS_VERSION = 1, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
+enum { ANALYSIS_VERSION = 2, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
 
-/* fingerprint, calibration, seed, pipelines, pivots, Fisher, held-out sequences and tokens, their states, curves */
-#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyt)ay))"
+/* fingerprint, calibration, seed, pipelines, pivots, Fisher, held-out sequences and tokens, their states, curves, orders of channels */
+#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyt)ay)aay)"
 
 typedef struct {
   char magic[8];
@@ -60,11 +60,16 @@ static GVariant *head_of (const QzAnalysis *a)
   }
   for (guint m = 0; m < a->n_matrices; m++)
     g_variant_builder_add_value (&fisher, bytes_variant (a->row_fisher[m], sizeof (float) * a->curves->matrices[m].shape.rows));
+  GVariantBuilder orders;
+  g_variant_builder_init (&orders, G_VARIANT_TYPE ("aay"));
+  for (guint l = 0; l < a->n_layers; l++)
+    g_variant_builder_add_value (&orders, bytes_variant (a->ffn_order[l], sizeof (guint32) * a->input_cols[qz_source_layer_input (l) + 3]));
   gsize held = (gsize) a->held_sequences * a->held_tokens;
-  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyt)ay))", a->fingerprint, a->calibration, a->seed,
+  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyt)ay)@aay)", a->fingerprint, a->calibration, a->seed,
                                             g_variant_builder_end (&transforms), g_variant_builder_end (&pivots), g_variant_builder_end (&fisher),
                                             a->held_sequences, g_variant_new_fixed_array (G_VARIANT_TYPE_INT32, a->held, held, sizeof (gint32)),
-                                            bytes_variant (a->held_hidden, held * a->n_embd * sizeof (guint16)), qz_curves_to_variant (a->curves)));
+                                            bytes_variant (a->held_hidden, held * a->n_embd * sizeof (guint16)), qz_curves_to_variant (a->curves),
+                                            g_variant_builder_end (&orders)));
 }
 
 static gboolean write_all (int fd, const void *data, gsize size)
@@ -187,7 +192,25 @@ static float *floats_of (GVariant *list, guint i, gsize n)
   return out;
 }
 
-static gboolean take_arrays (QzAnalysis *a, const QzSource *source, GVariant *head)
+static gboolean take_orders (QzAnalysis *a, QzSource *source, GVariant *head)
+{
+  g_autoptr (GVariant) orders = g_variant_get_child_value (head, 10);
+  if (g_variant_n_children (orders) != a->n_layers)
+    return FALSE;
+  for (guint l = 0; l < a->n_layers; l++) {
+    gsize size = 0;
+    g_autoptr (GVariant) order = g_variant_get_child_value (orders, l);
+    const void *data = g_variant_get_fixed_array (order, &size, 1);
+    if (size != sizeof (guint32) * source->traits.n_ff)
+      return FALSE;
+    a->ffn_order[l] = g_memdup2 (data, size);
+    if (!qz_source_set_ffn_order (source, l, a->ffn_order[l]))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean take_arrays (QzAnalysis *a, QzSource *source, GVariant *head)
 {
   g_autoptr (GVariant) transforms = g_variant_get_child_value (head, 3), pivots = g_variant_get_child_value (head, 4),
                        fisher = g_variant_get_child_value (head, 5);
@@ -241,7 +264,7 @@ QzAnalysis *qz_analysis_load (EngGguf *gguf, const char *path, GError **error)
   g_variant_get_child (head, 0, "s", &a->fingerprint);
   g_variant_get_child (head, 1, "s", &a->calibration);
   g_variant_get_child (head, 2, "t", &a->seed);
-  if (factor_bytes != all_factor_bytes (a) || !take_arrays (a, source, head) || !take_held_out (a, source, head))
+  if (factor_bytes != all_factor_bytes (a) || !take_arrays (a, source, head) || !take_orders (a, source, head) || !take_held_out (a, source, head))
     return foreign (path, error);
   a->curves = qz_curves_from_variant (curves, source, error);
   if (a->curves == NULL)

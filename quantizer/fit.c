@@ -200,6 +200,8 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, guint64 target_bytes, const
     g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the analysis is not of %s: analyse it first", eng_gguf_path (gguf));
     return FALSE;
   }
+  for (guint l = 0; l < a->n_layers; l++)
+    qz_source_set_ffn_order (source, l, a->ffn_order[l]);
   const QzCurves *curves = a->curves;
   QzPromise promise = { .target_bytes = target_bytes, .calibration = a->calibration, .metadata = metadata };
   guint64 other_bytes, used_bytes;

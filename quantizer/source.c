@@ -4,6 +4,7 @@
 #include "engine/error.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const struct {
   const char *suffix;
@@ -103,6 +104,7 @@ QzSource *qz_source_new (EngGguf *gguf, GError **error)
   source->n_inputs = 1 + t->n_layers * QZ_LAYER_INPUTS + (t->tied_head ? 0 : 1);
   source->matrices = g_new0 (QzMatrix, source->n_matrices);
   source->input_cols = g_new0 (guint, source->n_inputs);
+  source->ffn_order = g_new0 (guint32 *, t->n_layers);
 
   if (!add_matrix (source, 0, "token_embd.weight", QZ_ROLE_EMBEDDING, 0, t->n_vocab, t->n_embd, 0, error))
     return NULL;
@@ -128,7 +130,24 @@ void qz_source_free (QzSource *source)
   eng_gguf_unref (source->gguf);
   g_free (source->matrices);
   g_free (source->input_cols);
+  for (guint l = 0; source->ffn_order != NULL && l < source->traits.n_layers; l++)
+    g_free (source->ffn_order[l]);
+  g_free (source->ffn_order);
   g_free (source);
+}
+
+gboolean qz_source_set_ffn_order (QzSource *source, guint layer, const guint32 *order)
+{
+  guint n = source->traits.n_ff;
+  g_autofree guint8 *seen = g_malloc0 (n);
+  for (guint i = 0; i < n; i++) {
+    if (order[i] >= n || seen[order[i]])
+      return FALSE;
+    seen[order[i]] = TRUE;
+  }
+  g_free (source->ffn_order[layer]);
+  source->ffn_order[layer] = g_memdup2 (order, sizeof (guint32) * n);
+  return TRUE;
 }
 
 /* x * 0 is 0 for every number, and NaN for an infinity or NaN. */
@@ -140,13 +159,31 @@ static gboolean all_finite (const float *x, gsize n)
   return sum == 0;
 }
 
+static void reorder_columns (const guint32 *order, float *rows, guint n, guint cols)
+{
+  g_autofree float *row = g_new (float, cols);
+  for (guint r = 0; r < n; r++, rows += cols) {
+    memcpy (row, rows, sizeof (float) * cols);
+    for (guint j = 0; j < cols; j++)
+      rows[j] = row[order[j]];
+  }
+}
+
 gboolean qz_source_read_rows (const QzSource *source, guint matrix, guint row0, guint row1, float *out, GError **error)
 {
   const QzMatrix *m = &source->matrices[matrix];
   const EngTypeTraits *type = eng_type_traits (m->tensor->type);
   gsize n = (gsize) (row1 - row0) * m->cols;
   gsize row_bytes = (gsize) m->cols / type->block * type->block_bytes;
-  eng_type_dequantize (m->tensor->type, m->tensor->data + row0 * row_bytes, out, n);
+  gboolean of_ffn = m->role == QZ_ROLE_GATE || m->role == QZ_ROLE_UP || m->role == QZ_ROLE_DOWN;
+  const guint32 *order = of_ffn ? source->ffn_order[m->layer] : NULL;
+  if (order != NULL && m->role != QZ_ROLE_DOWN)
+    for (guint r = row0; r < row1; r++)
+      eng_type_dequantize (m->tensor->type, m->tensor->data + order[r] * row_bytes, out + (gsize) (r - row0) * m->cols, m->cols);
+  else
+    eng_type_dequantize (m->tensor->type, m->tensor->data + row0 * row_bytes, out, n);
+  if (order != NULL && m->role == QZ_ROLE_DOWN)
+    reorder_columns (order, out, row1 - row0, m->cols);
   if (!all_finite (out, n)) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the tensor %s of %s holds a weight that is not a finite number: download the model again", m->name,
                  eng_gguf_path (source->gguf));

@@ -35,13 +35,18 @@ typedef struct {
   EngTraits traits;
   guint n_matrices, n_inputs;
   QzMatrix *matrices;
-  guint *input_cols; /* [n_inputs] */
+  guint *input_cols;   /* [n_inputs] */
+  guint32 **ffn_order; /* [n_layers]: NULL, or the order in which the layer's hidden channels are read, [n_ff] */
 } QzSource;
 
 /* Refuses, by name, what the graph has no place for. */
 QzSource *qz_source_new (EngGguf *gguf, GError **error);
 void qz_source_free (QzSource *source);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (QzSource, qz_source_free)
+
+/* The hidden channels of a feed-forward unit (rows of gate and up, columns of down) may stand in any order: from now on they are read in
+ * this one. FALSE if it is not a permutation. Not while others read. */
+gboolean qz_source_set_ffn_order (QzSource *source, guint layer, const guint32 *order);
 
 /* Matrix number of a role in a layer; first input of a layer. */
 guint qz_source_layer_matrix (guint layer, QzRole role);

@@ -76,6 +76,24 @@ static void test_logits (void)
   const float *expected = (const float *) (gpointer) data;
   for (guint i = 0; i < N * TINY_VOCAB; i++)
     g_assert_cmpfloat (fabsf (logits[i] - expected[i]), <=, 1e-3f);
+
+  /* Whatever the order of the hidden channels. */
+  g_autofree guint32 *order = g_new (guint32, model.n_ff);
+  for (guint j = 0; j < model.n_ff; j++)
+    order[j] = (j * 5 + 3) % model.n_ff;
+  for (guint l = 0; l < model.n_layers; l++)
+    g_assert_true (qz_source_set_ffn_order (source, l, order));
+  g_autofree float *reordered = logits_of (source, workers, tokens, 1, N);
+  for (guint i = 0; i < N * TINY_VOCAB; i++)
+    g_assert_cmpfloat (fabsf (reordered[i] - expected[i]), <=, 1e-3f);
+  g_autofree float *row = g_new (float, model.n_embd), *moved = g_new (float, model.n_embd);
+  g_autoptr (QzSource) untouched = open_source (path);
+  guint gate = qz_source_layer_matrix (1, QZ_ROLE_GATE);
+  g_assert_true (qz_source_read_rows (source, gate, 7, 8, moved, NULL));
+  g_assert_true (qz_source_read_rows (untouched, gate, order[7], order[7] + 1, row, NULL));
+  g_assert_cmpmem (row, sizeof (float) * model.n_embd, moved, sizeof (float) * model.n_embd);
+  order[0] = order[1];
+  g_assert_false (qz_source_set_ffn_order (source, 0, order));
   eng_workers_free (workers);
 }
 
