@@ -433,6 +433,35 @@ static void test_unknown_tensor (void)
   eng_workers_free (workers);
 }
 
+/* A real model, with less calibration than usual to keep the test short. */
+static void test_reference (void)
+{
+  const char *path = g_getenv ("VALISE_REFERENCE");
+  if (path == NULL) {
+    g_test_skip ("VALISE_REFERENCE does not name a float model");
+    return;
+  }
+  g_autoptr (GError) error = NULL;
+  g_autoptr (EngGguf) gguf = eng_gguf_open (path, &error);
+  g_assert_no_error (error);
+  EngWorkers *workers = eng_workers_new (0);
+  QzOptions options = { .tokens = 3072 };
+  g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_autofree char *out = tiny_model_path ("reference.gguf");
+  guint64 target = eng_gguf_file_bytes (gguf) / 3;
+  QzResult result;
+  g_assert_true (qz_fit (gguf, analysis, target, out, NULL, workers, &result, NULL, NULL, NULL, &error));
+  g_assert_no_error (error);
+  g_test_message ("%" G_GUINT64_FORMAT " bytes, %.3f bpw: expected %.4f, measured %.4f, same %.3f, %.1f s", result.file_bytes, result.bpw,
+                  result.expected_kl, result.kl_divergence, result.top1_agreement, result.seconds);
+  g_assert_cmpuint (size_of (out), <=, target);
+  g_assert_cmpuint (size_of (out), >, target - 4096);
+  g_assert_cmpfloat (result.kl_divergence, <, 0.10);
+  g_assert_cmpfloat (result.top1_agreement, >, 0.80);
+  eng_workers_free (workers);
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
@@ -449,6 +478,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/fit/estimate-without-analysis", test_estimate);
   g_test_add_func ("/fit/refuses-a-fit", test_fit_of_fit);
   g_test_add_func ("/fit/names-a-missing-tensor", test_unknown_tensor);
+  g_test_add_func ("/fit/real-model-at-a-third", test_reference);
   int status = g_test_run ();
   tiny_model_clean ();
   return status;
