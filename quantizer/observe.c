@@ -6,6 +6,7 @@
 #include "quantizer/observe.h"
 
 #include "engine/error.h"
+#include "engine/memory_plan.h"
 #include "kernels/xbit.h"
 #include "quantizer/head.h"
 #include "quantizer/layer.h"
@@ -296,6 +297,30 @@ static gboolean observe (Observer *o, GError **error)
   return finish_vocabulary (o, head_moments, error);
 }
 
+/* Refuses in time, rather than fail halfway: the largest things that are in memory at once. */
+static gboolean check_memory (const Observer *o, GError **error)
+{
+  const EngTraits *t = o->traits;
+  double q_rows = (double) t->n_heads * t->head_dim, embd = t->n_embd, ff = t->n_ff, batch = (double) o->batch_sequences * o->tokens_per_sequence;
+  double widest = MAX (MAX (embd, q_rows), ff), total, available;
+  double squares = 2 * embd * embd + q_rows * q_rows + ff * ff + 3 * widest * widest; /* moments, and copies while one is factored */
+  double layer = 4 * embd * q_rows + 3 * embd * ff;
+  double pass = batch * (6 * q_rows + 8 * embd + 5 * ff + (double) t->n_heads * o->tokens_per_sequence);
+  double tokens = (double) o->n_rows * 2 * embd + (double) kept_rows (o) * embd * (1 + t->n_layers / 2.0);
+  double head = (double) HEAD_TOKENS * t->n_vocab + 4096 * embd;
+  double need = sizeof (float) * (squares + layer + pass + tokens + head);
+  guint64 total_bytes, available_bytes;
+  eng_memory_machine (&total_bytes, &available_bytes);
+  total = total_bytes;
+  available = available_bytes;
+  if (need <= available)
+    return TRUE;
+  g_autofree char *needed = g_format_size (need), *there = g_format_size (available);
+  g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "analysing %s takes %s of memory, and only %s are free: %s", eng_gguf_path (o->source->gguf), needed,
+               there, need <= total ? "close other programs and try again" : "choose a smaller model");
+  return FALSE;
+}
+
 gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, guint64 seed, EngWorkers *workers, QzMomentsFunc moments,
                      gpointer moments_data, QzObservation *observation, EngProgress progress, gpointer progress_data, double from, double to,
                      GCancellable *cancellable, GError **error)
@@ -308,6 +333,8 @@ gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, g
   o.batch_sequences = MAX (1, BATCH_TOKENS / calibration->n_tokens);
   o.n_backward = MIN (calibration->n_sequences, MAX (1, BACKWARD_TOKENS / calibration->n_tokens));
   o.n_rows = (gsize) (calibration->n_sequences + calibration->n_held) * calibration->n_tokens;
+  if (!check_memory (&o, error))
+    return FALSE;
   *observation = (QzObservation){ .n_matrices = source->n_matrices, .row_fisher = g_new0 (float *, source->n_matrices) };
   for (guint m = 0; m < source->n_matrices; m++)
     observation->row_fisher[m] = g_new0 (float, source->matrices[m].rows);
