@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* Added to the moments' diagonal, of its mean: what the calibration text does not show may still come. */
-static const double damping = 0.01;
+static const double damping = 0.03;
 static const double observe_share = 0.95; /* of the whole analysis's time */
 
 QzAnalysis *qz_analysis_alloc (const QzSource *source)
