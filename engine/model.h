@@ -21,6 +21,8 @@ typedef struct {
   gboolean qkv_bias;
   guint64 n_parameters;
   guint64 file_bytes;
+  guint n_ctx_planned;      /* the session a fit's budget was reckoned for: its context, 0 when nothing is said ... */
+  int kv_bits_planned;      /* ... and the depth of its KV cache */
 } EngTraits;
 
 /* A weight matrix as the decoder sees it: either packed or raw, with the pipeline in front of it. */

@@ -112,6 +112,16 @@ static gboolean read_vocabulary (const Reader *reader, EngTraits *traits)
   return TRUE;
 }
 
+/* Only a suggestion: what makes no sense is as good as unsaid. */
+static void read_planned_session (const EngGguf *gguf, EngTraits *traits)
+{
+  gint64 n_ctx = eng_gguf_get_int (gguf, "valise.fit.context", 0), kv_bits = eng_gguf_get_int (gguf, "valise.fit.kv_bits", 0);
+  if (n_ctx < 1 || n_ctx > traits->n_ctx_train || (kv_bits != 16 && kv_bits != 8 && kv_bits != 4))
+    return;
+  traits->n_ctx_planned = (guint) n_ctx;
+  traits->kv_bits_planned = (int) kv_bits;
+}
+
 static gboolean check_consistency (const Reader *reader, const EngTraits *t)
 {
   g_autofree char *fault = NULL;
@@ -185,6 +195,7 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
   }
   t.tied_head = eng_gguf_find_tensor (gguf, "output.weight") == NULL && eng_gguf_find_tensor (gguf, "output.weight.xbit") == NULL;
   t.n_parameters = count_parameters (&t);
+  read_planned_session (gguf, &t);
   *traits = t;
   return TRUE;
 }

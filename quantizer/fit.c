@@ -188,7 +188,7 @@ static guint64 *packed_sizes (const QzCurves *curves, const guint8 *depths)
   return sizes;
 }
 
-gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, guint64 target_bytes, const char *path, const char *const *metadata, EngWorkers *workers,
+gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, const char *path, EngWorkers *workers,
                  QzResult *result, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
 {
   gint64 started = g_get_monotonic_time ();
@@ -203,15 +203,15 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, guint64 target_bytes, const
   for (guint l = 0; l < a->n_layers; l++)
     qz_source_set_ffn_order (source, l, a->ffn_order[l]);
   const QzCurves *curves = a->curves;
-  QzPromise promise = { .target_bytes = target_bytes, .calibration = a->calibration, .metadata = metadata };
+  QzPromise promise = { .target = *target, .calibration = a->calibration };
   guint64 other_bytes, used_bytes;
   double loss;
   if (!qz_seal_other_bytes (source, a->transforms, &promise, &other_bytes, error))
     return FALSE;
   guint64 extra_bytes = other_bytes - curves->other_bytes;
   g_autofree guint8 *depths = g_malloc (curves->n_cells);
-  if (!qz_curves_allocate (curves, target_bytes, extra_bytes, depths, &used_bytes, &loss))
-    return refuse_size (curves, extra_bytes, target_bytes, error);
+  if (!qz_curves_allocate (curves, target->bytes, extra_bytes, depths, &used_bytes, &loss))
+    return refuse_size (curves, extra_bytes, target->bytes, error);
 
   g_autofree guint64 *sizes = packed_sizes (curves, depths);
   promise.expected_kl = qz_curves_kl_of_loss (loss);

@@ -64,10 +64,17 @@ typedef struct {
   double seconds;
 } QzResult;
 
-/* Allocates for target_bytes, encodes, and seals `path` (whole or not at all). ENG_ERROR_MEMORY, naming the smallest possible size,
- * when target_bytes is below it. metadata: extra string keys, NULL or pairs ending in NULL (valise.* , general.name). */
-gboolean qz_fit (EngGguf *source, const QzAnalysis *analysis, guint64 target_bytes, const char *path, const char *const *metadata,
-                 EngWorkers *workers, QzResult *result, EngProgress progress, gpointer data, GCancellable *cancellable,
-                 GError **error);
+/* What is to be made. */
+typedef struct {
+  guint64 bytes;                /* of the file at most */
+  guint n_ctx;                  /* kept in the file: the session the budget was reckoned for (EngTraits); 0: not said */
+  int kv_bits;
+  const char *const *metadata;  /* extra string keys, NULL or pairs ending in NULL (valise.*, general.name) */
+} QzTarget;
+
+/* Allocates for target->bytes, encodes, and seals `path` (whole or not at all). ENG_ERROR_MEMORY, naming the smallest possible size,
+ * when the target is below it. */
+gboolean qz_fit (EngGguf *source, const QzAnalysis *analysis, const QzTarget *target, const char *path, EngWorkers *workers,
+                 QzResult *result, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
 
 #endif

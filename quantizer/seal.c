@@ -37,12 +37,15 @@ void qz_seal_free (QzSeal *seal)
 static void set_metadata (EngGgufWriter *writer, const QzSource *source, const QzPromise *promise)
 {
   eng_gguf_writer_set_u32 (writer, "valise.version", FORMAT_VERSION);
-  eng_gguf_writer_set_u64 (writer, "valise.fit.target_bytes", promise->target_bytes);
+  eng_gguf_writer_set_u64 (writer, "valise.fit.target_bytes", promise->target.bytes);
+  eng_gguf_writer_set_u32 (writer, "valise.fit.context", promise->target.n_ctx);
+  eng_gguf_writer_set_u32 (writer, "valise.fit.kv_bits", (guint32) promise->target.kv_bits);
   eng_gguf_writer_set_f64 (writer, "valise.fit.expected_kl", promise->expected_kl);
   eng_gguf_writer_set_f64 (writer, "valise.fit.bpw", promise->bpw);
   eng_gguf_writer_set_string (writer, "valise.fit.calibration", promise->calibration);
-  for (guint i = 0; promise->metadata != NULL && promise->metadata[i] != NULL; i += 2)
-    eng_gguf_writer_set_string (writer, promise->metadata[i], promise->metadata[i + 1]);
+  const char *const *more = promise->target.metadata;
+  for (guint i = 0; more != NULL && more[i] != NULL; i += 2)
+    eng_gguf_writer_set_string (writer, more[i], more[i + 1]);
   eng_gguf_writer_copy_metadata (writer, source->gguf);
 }
 

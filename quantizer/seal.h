@@ -2,16 +2,16 @@
 #ifndef QZ_SEAL_H
 #define QZ_SEAL_H
 
+#include "quantizer/fit.h"
 #include "quantizer/shape.h"
 #include "quantizer/source.h"
 #include "quantizer/transform.h"
 
 /* What a fit says about itself. */
 typedef struct {
-  guint64 target_bytes;
+  QzTarget target;
   double expected_kl, bpw;
-  const char *calibration;      /* its id; NULL for sizes alone */
-  const char *const *metadata;  /* more string keys and values, ending in NULL; or NULL */
+  const char *calibration;      /* its id */
 } QzPromise;
 
 typedef struct QzSeal QzSeal;

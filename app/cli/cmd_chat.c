@@ -49,7 +49,7 @@ int cli_chat (int argc, char **argv)
   g_autofree char *prompt = NULL, *system = NULL, *seed = NULL;
   EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
   double temperature = sampling.temperature, top_p = sampling.top_p, min_p = sampling.min_p, penalty = sampling.repeat_penalty;
-  int max_tokens = 0, context = 0, kv = 16, threads = 0, top_k = sampling.top_k;
+  int max_tokens = 0, context = 0, kv = 0, threads = 0, top_k = sampling.top_k;
   const GOptionEntry entries[] = {
     { "prompt", 'p', 0, G_OPTION_ARG_FILENAME, &prompt, "Answer this and exit (else a conversation)", "TEXT" },
     { "system", 0, 0, G_OPTION_ARG_FILENAME, &system, "What the model is told to be", "TEXT" },
@@ -60,8 +60,8 @@ int cli_chat (int argc, char **argv)
     { "top-p", 0, 0, G_OPTION_ARG_DOUBLE, &top_p, "Choose among the likeliest that add up to p (else 0.95)", "P" },
     { "min-p", 0, 0, G_OPTION_ARG_DOUBLE, &min_p, "Leave out what is less than p times as likely as the likeliest (else 0.05)", "P" },
     { "repeat-penalty", 0, 0, G_OPTION_ARG_DOUBLE, &penalty, "Above 1: says the same less often (else 1)", "X" },
-    { "context", 'c', 0, G_OPTION_ARG_INT, &context, "Tokens of context (else 4096, or the model's own if less)", "TOKENS" },
-    { "kv", 0, 0, G_OPTION_ARG_INT, &kv, "Bits of the KV cache: 16 (default), 8 or 4", "BITS" },
+    { "context", 'c', 0, G_OPTION_ARG_INT, &context, "Tokens of context (else what the fit was planned for, or 4096)", "TOKENS" },
+    { "kv", 0, 0, G_OPTION_ARG_INT, &kv, "Bits of the KV cache: 16, 8 or 4 (else what the fit was planned for, or 16)", "BITS" },
     { "threads", 't', 0, G_OPTION_ARG_INT, &threads, "Threads (else one per core)", "N" },
     { NULL },
   };
@@ -71,7 +71,7 @@ int cli_chat (int argc, char **argv)
     return cli_usage ("a number of tokens or threads cannot be negative or that large");
   if (!(temperature >= 0 && temperature <= 100) || !(top_p > 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1) || !(penalty > 0 && penalty <= 100))
     return cli_usage ("a sampling option is out of range: --temp 0 to 100, --top-p above 0 to 1, --min-p 0 to 1, --repeat-penalty above 0 to 100");
-  if (kv != 16 && kv != 8 && kv != 4)
+  if (kv != 0 && kv != 16 && kv != 8 && kv != 4)
     return cli_usage ("--kv %d is not 16, 8 or 4", kv);
   guint64 seed_value = ((guint64) g_random_int () << 32) | g_random_int ();
   if (seed && !g_ascii_string_to_unsigned (seed, 10, 0, G_MAXUINT64, &seed_value, NULL))

@@ -86,7 +86,15 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   /* The licence goes with the file, also where the checkpoint's own metadata had none. */
   const char *metadata[] = { "general.name", name, "valise.source", valise_model_get_name (model),
                              *valise_model_get_license (model) ? "general.license" : NULL, valise_model_get_license (model), NULL };
-  if (!qz_fit (gguf, analysis, plan->file_target_bytes, file, metadata, workers, result, valise_span_report, &second, cancellable, error))
+  EngSessionOptions session;
+  if (!valise_session_options (&traits, target->context, target->kv_bits, &session, error))
+    return NULL;
+  QzTarget wanted = { .bytes = plan->file_target_bytes, .metadata = metadata };
+  if (target->ram_bytes || target->context) { /* a budget holds for the chat it was reckoned for, so that is what the fit is opened with */
+    wanted.n_ctx = session.n_ctx;
+    wanted.kv_bits = session.kv_bits;
+  }
+  if (!qz_fit (gguf, analysis, &wanted, file, workers, result, valise_span_report, &second, cancellable, error))
     return NULL;
   result->seconds = (double) (g_get_monotonic_time () - begin_us) / G_USEC_PER_SEC;
   if (is_path (output))

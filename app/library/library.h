@@ -91,8 +91,8 @@ typedef struct {
 
 /* What a process of this kind costs without a model. */
 guint64 valise_program_base_bytes (gboolean window);
-/* The session a chat of this context and KV depth runs in: what plans, the window and the command all use. context 0: 4096 capped to
- * the model's own; kv_bits 0: 16. Refuses what the model was not trained for. */
+/* The session a chat of this context and KV depth runs in: what plans, the window and the command all use. context 0 and kv_bits 0: what
+ * the fit was planned for, else 4096 capped to the model's own and 16. Refuses what the model was not trained for. */
 gboolean valise_session_options (const EngTraits *traits, guint context, int kv_bits, EngSessionOptions *options, GError **error);
 /* The model's curves: saved ones, else an estimate. Quick; cache it and preview with valise_plan_with_curves (microseconds). */
 QzCurves *valise_library_get_curves (ValiseLibrary *library, ValiseModel *model, GError **error);

@@ -19,7 +19,9 @@ guint64 valise_program_base_bytes (gboolean window)
 
 gboolean valise_session_options (const EngTraits *traits, guint context, int kv_bits, EngSessionOptions *options, GError **error)
 {
-  *options = (EngSessionOptions) { .n_ctx = context ? context : MIN (DEFAULT_CONTEXT, traits->n_ctx_train), .kv_bits = kv_bits ? kv_bits : 16 };
+  guint usual = traits->n_ctx_planned ? traits->n_ctx_planned : MIN (DEFAULT_CONTEXT, traits->n_ctx_train);
+  int depth = traits->kv_bits_planned ? traits->kv_bits_planned : 16;
+  *options = (EngSessionOptions) { .n_ctx = context ? context : usual, .kv_bits = kv_bits ? kv_bits : depth };
   if (options->n_ctx > traits->n_ctx_train) {
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "this model knows a context of %u tokens at most, not %u: choose a shorter one",
                  traits->n_ctx_train, context);

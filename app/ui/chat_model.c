@@ -49,7 +49,10 @@ static void choose_context (GTask *task, gpointer source, gpointer data, GCancel
     g_task_return_error (task, error);
     return;
   }
-  guint context = MIN (opening->context, traits.n_ctx_train ? traits.n_ctx_train : opening->context);
+  /* A fit is opened as it was planned; the preferences speak for what was planned for nothing. */
+  guint context = traits.n_ctx_planned ? traits.n_ctx_planned : MIN (opening->context, traits.n_ctx_train);
+  if (traits.kv_bits_planned)
+    opening->kv_bits = traits.kv_bits_planned;
   for (;;) {
     if (!valise_session_options (&traits, context, opening->kv_bits, &options, &error)) {
       g_task_return_error (task, error);

@@ -79,7 +79,7 @@ static void test_sizes (gconstpointer data)
     QzResult result;
     QzPreview preview;
     guint64 target = least + (most - least) * i / 8 + (i > 0 && i < 8 ? 333 : 0);
-    gboolean ok = qz_fit (c.gguf, analysis, target, out, NULL, c.workers, &result, NULL, NULL, NULL, &error);
+    gboolean ok = qz_fit (c.gguf, analysis, &(QzTarget) { .bytes = target }, out, c.workers, &result, NULL, NULL, NULL, &error);
     g_assert_no_error (error);
     g_assert_true (ok);
     qz_curves_preview (curves, target, &preview);
@@ -117,7 +117,7 @@ static void test_too_small (void)
   for (guint i = 0; i < G_N_ELEMENTS (targets); i++) {
     g_autoptr (GError) error = NULL;
     QzResult result;
-    g_assert_false (qz_fit (c.gguf, analysis, targets[i], out, NULL, c.workers, &result, NULL, NULL, NULL, &error));
+    g_assert_false (qz_fit (c.gguf, analysis, &(QzTarget) { .bytes = targets[i] }, out, c.workers, &result, NULL, NULL, NULL, &error));
     g_assert_error (error, ENG_ERROR, ENG_ERROR_MEMORY);
     g_assert_nonnull (strstr (error->message, named));
     g_assert_false (g_file_test (out, G_FILE_TEST_EXISTS));
@@ -138,12 +138,17 @@ static void test_metadata (void)
   guint64 target = qz_curves_bytes_for_bpw (qz_analysis_curves (analysis), 5);
   g_autoptr (GError) error = NULL;
   QzResult result;
-  g_assert_true (qz_fit (c.gguf, analysis, target, out, metadata, c.workers, &result, NULL, NULL, NULL, &error));
+  g_assert_true (qz_fit (c.gguf, analysis, &(QzTarget) { target, 48, 8, metadata }, out, c.workers, &result, NULL, NULL, NULL, &error));
   g_assert_no_error (error);
   g_assert_cmpuint (size_of (out), <=, target);
   g_autoptr (EngGguf) written = eng_gguf_open (out, &error);
   g_assert_cmpstr (eng_gguf_get_string (written, "general.name", ""), ==, "Another name");
   g_assert_cmpstr (eng_gguf_get_string (written, "valise.story", ""), ==, story);
+  /* The session it was planned for goes with the file. */
+  EngTraits traits;
+  g_assert_true (eng_traits_read (&traits, written, &error));
+  g_assert_cmpuint (traits.n_ctx_planned, ==, 48);
+  g_assert_cmpint (traits.kv_bits_planned, ==, 8);
   case_clear (&c);
 }
 
@@ -160,7 +165,7 @@ static void fit_to (Case *c, const QzAnalysis *analysis, const char *path)
 {
   g_autoptr (GError) error = NULL;
   QzResult result;
-  qz_fit (c->gguf, analysis, qz_curves_bytes_for_bpw (qz_analysis_curves (analysis), 4), path, NULL, c->workers, &result, NULL, NULL, NULL, &error);
+  qz_fit (c->gguf, analysis, &(QzTarget) { .bytes = qz_curves_bytes_for_bpw (qz_analysis_curves (analysis), 4) }, path, c->workers, &result, NULL, NULL, NULL, &error);
   g_assert_no_error (error);
 }
 
@@ -233,7 +238,7 @@ static void test_damaged_analysis (void)
   g_assert_error (error, ENG_ERROR, ENG_ERROR_FORMAT);
   QzResult result;
   g_clear_error (&error);
-  g_assert_false (qz_fit (other, analysis, 1 << 30, saved, NULL, c.workers, &result, NULL, NULL, NULL, &error));
+  g_assert_false (qz_fit (other, analysis, &(QzTarget) { .bytes = 1 << 30 }, saved, c.workers, &result, NULL, NULL, NULL, &error));
   g_assert_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT);
   case_clear (&c);
 }
@@ -280,7 +285,7 @@ static void test_cancel (void)
     Cancel cancel = { cancellable, 0, at };
     QzResult result;
     g_assert_cmpuint (at, <, 1000);
-    through = qz_fit (c.gguf, analysis, target, out, NULL, c.workers, &result, cancel_later, &cancel, cancellable, &error);
+    through = qz_fit (c.gguf, analysis, &(QzTarget) { .bytes = target }, out, c.workers, &result, cancel_later, &cancel, cancellable, &error);
     if (!through) {
       g_assert_error (error, ENG_ERROR, ENG_ERROR_CANCELLED);
       g_assert_cmpuint (files_in (folder), ==, 0);
@@ -451,7 +456,7 @@ static void test_reference (void)
   g_autofree char *out = tiny_model_path ("reference.gguf");
   guint64 target = eng_gguf_file_bytes (gguf) / 3;
   QzResult result;
-  g_assert_true (qz_fit (gguf, analysis, target, out, NULL, workers, &result, NULL, NULL, NULL, &error));
+  g_assert_true (qz_fit (gguf, analysis, &(QzTarget) { .bytes = target }, out, workers, &result, NULL, NULL, NULL, &error));
   g_assert_no_error (error);
   g_test_message ("%" G_GUINT64_FORMAT " bytes, %.3f bpw: expected %.4f, measured %.4f, same %.3f, %.1f s", result.file_bytes, result.bpw,
                   result.expected_kl, result.kl_divergence, result.top1_agreement, result.seconds);
