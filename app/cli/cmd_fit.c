@@ -8,6 +8,7 @@ typedef struct {
   char *ram, *size;
   double bpw;
   int context, kv, threads;
+  gboolean window;
   char *output, *calibration; /* fit */
 } TargetOptions;
 
@@ -17,6 +18,7 @@ typedef struct {
   { "bpw", 'b', 0, G_OPTION_ARG_DOUBLE, &(o)->bpw, "Bits per weight, all stored bits counted", "BITS" }, \
   { "context", 'c', 0, G_OPTION_ARG_INT, &(o)->context, "Tokens of context (else 4096, or the model's own if less)", "TOKENS" }, \
   { "kv", 0, 0, G_OPTION_ARG_INT, &(o)->kv, "Bits of the KV cache: 16 (default), 8 or 4", "BITS" }, \
+  { "window", 0, 0, G_OPTION_ARG_NONE, &(o)->window, "The chat is to run in the window, which takes more memory than the terminal", NULL }, \
   { "threads", 't', 0, G_OPTION_ARG_INT, &(o)->threads, "Threads (else one per core)", "N" }
 
 static void target_options_clear (TargetOptions *options)
@@ -32,7 +34,7 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (TargetOptions, target_options_clear)
 static int read_target (const TargetOptions *options, ValiseTarget *target)
 {
   g_autoptr (GError) error = NULL;
-  *target = (ValiseTarget) { .bpw = isnan (options->bpw) ? 0 : options->bpw, .program_base_bytes = valise_program_base_bytes (FALSE) };
+  *target = (ValiseTarget) { .bpw = isnan (options->bpw) ? 0 : options->bpw, .program_base_bytes = valise_program_base_bytes (options->window) };
   if ((options->ram != NULL) + (options->size != NULL) + !isnan (options->bpw) != 1)
     return cli_usage ("say how large in exactly one way, --ram, --size or --bpw");
   if ((options->ram && !valise_size_parse (options->ram, &target->ram_bytes, &error))
