@@ -39,8 +39,11 @@ row "  PPL, mean KL, top-1 agreement" "$(get ppl < "$home/eval.json"), $(get kl_
 # 3. The promise in RAM: a chat that fills the context, free and inside a limit.
 "$valise" fit "$reference" --ram 160M --context 1024 -o "$home/ram.gguf" --json > "$home/ram.json" 2> /dev/null
 plan=$(get total_bytes < "$home/ram.json")
-prompt=$(head -c 3300 "$text")
-"$valise" chat "$home/ram.gguf" --context 1024 --prompt "$prompt" --max-tokens 1024 --temp 1 --seed 1 --json > "$home/chat.json" 2> /dev/null
+# The longest prompt of whole hundreds of bytes that leaves room for an answer.
+for bytes in $(seq 5000 -100 2000); do
+  prompt=$(head -c "$bytes" "$text" | iconv -c -f utf-8 -t utf-8)
+  "$valise" chat "$home/ram.gguf" --context 1024 --prompt "$prompt" --max-tokens 1024 --temp 1 --seed 1 --json > "$home/chat.json" 2> /dev/null && break
+done
 peak=$(get peak_rss_bytes < "$home/chat.json")
 row "fit --ram 160M --context 1024: plan" "$plan"
 row "  peak RSS of a chat, over plan" "$peak ($(get prompt_tokens < "$home/chat.json") + $(get generated_tokens < "$home/chat.json") tokens), $(ratio "$peak" "$plan")"
