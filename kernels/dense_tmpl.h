@@ -2,7 +2,6 @@
  *
  * gemm packs a block of op(B) (k x columns) into slivers of 2 vectors and a block of op(A) (rows x k) into slivers of MR rows, both in the
  * order the inner loop reads them, so that it runs from the caches with MR x 2 vector accumulators (Goto & van de Geijn 2008). */
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/table.h"
@@ -14,7 +13,7 @@
 #define MR 6
 #endif
 #define NR (2 * XB_VL)
-enum { KC = 256, MC = 96, NC = 768 };
+enum { KC = 256, MC = 96, NC = 384 }; /* packed: 480 KiB, on the stack of the thread */
 
 static void pack_a (float *out, bool transpose, const float *a, size_t lda, uint32_t row, uint32_t rows, uint32_t k0, uint32_t kc)
 {
@@ -35,11 +34,17 @@ static void pack_b (float *out, bool transpose, const float *b, size_t ldb, uint
   for (uint32_t c = 0; c < cols; c += NR) {
     uint32_t n = cols - c < NR ? cols - c : NR;
     if (transpose) {
-      for (uint32_t i = 0; i < n; i++) {
-        const float *from = b + (size_t) (col + c + i) * ldb + k0;
-        for (uint32_t k = 0; k < kc; k++)
-          out[(size_t) k * NR + i] = from[k];
+      for (uint32_t k = 0; k < kc; k += 16) { /* a cache line of each row, so that what is written stays in the first cache */
+        uint32_t m = kc - k < 16 ? kc - k : 16;
+        for (uint32_t i = 0; i < n; i++) {
+          const float *from = b + (size_t) (col + c + i) * ldb + k0 + k;
+          for (uint32_t j = 0; j < m; j++)
+            out[(size_t) (k + j) * NR + i] = from[j];
+        }
       }
+    } else if (n == NR) {
+      for (uint32_t k = 0; k < kc; k++)
+        memcpy (out + (size_t) k * NR, b + (size_t) (k0 + k) * ldb + col + c, NR * sizeof (float));
     } else {
       for (uint32_t k = 0; k < kc; k++)
         memcpy (out + (size_t) k * NR, b + (size_t) (k0 + k) * ldb + col + c, n * sizeof (float));
@@ -92,11 +97,7 @@ static void put_tile (const float *acc, uint32_t rows, uint32_t cols, bool is_fi
 static void gemm (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda,
                   const float *b, size_t ldb, float beta, float *c, size_t ldc)
 {
-  size_t b_floats = (size_t) KC * (NC + NR), a_floats = (size_t) KC * (MC + MR);
-  float *packed_b = aligned_alloc (64, (b_floats + a_floats) * sizeof (float) / 64 * 64 + 64);
-  if (!packed_b)
-    abort ();
-  float *packed_a = packed_b + b_floats / 16 * 16;
+  float packed_b[KC * NC] __attribute__ ((aligned (64))), packed_a[KC * MC] __attribute__ ((aligned (64)));
   float acc[MR * NR] __attribute__ ((aligned (64)));
   for (uint32_t col = 0; col < n; col += NC) {
     uint32_t nc = n - col < NC ? n - col : NC;
@@ -114,7 +115,6 @@ static void gemm (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t ro
       }
     }
   }
-  free (packed_b);
 }
 
 static void bf16_to_f32 (const uint16_t *h, float *out, size_t n)
@@ -169,13 +169,14 @@ static void raw_matmul (xb_raw_type type, const void *w, uint32_t cols, const fl
     }
     return;
   }
-  float *block = malloc ((size_t) ROWS * cols * sizeof (float));
-  if (!block)
-    abort ();
+  float block[ROWS * PIECE];
   for (uint32_t row = row0; row < row1; row += ROWS) {
     uint32_t rows = row1 - row < ROWS ? row1 - row : ROWS;
-    raw_to_f32 (type, bytes + (size_t) row * cols * size, block, (size_t) rows * cols);
-    gemm (false, true, 0, n, rows, cols, x, ldx, block, cols, 0, y + row, ldy);
+    for (uint32_t at = 0; at < cols; at += PIECE) {
+      uint32_t m = cols - at < PIECE ? cols - at : PIECE;
+      for (uint32_t i = 0; i < rows; i++)
+        raw_to_f32 (type, bytes + ((size_t) (row + i) * cols + at) * size, block + (size_t) i * m, m);
+      gemm (false, true, 0, n, rows, m, x + at, ldx, block, m, at > 0, y + row, ldy);
+    }
   }
-  free (block);
 }

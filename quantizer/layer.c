@@ -102,7 +102,7 @@ void qz_layer_pass_init (QzLayerPass *pass, const EngTraits *t, const QzLayerWei
 {
   gsize n = (gsize) n_sequences * n_tokens, q = n * t->n_heads * t->head_dim, kv = n * t->n_kv_heads * t->head_dim;
   gsize embd = n * t->n_embd, ff = n * t->n_ff, square = n * t->n_heads * n_tokens;
-  *pass = (QzLayerPass){ .n_sequences = n_sequences, .n_tokens = n_tokens, .n = n };
+  *pass = (QzLayerPass){ .max_sequences = n_sequences, .n_sequences = n_sequences, .n_tokens = n_tokens, .n = n };
   struct {
     float **where;
     gsize floats;
@@ -126,6 +126,13 @@ void qz_layer_pass_init (QzLayerPass *pass, const EngTraits *t, const QzLayerWei
       used += parts[i].floats;
     }
   fill_cos_sin (pass->cos_sin, t, weights->rope_factors, n_tokens);
+}
+
+void qz_layer_pass_resize (QzLayerPass *pass, guint n_sequences)
+{
+  g_assert (n_sequences <= pass->max_sequences);
+  pass->n_sequences = n_sequences;
+  pass->n = n_sequences * pass->n_tokens;
 }
 
 void qz_layer_pass_clear (QzLayerPass *pass)

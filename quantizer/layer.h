@@ -20,7 +20,7 @@ void qz_layer_weights_clear (QzLayerWeights *weights);
 
 /* What a forward pass leaves for the moments and for the backward pass. */
 typedef struct {
-  guint n_sequences, n_tokens, n;
+  guint max_sequences, n_sequences, n_tokens, n;
   float *attn_in;     /* [n][n_embd] after the first norm: input of q, k, v */
   float *q, *k, *v;   /* after RoPE */
   float *probability; /* [n_sequences][n_heads][n_tokens][n_tokens] */
@@ -39,6 +39,8 @@ typedef struct {
 /* backward: room for gradients too. */
 void qz_layer_pass_init (QzLayerPass *pass, const EngTraits *traits, const QzLayerWeights *weights, guint n_sequences, guint n_tokens,
                          gboolean backward);
+/* For fewer sequences, up to those it was made for. */
+void qz_layer_pass_resize (QzLayerPass *pass, guint n_sequences);
 void qz_layer_pass_clear (QzLayerPass *pass);
 
 /* x [n][n_embd] in place. */

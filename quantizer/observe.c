@@ -43,6 +43,7 @@ typedef struct {
   float *h[QZ_LAYER_INPUTS];
   double *probability, *head_fisher; /* [n_vocab] sums over the backward tokens */
   QzLayerWeights weights;
+  QzLayerPass pass;         /* its memory serves every layer */
 } Observer;
 
 static gboolean step (Observer *o, double fraction, const char *what, GError **error)
@@ -112,12 +113,10 @@ static gboolean forward_layer (Observer *o, guint layer, GError **error)
   for (guint s = 0; s < all;) {
     gboolean learn = s < c->n_sequences;
     guint n = MIN (o->batch_sequences, (learn ? c->n_sequences : all) - s);
-    QzLayerPass pass;
-    qz_layer_pass_init (&pass, o->traits, &o->weights, n, c->n_tokens, FALSE);
-    qz_layer_forward (o->traits, &o->weights, &pass, o->workers, o->x + (gsize) s * c->n_tokens * embd);
+    qz_layer_pass_resize (&o->pass, n);
+    qz_layer_forward (o->traits, &o->weights, &o->pass, o->workers, o->x + (gsize) s * c->n_tokens * embd);
     if (learn)
-      add_moments (o, &pass);
-    qz_layer_pass_clear (&pass);
+      add_moments (o, &o->pass);
     s += n;
     if (!step (o, 0.5 * (layer + (double) s / all) / o->traits->n_layers, "Reading the calibration text", error))
       return FALSE;
@@ -199,17 +198,15 @@ static gboolean backward_layer (Observer *o, guint layer, GError **error)
   for (guint s = 0; s < o->n_backward;) {
     guint n = MIN (o->batch_sequences, o->n_backward - s);
     gsize row = (gsize) s * tokens, floats = (gsize) n * tokens * embd;
-    QzLayerPass pass;
-    qz_layer_pass_init (&pass, o->traits, &o->weights, n, tokens, TRUE);
+    qz_layer_pass_resize (&o->pass, n);
     g_autofree float *in = g_new (float, floats);
     g_autofree float *x = g_new (float, floats);
     g_autofree float *d_out = g_memdup2 (o->dx + row * embd, sizeof (float) * floats);
     xb_raw_to_f32 (XB_RAW_F16, o->kept + (kept_rows (o) * layer + row) * embd, in, floats);
     memcpy (x, in, sizeof (float) * floats);
-    qz_layer_forward (o->traits, &o->weights, &pass, o->workers, x);
-    qz_layer_backward (o->traits, &o->weights, &pass, o->workers, in, o->dx + row * embd);
-    add_fisher (o, layer, &pass, d_out);
-    qz_layer_pass_clear (&pass);
+    qz_layer_forward (o->traits, &o->weights, &o->pass, o->workers, x);
+    qz_layer_backward (o->traits, &o->weights, &o->pass, o->workers, in, o->dx + row * embd);
+    add_fisher (o, layer, &o->pass, d_out);
     s += n;
     if (!step (o, 1 - 0.4 * (layer + 1 - (double) s / o->n_backward) / o->traits->n_layers, "Measuring what matters", error))
       return FALSE;
@@ -285,11 +282,14 @@ static gboolean observe (Observer *o, GError **error)
   guint n_layers = o->traits->n_layers, embd = o->traits->n_embd;
   if (!qz_layer_weights_init (&o->weights, o->source, error) || !embed (o, error))
     return FALSE;
+  qz_layer_pass_init (&o->pass, o->traits, &o->weights, o->batch_sequences, o->tokens_per_sequence, FALSE);
   for (guint l = 0; l < n_layers; l++)
     if (!forward_layer (o, l, error))
       return FALSE;
+  qz_layer_pass_clear (&o->pass);
   if (!run_head (o, error))
     return FALSE;
+  qz_layer_pass_init (&o->pass, o->traits, &o->weights, MIN (o->batch_sequences, o->n_backward), o->tokens_per_sequence, TRUE);
   g_autofree float *head_moments = g_memdup2 (o->h[0], sizeof (float) * embd * embd);
   for (guint l = n_layers; l-- > 0;)
     if (!backward_layer (o, l, error))
@@ -350,6 +350,7 @@ gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, g
 
   gboolean ok = observe (&o, error);
 
+  qz_layer_pass_clear (&o.pass);
   qz_layer_weights_clear (&o.weights);
   for (guint i = 0; i < QZ_LAYER_INPUTS; i++)
     g_free (o.h[i]);
