@@ -8,12 +8,39 @@
 
 #include "kernels/table.h"
 
-#if defined __x86_64__ || defined __i386__
+#if defined __x86_64__
 #include <cpuid.h>
+#define X86(init) init
+#define ARM(init) NULL
+#elif defined __aarch64__
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#define X86(init) NULL
+#define ARM(init) init
+#else
+#define X86(init) NULL
+#define ARM(init) NULL
 #endif
 
-static const char *const names[XB_N_ISAS] = {
-  "scalar", "sse4.1", "avx2", "avx-vnni", "avx512bw", "avx512-vnni", "neon", "neon-dotprod", "neon-i8mm",
+/* What a set needs; AVX and wider count only where the operating system saves their registers. */
+enum { SSE41 = 1, AVX2 = 2, AVXVNNI = 4, AVX512BW = 8, AVX512VNNI = 16, NEON = 32, DOTPROD = 64, I8MM = 128 };
+
+/* In the order of cpu.h, from the least to the best of each architecture. */
+static const struct {
+  const char *name;
+  unsigned needs;
+  void (*ops) (xb_ops_table *t);
+  void (*product) (xb_product_table *t); /* NULL: not in this build */
+} isas[XB_N_ISAS] = {
+  { "scalar", 0, xb_ops_init_generic, xb_product_init_scalar },
+  { "sse4.1", SSE41, xb_ops_init_generic, X86 (xb_product_init_sse41) },
+  { "avx2", AVX2, X86 (xb_ops_init_avx2), X86 (xb_product_init_avx2) },
+  { "avx-vnni", AVX2 | AVXVNNI, X86 (xb_ops_init_avx2), X86 (xb_product_init_avxvnni) },
+  { "avx512bw", AVX512BW, X86 (xb_ops_init_avx512), X86 (xb_product_init_avx512bw) },
+  { "avx512-vnni", AVX512BW | AVX512VNNI, X86 (xb_ops_init_avx512), X86 (xb_product_init_avx512vnni) },
+  { "neon", NEON, xb_ops_init_generic, ARM (xb_product_init_neon) },
+  { "neon-dotprod", NEON | DOTPROD, xb_ops_init_generic, ARM (xb_product_init_neon_dotprod) },
+  { "neon-i8mm", NEON | DOTPROD | I8MM, xb_ops_init_generic, ARM (xb_product_init_neon_i8mm) },
 };
 
 static xb_table table;
@@ -22,21 +49,7 @@ static const char *reason = "not chosen yet";
 static const char *failure;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-const char *xb_isa_name (xb_isa isa)
-{
-  return isa < XB_N_ISAS ? names[isa] : "unknown";
-}
-
-bool xb_isa_built (xb_isa isa)
-{
-#if defined XB_X86
-  return isa == XB_ISA_SCALAR || isa == XB_ISA_AVX2 || isa == XB_ISA_AVX512VNNI;
-#else
-  return isa == XB_ISA_SCALAR;
-#endif
-}
-
-#if defined __x86_64__ || defined __i386__
+#if defined __x86_64__
 static uint64_t xgetbv (void)
 {
   uint32_t low, high;
@@ -44,51 +57,54 @@ static uint64_t xgetbv (void)
   return (uint64_t) high << 32 | low;
 }
 
-bool xb_isa_available (xb_isa isa)
+static unsigned probe (void)
 {
-  unsigned a, b, c, d, b7 = 0, c7 = 0, a71 = 0, unused;
-  if (isa == XB_ISA_SCALAR)
-    return true;
+  unsigned a, b, c, d, b7 = 0, c7 = 0, a71 = 0, unused, found = 0;
   if (!__get_cpuid (1, &a, &b, &c, &d))
-    return false;
-  if (isa == XB_ISA_SSE41)
-    return c & bit_SSE4_1;
+    return 0;
   if (__get_cpuid_count (7, 0, &a, &b7, &c7, &d) && a >= 1)
     __get_cpuid_count (7, 1, &a71, &unused, &unused, &unused);
-  uint64_t saved = c & bit_OSXSAVE ? xgetbv () : 0; /* the registers the operating system saves */
-  bool avx2 = (saved & 6) == 6 && b7 & bit_AVX2 && c & bit_FMA && c & bit_F16C;
-  bool avx512 = avx2 && (saved & 0xe6) == 0xe6 && b7 & bit_AVX512F && b7 & bit_AVX512BW && b7 & bit_AVX512VL && b7 & bit_AVX512DQ;
-  switch (isa) {
-  case XB_ISA_AVX2: return avx2;
-  case XB_ISA_AVXVNNI: return avx2 && a71 & 1u << 4;
-  case XB_ISA_AVX512BW: return avx512;
-  case XB_ISA_AVX512VNNI: return avx512 && c7 & bit_AVX512VNNI;
-  default: return false;
-  }
+  const uint64_t saved = c & bit_OSXSAVE ? xgetbv () : 0; /* the registers the operating system saves */
+  if (c & bit_SSSE3 && c & bit_SSE4_1)
+    found |= SSE41;
+  if ((saved & 6) == 6 && b7 & bit_AVX2 && c & bit_FMA && c & bit_F16C)
+    found |= AVX2 | (a71 & 1u << 4 ? AVXVNNI : 0);
+  if (found & AVX2 && (saved & 0xe6) == 0xe6 && b7 & bit_AVX512F && b7 & bit_AVX512BW && b7 & bit_AVX512VL && b7 & bit_AVX512DQ)
+    found |= AVX512BW | (c7 & bit_AVX512VNNI ? AVX512VNNI : 0);
+  return found;
+}
+#elif defined __aarch64__
+static unsigned probe (void)
+{
+  const unsigned long first = getauxval (AT_HWCAP), second = getauxval (AT_HWCAP2);
+  return (first & HWCAP_ASIMD ? NEON : 0) | (first & HWCAP_ASIMDDP ? DOTPROD : 0) | (second & HWCAP2_I8MM ? I8MM : 0);
 }
 #else
-bool xb_isa_available (xb_isa isa)
+static unsigned probe (void)
 {
-  return isa == XB_ISA_SCALAR;
+  return 0;
 }
 #endif
 
+const char *xb_isa_name (xb_isa isa)
+{
+  return isa < XB_N_ISAS ? isas[isa].name : "unknown";
+}
+
+bool xb_isa_built (xb_isa isa)
+{
+  return isa < XB_N_ISAS && isas[isa].product;
+}
+
+bool xb_isa_available (xb_isa isa)
+{
+  return isa < XB_N_ISAS && (isas[isa].needs & ~probe ()) == 0;
+}
+
 static void fill (xb_isa isa)
 {
-  xb_table next;
-  xb_ops_init_generic (&next.ops);
-  xb_product_init_scalar (&next.product);
-#if defined XB_X86
-  if (isa == XB_ISA_AVX2) {
-    xb_ops_init_avx2 (&next.ops);
-    xb_product_init_avx2 (&next.product);
-  }
-  if (isa == XB_ISA_AVX512VNNI) {
-    xb_ops_init_avx512 (&next.ops);
-    xb_product_init_avx512vnni (&next.product);
-  }
-#endif
-  table = next;
+  isas[isa].ops (&table.ops);
+  isas[isa].product (&table.product);
   selected = isa;
 }
 
@@ -103,7 +119,7 @@ static void choose (void)
   if (wanted && *wanted) {
     failure = "VALISE_ISA names an instruction set that does not exist; use one that `valise hardware` lists";
     for (xb_isa isa = 0; isa < XB_N_ISAS; isa++)
-      if (strcmp (wanted, names[isa]) == 0) {
+      if (strcmp (wanted, isas[isa].name) == 0) {
         bool usable = xb_isa_built (isa) && xb_isa_available (isa);
         failure = usable ? NULL : "VALISE_ISA names an instruction set that this CPU or this build lacks; use one that `valise hardware` lists";
         if (usable) {
@@ -154,7 +170,7 @@ static pthread_once_t model_once = PTHREAD_ONCE_INIT;
 
 static void read_model (void)
 {
-#if defined __x86_64__ || defined __i386__
+#if defined __x86_64__
   unsigned words[12], max = __get_cpuid_max (0x80000000, NULL);
   if (max >= 0x80000004) {
     for (unsigned i = 0; i < 3; i++)

@@ -2,9 +2,6 @@
 #include "kernels/ops_tmpl.h"
 #include "kernels/dense_tmpl.h"
 
-#define XB_JOIN2(a, b) a##b
-#define XB_JOIN(a, b) XB_JOIN2 (a, b)
-
 void XB_JOIN (xb_ops_init_, XB_SUFFIX) (xb_ops_table *t)
 {
   *t = (xb_ops_table) {

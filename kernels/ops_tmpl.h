@@ -104,8 +104,7 @@ static float largest (const float *x, size_t n)
     vf m = v_load (x);
     for (i = XB_VL; i + XB_VL <= n; i += XB_VL)
       m = v_max (m, v_load (x + i));
-    for (int l = 0; l < XB_VL; l++)
-      best = m[l] > best ? m[l] : best;
+    best = v_largest (m);
   }
   for (const float *last = x + n, *p = x + i; p < last; p++)
     best = *p > best ? *p : best;

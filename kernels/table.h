@@ -50,7 +50,14 @@ void xb_ops_init_generic (xb_ops_table *t);
 void xb_ops_init_avx2 (xb_ops_table *t);
 void xb_ops_init_avx512 (xb_ops_table *t);
 void xb_product_init_scalar (xb_product_table *t);
+void xb_product_init_sse41 (xb_product_table *t);
 void xb_product_init_avx2 (xb_product_table *t);
+void xb_product_init_avxvnni (xb_product_table *t);
+void xb_product_init_avxvnni_evex (xb_product_table *t);
+void xb_product_init_avx512bw (xb_product_table *t);
 void xb_product_init_avx512vnni (xb_product_table *t);
+void xb_product_init_neon (xb_product_table *t);
+void xb_product_init_neon_dotprod (xb_product_table *t);
+void xb_product_init_neon_i8mm (xb_product_table *t);
 
 #endif

@@ -9,9 +9,14 @@
 
 #if defined __F16C__ || defined __AVX512F__
 #include <immintrin.h>
+#elif defined __aarch64__
+#include <arm_neon.h>
 #endif
 
 #include "kernels/half.h"
+
+#define XB_JOIN2(a, b) a##b
+#define XB_JOIN(a, b) XB_JOIN2 (a, b)
 
 typedef float vf __attribute__ ((vector_size (XB_VL * 4)));
 typedef float vf_unaligned __attribute__ ((vector_size (XB_VL * 4), aligned (4), may_alias));
@@ -52,6 +57,16 @@ static inline float v_sum (vf v)
   for (int width = XB_VL / 2; width > 0; width /= 2)
     for (int i = 0; i < width; i++)
       parts[i] += parts[i + width];
+  return parts[0];
+}
+
+static inline float v_largest (vf v)
+{
+  float parts[XB_VL];
+  memcpy (parts, &v, sizeof parts);
+  for (int width = XB_VL / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; i++)
+      parts[i] = parts[i + width] > parts[i] ? parts[i + width] : parts[i];
   return parts[0];
 }
 
@@ -124,6 +139,10 @@ static inline void half_to_f32 (const uint16_t *h, float *out, size_t n)
   for (; i + 8 <= n; i += 8)
     _mm256_storeu_ps (out + i, _mm256_cvtph_ps (_mm_loadu_si128 ((const __m128i *) (const void *) (h + i))));
 #endif
+#if defined __aarch64__
+  for (; i + 4 <= n; i += 4)
+    vst1q_f32 (out + i, vcvt_f32_f16 (vreinterpret_f16_u16 (vld1_u16 (h + i))));
+#endif
   for (; i < n; i++)
     out[i] = half_to (h[i]);
 }
@@ -134,6 +153,10 @@ static inline void f32_to_f16 (const float *x, uint16_t *out, size_t n)
 #if defined __F16C__
   for (; i + 8 <= n; i += 8)
     _mm_storeu_si128 ((__m128i *) (void *) (out + i), _mm256_cvtps_ph (_mm256_loadu_ps (x + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+#if defined __aarch64__
+  for (; i + 4 <= n; i += 4)
+    vst1_u16 (out + i, vreinterpret_u16_f16 (vcvt_f16_f32 (vld1q_f32 (x + i))));
 #endif
   for (; i < n; i++)
     out[i] = half_from (x[i]);

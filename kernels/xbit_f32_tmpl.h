@@ -1,7 +1,7 @@
 /* xbit_f32_tmpl.h: the product with exact f32 activations (A16): a tile becomes 32 columns of 16 f32 weights once and is used for all vectors.
  * The including file provides tile_bytes () and XB_VL. */
 
-enum { ROW_VECTORS = 16 / XB_VL, TOGETHER = 4 };
+enum { ROW_VECTORS = 16 / XB_VL, AT_ONCE = 4 };
 
 typedef struct {
   const float *x;
@@ -30,7 +30,7 @@ static void tile_weights (const run *r, uint32_t t, float *w)
 
 static inline __attribute__ ((always_inline)) void columns (const float *w, const float *x, size_t ldx, uint32_t n_cols, float *acc, const uint32_t n)
 {
-  vf sum[TOGETHER][ROW_VECTORS];
+  vf sum[AT_ONCE][ROW_VECTORS];
   for (uint32_t i = 0; i < n; i++)
     for (uint32_t v = 0; v < ROW_VECTORS; v++)
       sum[i][v] = v_set (0);
@@ -51,8 +51,8 @@ static void run_f32 (const run *r, const void *vectors, uint32_t i0, uint32_t n,
     uint32_t begin = (r->tile0 + t) * 32, n_cols = in->cols - begin < 32 ? in->cols - begin : 32, i = 0;
     const float *x = in->x + i0 * in->ldx + begin;
     tile_weights (r, t, w);
-    for (; i + TOGETHER <= n; i += TOGETHER)
-      columns (w, x + i * in->ldx, in->ldx, n_cols, acc + i * 16, TOGETHER);
+    for (; i + AT_ONCE <= n; i += AT_ONCE)
+      columns (w, x + i * in->ldx, in->ldx, n_cols, acc + i * 16, AT_ONCE);
     for (; i < n; i++)
       columns (w, x + i * in->ldx, in->ldx, n_cols, acc + i * 16, 1);
   }

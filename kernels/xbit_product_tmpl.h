@@ -1,176 +1,206 @@
-/* xbit_product_tmpl.h: the SIMD products, one source per instruction set. The including file defines the vocabulary:
- *   xi, XI_HALVES                      a vector of codes; how many make a quad of 64 codes (1: 512 bits, 2: 256)
- *   xi_load, xi_store, xi_and, xi_or, xi_xor, XI_LEFT, XI_RIGHT (16-bit shifts by a constant), xi_set, xi_lookup (16-entry table)
- *   XI_TABLE_FLIP                      what turns a looked-up byte into the table's entry + 128
- *   xacc                               int32 lanes, one per row of the half; XACC_START (depth, codebook, sum of x): where it begins, so
- *                                      that a product of signed codes ends at sum u x as well
- *   QUADS_DOT (acc, codes[8], q[32], depth, codebook, q0, q1): acc += sum over quads q0..q1-1 of codes . x, one half
- *   xf, xf_load, xf_store, xf_set, xf_add, xf_fma (a, b, c), xf_mul, xf_from (xacc)
+/* xbit_product_tmpl.h: the SIMD products, one source per instruction set. Bytes and floats are the compiler's own vectors; the including file
+ * defines the rest of the vocabulary:
+ *   XB_SUFFIX, XB_VL                   the name of the set; 32-bit lanes of its registers: 16 / XB_VL registers ("parts") make a quad of 64 codes
+ *   XI_SIGNED                          1: depth 8, tables and grids reach the product as u - 128, because it multiplies no 8-bit unsigned codes
+ *   XI_LOOKUP (table, codes)           a 16-entry table in each 16 bytes, looked up byte by byte
+ *   dot (acc, codes, x, n, depth, is_signed, q0, q1): acc[i] += sum over quads q0..q1-1 of codes . x[i], for n vectors x (1, or XI_TOGETHER)
+ *   XI_TOGETHER                        vectors that dot takes at once in the product with many
+ *   XI_ARRANGE (codes)                 optional: another order of a tile's codes for the product with many
  * Every function below is instantiated with depth, codebook and the group-16 flag as constants. */
 #include "kernels/xbit_product.h"
 
 #define ALWAYS static inline __attribute__ ((always_inline))
+#define UNROLL _Pragma ("GCC unroll 8")
 
-enum { HALF_ROWS = 16 / XI_HALVES };
+enum { PARTS = 16 / XB_VL, PART_BYTES = 4 * XB_VL };
 
-/* The codes of half `h` of a tile, as bytes u (a table's entries biased by 128 where the product wants that). */
-ALWAYS void decode (xi codes[8], const uint8_t *tile, const int depth, const int codebook, const xi *table, int h)
+/* The codes of one part of a tile, as bytes u (or u - 128, XI_SIGNED). */
+ALWAYS void decode (xi codes[8], const uint8_t *tile, const int depth, const int codebook, const xi table, int part)
 {
-  const uint8_t *line = tile + h * (64 / XI_HALVES);
+  const uint8_t *line = tile + part * PART_BYTES;
   if (depth == 8) {
-    for (int q = 0; q < 8; q++)
-      codes[q] = xi_load (line + q * 64);
+    UNROLL for (int q = 0; q < 8; q++)
+      codes[q] = XI_SIGNED ? xi_load (line + q * 64) ^ xi_set (128) : xi_load (line + q * 64);
     return;
   }
   const int low = depth & 3; /* bits below the 4-bit plane */
-  for (int q = 0; q < 8; q++)
+  UNROLL for (int q = 0; q < 8; q++)
     codes[q] = xi_set (0);
   if (depth & 4) {
-    const xi mask = xi_set ((char) (15 << low));
-    for (int i = 0; i < 4; i++) {
-      xi v = xi_load (line + i * 64);
-      codes[i] = xi_and (low ? XI_LEFT (v, low) : v, mask);
-      codes[i + 4] = xi_and (XI_RIGHT (v, 4 - low), mask);
+    const xi mask = xi_set ((uint8_t) (15 << low));
+    UNROLL for (int i = 0; i < 4; i++) {
+      const xi v = xi_load (line + i * 64);
+      codes[i] = (low ? xi_left (v, low) : v) & mask;
+      codes[i + 4] = xi_right (v, 4 - low) & mask;
     }
     line += 4 * 64;
   }
   if (depth & 2) {
     const int shift = depth & 1;
-    const xi mask = xi_set ((char) (3 << shift));
-    for (int i = 0; i < 2; i++) {
-      xi v = xi_load (line + i * 64);
-      codes[i] = xi_or (codes[i], xi_and (shift ? XI_LEFT (v, shift) : v, mask));
-      codes[i + 2] = xi_or (codes[i + 2], xi_and (XI_RIGHT (v, 2 - shift), mask));
-      codes[i + 4] = xi_or (codes[i + 4], xi_and (XI_RIGHT (v, 4 - shift), mask));
-      codes[i + 6] = xi_or (codes[i + 6], xi_and (XI_RIGHT (v, 6 - shift), mask));
+    const xi mask = xi_set ((uint8_t) (3 << shift));
+    UNROLL for (int i = 0; i < 2; i++) {
+      const xi v = xi_load (line + i * 64);
+      codes[i] |= (shift ? xi_left (v, shift) : v) & mask;
+      codes[i + 2] |= xi_right (v, 2 - shift) & mask;
+      codes[i + 4] |= xi_right (v, 4 - shift) & mask;
+      codes[i + 6] |= xi_right (v, 6 - shift) & mask;
     }
     line += 2 * 64;
   }
   if (depth & 1) {
-    const xi mask = xi_set (1);
-    xi v = xi_load (line);
-    codes[0] = xi_or (codes[0], xi_and (v, mask));
-    codes[1] = xi_or (codes[1], xi_and (XI_RIGHT (v, 1), mask));
-    codes[2] = xi_or (codes[2], xi_and (XI_RIGHT (v, 2), mask));
-    codes[3] = xi_or (codes[3], xi_and (XI_RIGHT (v, 3), mask));
-    codes[4] = xi_or (codes[4], xi_and (XI_RIGHT (v, 4), mask));
-    codes[5] = xi_or (codes[5], xi_and (XI_RIGHT (v, 5), mask));
-    codes[6] = xi_or (codes[6], xi_and (XI_RIGHT (v, 6), mask));
-    codes[7] = xi_or (codes[7], xi_and (XI_RIGHT (v, 7), mask));
+    const xi v = xi_load (line);
+    codes[0] |= v & xi_set (1);
+    UNROLL for (int q = 1; q < 8; q++)
+      codes[q] |= xi_right (v, q) & xi_set (1);
   }
   if (codebook == XB_TABLE)
-    for (int q = 0; q < 8; q++)
-      codes[q] = xi_lookup (*table, codes[q]);
+    UNROLL for (int q = 0; q < 8; q++)
+      codes[q] = XI_LOOKUP (table, codes[q]);
 }
 
-/* acc += scale * (xs * sum u x) + zero * (xs * sum x), one tile, one vector of activations. */
-ALWAYS void multiply (const xi codes[8], const int depth, const int codebook, const int split, const int8_t *x, const int16_t *sum,
-                      float xs, const float *sums, const xf *scale, const xf *zero, xf *acc)
+/* A table of the matrix in every 16 bytes, biased by 128 where codes are unsigned. */
+ALWAYS xi load_table (const int8_t *table)
 {
-  if (split) {
-    xacc lo = XACC_START (depth, codebook, sum[0]), hi = XACC_START (depth, codebook, sum[1]);
-    QUADS_DOT (lo, codes, x, depth, codebook, 0, 4);
-    QUADS_DOT (hi, codes, x, depth, codebook, 4, 8);
-    *acc = xf_fma (xf_mul (xf_from (lo), xf_set (xs)), scale[0], *acc);
-    *acc = xf_fma (zero[0], xf_set (sums[0]), *acc);
-    *acc = xf_fma (xf_mul (xf_from (hi), xf_set (xs)), scale[1], *acc);
-    *acc = xf_fma (zero[1], xf_set (sums[1]), *acc);
-    return;
-  }
-  xacc total = XACC_START (depth, codebook, sum[0] + sum[1]);
-  QUADS_DOT (total, codes, x, depth, codebook, 0, 8);
-  *acc = xf_fma (xf_mul (xf_from (total), xf_set (xs)), scale[0], *acc);
-  *acc = xf_fma (zero[0], xf_set (sums[0]), *acc);
+  uint8_t repeated[PART_BYTES] __attribute__ ((aligned (64)));
+  for (int i = 0; i < PART_BYTES; i++)
+    repeated[i] = (uint8_t) (table ? table[i % 16] : 0) ^ (XI_SIGNED ? 0 : 128);
+  return xi_load (repeated);
 }
 
-/* The place of one tile among the scales: its group, counted without a division. */
+/* y[i] += scale (xs sum u x) + zero (xs sum x) for one part of one tile and the n vectors from `first` on, whose tiles are `step` apart. */
+ALWAYS void multiply (const xi codes[8], const int depth, const int codebook, const int split, const int n, const xb_acts *acts, size_t first, size_t step,
+                      const vf scale[2], const vf zero[2], vf *y)
+{
+  const int is_signed = XI_SIGNED && (depth == 8 || codebook != XB_UNIFORM), pieces = split ? 2 : 1, quads = 8 / pieces;
+  const int8_t *x[XI_TOGETHER];
+  UNROLL for (int i = 0; i < n; i++)
+    x[i] = acts->q + (first + (size_t) i * step) * 32;
+  UNROLL for (int p = 0; p < pieces; p++) {
+    vi acc[XI_TOGETHER];
+    UNROLL for (int i = 0; i < n; i++) {
+      const int16_t *sum = acts->sum + (first + (size_t) i * step) * 2;
+      acc[i] = vi_set (!is_signed ? 0 : 128 * (split ? sum[p] : sum[0] + sum[1]));
+    }
+    dot (acc, codes, x, n, depth, is_signed, p * quads, (p + 1) * quads);
+    UNROLL for (int i = 0; i < n; i++) {
+      const size_t at = first + (size_t) i * step;
+      y[i] = __builtin_convertvector (acc[i], vf) * v_set (acts->scale[at]) * scale[p] + y[i];
+      y[i] = zero[p] * v_set (split ? acts->sum16[at * 2 + (size_t) p] : acts->sum32[at]) + y[i];
+    }
+  }
+}
+
+/* The scales of one tile: those of its group, counted without a division. */
 typedef struct {
-  uint32_t group, left;
+  const float *scale, *zero;
+  uint32_t left; /* tiles of the group from here on */
 } place;
 
 ALWAYS void next_tile (place *p, uint32_t per_group, const int split)
 {
-  if (split)
-    p->group += 2;
-  else if (--p->left == 0) {
-    p->group++;
+  const int step = split ? 32 : --p->left == 0 ? 16 : 0;
+  p->scale += step;
+  p->zero += step;
+  if (!split && step)
     p->left = per_group;
+}
+
+ALWAYS void group_scales (const place *p, int part, const int split, vf scale[2], vf zero[2])
+{
+  for (int i = 0; i < (split ? 2 : 1); i++) {
+    scale[i] = v_aligned (p->scale + part * XB_VL + i * 16);
+    zero[i] = v_aligned (p->zero + part * XB_VL + i * 16);
   }
 }
 
 /* n vectors by one run of tiles: each tile is decoded once and used for all of them. */
 ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int split)
 {
-  const uint32_t row_tiles = acts->cols_padded / 32, stride = split ? 2 : 1;
-  const float *all_sums = split ? acts->sum16 : acts->sum32;
-  const xi table = codebook == XB_TABLE ? xi_table (r->table) : xi_set (0);
-  place at = { 0, r->per_group };
+  const size_t row_tiles = acts->cols_padded / 32;
+  const xi table = load_table (r->table);
+  place at = { r->scale, r->zero, r->per_group };
   for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
-    const size_t first = (size_t) i0 * row_tiles + r->tile0 + t;
-    for (int h = 0; h < XI_HALVES; h++) {
+    const size_t first = i0 * row_tiles + r->tile0 + t;
+    for (int part = 0; part < PARTS; part++) {
+      vf scale[2], zero[2];
+      group_scales (&at, part, split, scale, zero);
+      float *out = acc + part * XB_VL;
       xi codes[8];
-      decode (codes, r->tiles + (size_t) t * depth * 64, depth, codebook, &table, h);
-      const float *s = r->scale + at.group * 16 + h * HALF_ROWS, *z = r->zero + at.group * 16 + h * HALF_ROWS;
-      const xf scale[2] = { xf_load (s), xf_load (split ? s + 16 : s) }, zero[2] = { xf_load (z), xf_load (split ? z + 16 : z) };
-      float *out = acc + h * HALF_ROWS;
-      for (uint32_t i = 0; i < n; i++) {
-        const size_t tile = first + (size_t) i * row_tiles;
-        xf y = xf_load (out + i * 16);
-        multiply (codes, depth, codebook, split, acts->q + tile * 32, acts->sum + tile * 2, acts->scale[tile], all_sums + tile * stride, scale, zero, &y);
-        xf_store (out + i * 16, y);
+      decode (codes, r->tiles + (size_t) t * depth * 64, depth, codebook, table, part);
+#ifdef XI_ARRANGE
+      XI_ARRANGE (codes);
+#endif
+      uint32_t i = 0;
+      for (; i + XI_TOGETHER <= n; i += XI_TOGETHER) {
+        vf y[XI_TOGETHER];
+        UNROLL for (int k = 0; k < XI_TOGETHER; k++)
+          y[k] = v_aligned (out + (i + (uint32_t) k) * 16);
+        multiply (codes, depth, codebook, split, XI_TOGETHER, acts, first + i * row_tiles, row_tiles, scale, zero, y);
+        UNROLL for (int k = 0; k < XI_TOGETHER; k++)
+          v_store (out + (i + (uint32_t) k) * 16, y[k]);
+      }
+      for (; i < n; i++) {
+        vf y[XI_TOGETHER];
+        UNROLL for (int k = 0; k < XI_TOGETHER; k++) /* a set whose codes are arranged multiplies the last vector as often as it must */
+          y[k] = v_aligned (out + i * 16);
+#ifdef XI_ARRANGE
+        multiply (codes, depth, codebook, split, XI_TOGETHER, acts, first + i * row_tiles, 0, scale, zero, y);
+#else
+        multiply (codes, depth, codebook, split, 1, acts, first + i * row_tiles, 0, scale, zero, y);
+#endif
+        v_store (out + i * 16, y[0]);
       }
     }
   }
 }
 
-/* The same for the first vector alone: the sum stays in registers, even and odd tiles apart. */
+/* The same for the first vector alone: the sum stays in registers; with few parts even and odd tiles apart, for the latency. */
 ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int split)
 {
-  const uint32_t stride = split ? 2 : 1;
-  const float *all_sums = split ? acts->sum16 : acts->sum32;
-  const xi table = codebook == XB_TABLE ? xi_table (r->table) : xi_set (0);
-  xf y[XI_HALVES][2];
-  for (int h = 0; h < XI_HALVES; h++) {
-    y[h][0] = xf_load (acc + h * HALF_ROWS);
-    y[h][1] = xf_set (0);
+  const xi table = load_table (r->table);
+  vf even[PARTS], odd[PARTS];
+  UNROLL for (int part = 0; part < PARTS; part++) {
+    even[part] = v_aligned (acc + part * XB_VL);
+    odd[part] = v_set (0);
   }
-  place at = { 0, r->per_group };
-  for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
-    const size_t tile = r->tile0 + t;
-    const uint8_t *ahead = r->ahead + (size_t) t * r->ahead_step;
-    for (int line = 0; line <= depth; line++)
+  place at = { r->scale, r->zero, r->per_group };
+  const uint8_t *tile = r->tiles, *ahead = r->ahead;
+  for (size_t t = r->tile0, end = t + r->n_tiles; t < end; t++, tile += depth * 64, ahead += r->ahead_step) {
+    UNROLL for (int line = 0; line <= depth; line++)
       __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
-    for (int h = 0; h < XI_HALVES; h++) {
+    UNROLL for (int part = 0; part < PARTS; part++) {
       xi codes[8];
-      decode (codes, r->tiles + (size_t) t * depth * 64, depth, codebook, &table, h);
-      const float *s = r->scale + at.group * 16 + h * HALF_ROWS, *z = r->zero + at.group * 16 + h * HALF_ROWS;
-      const xf scale[2] = { xf_load (s), xf_load (split ? s + 16 : s) }, zero[2] = { xf_load (z), xf_load (split ? z + 16 : z) };
-      multiply (codes, depth, codebook, split, acts->q + tile * 32, acts->sum + tile * 2, acts->scale[tile], all_sums + tile * stride, scale, zero, &y[h][0]);
+      decode (codes, tile, depth, codebook, table, part);
+      vf scale[2], zero[2];
+      group_scales (&at, part, split, scale, zero);
+      multiply (codes, depth, codebook, split, 1, acts, t, 0, scale, zero, &even[part]);
     }
-    for (int h = 0; h < XI_HALVES; h++) {
-      xf swap = y[h][0];
-      y[h][0] = y[h][1];
-      y[h][1] = swap;
-    }
+    next_tile (&at, r->per_group, split);
+    if (PARTS < 4)
+      UNROLL for (int part = 0; part < PARTS; part++) {
+        const vf swap = even[part];
+        even[part] = odd[part];
+        odd[part] = swap;
+      }
   }
-  for (int h = 0; h < XI_HALVES; h++)
-    xf_store (acc + h * HALF_ROWS, xf_add (y[h][0], y[h][1]));
+  UNROLL for (int part = 0; part < PARTS; part++)
+    v_store (acc + part * XB_VL, even[part] + odd[part]);
 }
 
-#define CELLS(name, depth, codebook)                                                                      \
-  static void name (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)                  \
-  {                                                                                                       \
-    if (r->per_group)                                                                                     \
-      cells_many (r, acts, i0, n, acc, depth, codebook, 0);                                               \
-    else                                                                                                  \
-      cells_many (r, acts, i0, n, acc, depth, codebook, 1);                                               \
-  }                                                                                                       \
-  static void name##_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)            \
-  {                                                                                                       \
-    if (r->per_group)                                                                                     \
-      cells_one (r, acts, acc, depth, codebook, 0);                                                       \
-    else                                                                                                  \
-      cells_one (r, acts, acc, depth, codebook, 1);                                                       \
+#define CELLS(name, depth, codebook)                                                           \
+  static void name (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)       \
+  {                                                                                            \
+    if (r->per_group)                                                                          \
+      cells_many (r, acts, i0, n, acc, depth, codebook, 0);                                    \
+    else                                                                                       \
+      cells_many (r, acts, i0, n, acc, depth, codebook, 1);                                    \
+  }                                                                                            \
+  static void name##_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc) \
+  {                                                                                            \
+    if (r->per_group)                                                                          \
+      cells_one (r, acts, acc, depth, codebook, 0);                                            \
+    else                                                                                       \
+      cells_one (r, acts, acc, depth, codebook, 1);                                            \
   }
 
 CELLS (uniform1, 1, XB_UNIFORM)
@@ -214,12 +244,12 @@ static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ld
 }
 
 /* The codes of a tile as bytes [8 quads][16 rows][4], tables looked up and biased by 128. */
-#define DECODE(d, codebook) decode (codes, tile, d, codebook, &table, h); break
+#define DECODE(d, codebook) decode (codes, tile, d, codebook, table, part); break
 static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 {
   const uint8_t *tile = r->tiles + (size_t) t * r->depth * 64;
-  const xi table = r->table ? xi_table (r->table) : xi_set (0), flip = xi_set ((char) (r->table ? XI_TABLE_FLIP : 0));
-  for (int h = 0; h < XI_HALVES; h++) {
+  const xi table = load_table (r->table), flip = xi_set (XI_SIGNED && (r->depth == 8 || r->codebook != XB_UNIFORM) ? 128 : 0);
+  for (int part = 0; part < PARTS; part++) {
     xi codes[8];
     switch (r->depth | (r->table ? 16 : 0)) {
     case 1: DECODE (1, XB_UNIFORM);
@@ -236,9 +266,15 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
     default: DECODE (8, XB_UNIFORM);
     }
     for (int q = 0; q < 8; q++)
-      xi_store (out + q * 64 + h * (64 / XI_HALVES), xi_xor (codes[q], flip));
+      xi_store (out + q * 64 + part * PART_BYTES, codes[q] ^ flip);
   }
 }
 #undef DECODE
 
+#include "kernels/xbit_acts_tmpl.h"
 #include "kernels/xbit_f32_tmpl.h"
+
+void XB_JOIN (xb_product_init_, XB_SUFFIX) (xb_product_table *t)
+{
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32 };
+}

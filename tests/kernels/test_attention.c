@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "sets.h"
+
 enum { PAGE = 32, GUARD = 16 };
 
 typedef struct {
@@ -99,11 +101,8 @@ static void check_case (const Case *c, guint seed)
 
 static void test_attention (gconstpointer data)
 {
-  xb_isa isa = (xb_isa)GPOINTER_TO_INT (data);
-  if (!xb_cpu_select (isa)) {
-    g_test_skip ("not on this CPU");
+  if (!select_set (GPOINTER_TO_INT (data)))
     return;
-  }
   const guint dims[] = { 20, 32, 64, 80, 128, 256 }, heads[] = { 1, 3, 4, 8, 70 }, tokens[] = { 1, 2, 7, 16, 33 };
   const guint ends[] = { 1, 5, 31, 32, 33, 100 };
   for (guint i = 0; i < 150; i++) {
@@ -123,9 +122,9 @@ static void test_attention (gconstpointer data)
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
-  for (int isa = 0; isa < XB_N_ISAS; isa++) {
-    g_autofree char *path = g_strdup_printf ("/attention/%s/equals-plain-loops", xb_isa_name ((xb_isa)isa));
-    g_test_add_data_func (path, GINT_TO_POINTER (isa), test_attention);
+  for (int set = 0; set < N_SETS; set++) {
+    g_autofree char *path = g_strdup_printf ("/attention/%s/equals-plain-loops", set_name (set));
+    g_test_add_data_func (path, GINT_TO_POINTER (set), test_attention);
   }
   return g_test_run ();
 }

@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include "kernels/cpu.h"
+#include "kernels/table.h"
 #include "kernels/xbit.h"
+
+#include "sets.h"
 
 typedef struct {
   guint rows, cols, group, n_vectors;
@@ -196,7 +199,7 @@ static void check_product (const Packed *p, const Case *c, GRand *rand)
 /* All instruction sets agree with the scalar reference to rounding: the integers under the sums are the same. */
 static void check_against_scalar (const Packed *p, const Case *c, GRand *rand)
 {
-  xb_isa isa = xb_cpu_selected ();
+  int set = selected_set;
   guint n = c->n_vectors;
   g_autofree float *x = g_new (float, c->cols), *y = g_new (float, (gsize) n * c->rows), *reference = g_new (float, (gsize) n * c->rows);
   guint8 *memory = guarded_new (xb_acts_bytes (c->cols, n)), *other = guarded_new (xb_acts_bytes (c->cols, n));
@@ -208,16 +211,16 @@ static void check_against_scalar (const Packed *p, const Case *c, GRand *rand)
       x[col] = (float) g_rand_int_range (rand, -127, 128);
     x[0] = 127;
     xb_acts_quantize (&acts, i, x, 8);
-    g_assert_true (xb_cpu_select (XB_ISA_SCALAR));
+    g_assert_true (select_set (XB_ISA_SCALAR));
     xb_acts_quantize (&scalar, i, x, 8);
-    g_assert_true (xb_cpu_select (isa));
+    g_assert_true (select_set (set));
   }
   g_assert_cmpmem (acts.q, (gsize) n * acts.cols_padded, scalar.q, (gsize) n * acts.cols_padded);
   g_assert_cmpmem (acts.sum, (gsize) n * acts.cols_padded / 8, scalar.sum, (gsize) n * acts.cols_padded / 8);
   xb_matmul (p->matrix, &acts, y, c->rows, 0, c->rows);
-  g_assert_true (xb_cpu_select (XB_ISA_SCALAR));
+  g_assert_true (select_set (XB_ISA_SCALAR));
   xb_matmul (p->matrix, &scalar, reference, c->rows, 0, c->rows);
-  g_assert_true (xb_cpu_select (isa));
+  g_assert_true (select_set (set));
   double size = 0;
   for (gsize i = 0; i < (gsize) n * c->rows; i++)
     size = MAX (size, fabs ((double) reference[i]));
@@ -239,11 +242,9 @@ static void run_case (const Case *c, GRand *rand)
 
 static void test_isa (gconstpointer data)
 {
-  xb_isa isa = GPOINTER_TO_INT (data);
-  if (!xb_cpu_select (isa)) {
-    g_test_skip (xb_isa_built (isa) ? "not on this CPU" : "not built into this program");
+  int set = GPOINTER_TO_INT (data);
+  if (!select_set (set))
     return;
-  }
   g_autoptr (GRand) rand = g_rand_new_with_seed (11);
   static const guint groups[] = { 16, 32, 64, 128 };
   for (int depth = -1; depth <= 8; depth++)
@@ -310,11 +311,9 @@ static void check_integers (int depth, int codebook, guint cols, guint n, gboole
 
 static void test_integers (gconstpointer data)
 {
-  xb_isa isa = GPOINTER_TO_INT (data);
-  if (!xb_cpu_select (isa)) {
-    g_test_skip (xb_isa_built (isa) ? "not on this CPU" : "not built into this program");
+  int set = GPOINTER_TO_INT (data);
+  if (!select_set (set))
     return;
-  }
   g_autoptr (GRand) rand = g_rand_new_with_seed (3);
   for (int depth = 1; depth <= 8; depth++)
     for (int codebook = 0; codebook < (depth <= 4 ? 2 : 1); codebook++)
@@ -328,10 +327,8 @@ static void test_integers (gconstpointer data)
 /* Values too small for a scale of their own are 0, not noise; the sign and the size of the rest survive. */
 static void test_tiny_activations (gconstpointer data)
 {
-  if (!xb_cpu_select (GPOINTER_TO_INT (data))) {
-    g_test_skip ("not on this CPU");
+  if (!select_set (GPOINTER_TO_INT (data)))
     return;
-  }
   float x[64] = { 1e-42f, -3e-45f };
   x[40] = -2;
   guint8 *memory = guarded_new (xb_acts_bytes (64, 1));
@@ -381,13 +378,13 @@ static void test_hostile (void)
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
-  for (int isa = 0; isa < XB_N_ISAS; isa++) {
-    g_autofree char *path = g_strdup_printf ("/kernels/products/%s", xb_isa_name (isa));
-    g_test_add_data_func (path, GINT_TO_POINTER (isa), test_isa);
-    g_autofree char *integers = g_strdup_printf ("/kernels/integers/%s", xb_isa_name (isa));
-    g_test_add_data_func (integers, GINT_TO_POINTER (isa), test_integers);
-    g_autofree char *tiny = g_strdup_printf ("/kernels/activations/tiny/%s", xb_isa_name (isa));
-    g_test_add_data_func (tiny, GINT_TO_POINTER (isa), test_tiny_activations);
+  for (int set = 0; set < N_SETS; set++) {
+    g_autofree char *path = g_strdup_printf ("/kernels/products/%s", set_name (set));
+    g_test_add_data_func (path, GINT_TO_POINTER (set), test_isa);
+    g_autofree char *integers = g_strdup_printf ("/kernels/integers/%s", set_name (set));
+    g_test_add_data_func (integers, GINT_TO_POINTER (set), test_integers);
+    g_autofree char *tiny = g_strdup_printf ("/kernels/activations/tiny/%s", set_name (set));
+    g_test_add_data_func (tiny, GINT_TO_POINTER (set), test_tiny_activations);
   }
   g_test_add_func ("/kernels/xbit/hostile-blobs", test_hostile);
   return g_test_run ();
