@@ -83,6 +83,9 @@ static void on_context_chosen (GObject *source, GAsyncResult *result, gpointer d
     g_task_return_error (task, error);
     return;
   }
+  /* Another model was chosen meanwhile: this one is not to be loaded after it. */
+  if (g_task_return_error_if_cancelled (task))
+    return;
   ValiseRunner *runner = valise_application_get_runner (opening->application);
   gint64 id = valise_model_get_id (opening->model);
   gboolean same = valise_runner_get_state (runner) != VALISE_RUNNER_EMPTY && opened.model_id == id

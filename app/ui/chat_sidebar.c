@@ -98,6 +98,8 @@ static GtkWidget *make_row (const ValiseChat *chat)
   GtkWidget *label = gtk_label_new (title), *button = gtk_menu_button_new ();
   gtk_label_set_xalign (GTK_LABEL (label), 0);
   gtk_label_set_ellipsize (GTK_LABEL (label), PANGO_ELLIPSIZE_END);
+  /* The list is as wide as its place, whatever the chats are called. */
+  gtk_label_set_max_width_chars (GTK_LABEL (label), 1);
   gtk_widget_set_hexpand (label, TRUE);
   gtk_widget_set_tooltip_text (label, title);
   gtk_menu_button_set_icon_name (GTK_MENU_BUTTON (button), "view-more-symbolic");

@@ -9,7 +9,7 @@
 #define N_KINDS 7
 #define LEFT 64.0
 #define BAND 16.0
-#define LEGEND 34.0
+#define LEGEND 46.0
 #define GAP 1.0
 
 struct _ValiseDepthMap {
@@ -48,15 +48,15 @@ static void draw_cell (ValiseDepthMap *self, cairo_t *cr, guint matrix, double x
 static void draw_legend (ValiseDepthMap *self, cairo_t *cr, double width, double height)
 {
   const double cell = MIN ((width - LEFT) / 10, 30);
-  double y = height - LEGEND + 14;
-  draw_text (self, cr, C_("depth map", "bits"), LEFT - 8, y + 5, 1);
+  double y = height - 12;
+  draw_text (self, cr, C_("depth map", "bits"), LEFT - 8, y + 4, 1);
   for (int depth = 1; depth <= 8; depth++) {
     g_autofree char *label = g_strdup_printf ("%d", depth);
     double x = LEFT + (depth - 1) * cell;
     valise_palette_set_depth (cr, depth, 1);
     cairo_rectangle (cr, x, y, cell, 8);
     cairo_fill (cr);
-    draw_text (self, cr, label, x + cell / 2, y - 8, 0.5);
+    draw_text (self, cr, label, x + cell / 2, y - 10, 0.5);
   }
 }
 

@@ -8,6 +8,7 @@
 #include "app/ui/fit_plot.h"
 #include "engine/memory_plan.h"
 #include "engine/workers.h"
+#include "kernels/cpu.h"
 
 #define LEAST_CONTEXT_LOG2 8
 #define USUAL_CONTEXT_LOG2 12
@@ -337,7 +338,8 @@ static void say_machine (ValiseFitBudget *self)
   g_autofree char *all = valise_size_format (total), *left = valise_size_format (available);
   guint n = eng_workers_default_count ();
   g_autofree char *threads = g_strdup_printf (g_dngettext ("valise", "%u processor", "%u processors", n), n);
-  g_autofree char *text = g_strdup_printf (C_("fit", "This computer: %s of memory, %s free, %s"), all, left, threads);
+  g_autofree char *text = g_strdup_printf (C_("fit", "This computer: %s of memory, %s free, %s, %s"), all, left, threads,
+                                           xb_isa_name (xb_cpu_selected ()));
   gtk_label_set_text (self->machine_label, text);
 }
 

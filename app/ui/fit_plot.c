@@ -127,7 +127,9 @@ static void draw_ghosts (ValiseFitPlot *self, cairo_t *cr, double width, double 
     cairo_arc (cr, x, y, 3.5, 0, 2 * G_PI);
     valise_palette_set (cr, VALISE_COLOR_ACCENT, 0.55);
     cairo_fill (cr);
-    draw_text (self, cr, label, x + (depths[i] == 8 ? -4 : 6), y - 5, depths[i] == 8 ? 1 : 0, 1, 0.6);
+    /* Above the curve, which falls; below it where there is no room to the right. */
+    gboolean room = x < width - RIGHT - 48;
+    draw_text (self, cr, label, x + (room ? 6 : -7), y + (room ? -5 : 3), room ? 0 : 1, room ? 1 : 0, 0.6);
   }
 }
 

@@ -5,6 +5,10 @@
 #include "app/ui/code_block.h"
 #include "app/ui/markdown.h"
 
+/* A table's cell is broken only when it is wider, and then into lines of this many characters. */
+#define CELL_CHARS 36
+/* A paragraph is no narrower. */
+#define LEAST_CHARS 20
 /* Each widget made for a block remembers the kind it was made for. */
 #define KIND_KEY "valise-markdown-kind"
 /* A frame at 60 Hz is 16.7 ms; drawing an answer may take a quarter of the time at most. */
@@ -29,6 +33,8 @@ static GtkWidget *text_label (void)
   gtk_label_set_wrap (GTK_LABEL (label), TRUE);
   gtk_label_set_wrap_mode (GTK_LABEL (label), PANGO_WRAP_WORD_CHAR);
   gtk_label_set_xalign (GTK_LABEL (label), 0);
+  /* Its least width is asked for at every change; without this it would be found by breaking the text at every letter. */
+  gtk_label_set_width_chars (GTK_LABEL (label), LEAST_CHARS);
   gtk_label_set_selectable (GTK_LABEL (label), TRUE);
   return label;
 }
@@ -109,6 +115,16 @@ static void update_heading (GtkWidget *label, const ValiseMarkdownBlock *block)
   set_markup (label, block->text);
 }
 
+/* A cell that may be broken at any width would make the table as tall as its narrowest form. */
+static void set_cell (GtkWidget *label, const char *markup)
+{
+  set_markup (label, markup);
+  gboolean long_text = g_utf8_strlen (gtk_label_get_text (GTK_LABEL (label)), -1) > CELL_CHARS;
+  gtk_label_set_wrap (GTK_LABEL (label), long_text);
+  gtk_label_set_width_chars (GTK_LABEL (label), long_text ? CELL_CHARS : -1);
+  gtk_label_set_max_width_chars (GTK_LABEL (label), long_text ? CELL_CHARS : -1);
+}
+
 static void update_table (GtkWidget *scroller, const ValiseMarkdownBlock *block)
 {
   GtkWidget *child = gtk_scrolled_window_get_child (GTK_SCROLLED_WINDOW (scroller));
@@ -119,13 +135,12 @@ static void update_table (GtkWidget *scroller, const ValiseMarkdownBlock *block)
     GtkWidget *label = gtk_grid_get_child_at (grid, column, row);
     if (!label) {
       label = text_label ();
-      gtk_label_set_max_width_chars (GTK_LABEL (label), 36);
       gtk_widget_add_css_class (label, row == 0 ? "table-header" : "table-cell");
       gtk_grid_attach (grid, label, column, row, 1, 1);
     }
     char align = block->info[column];
     gtk_label_set_xalign (GTK_LABEL (label), align == 'r' ? 1.0f : align == 'c' ? 0.5f : 0.0f);
-    set_markup (label, g_ptr_array_index (block->cells, i));
+    set_cell (label, g_ptr_array_index (block->cells, i));
   }
   /* A table under way may lose columns or rows again. */
   for (guint row = 0; gtk_grid_get_child_at (grid, 0, (int) row); row++)

@@ -23,7 +23,11 @@ struct _ValiseMemoryMeter {
   EngMemoryPlan plan;
   guint64 used_bytes;
   guint tick;
+  gboolean narrow;
 };
+
+enum { PROP_NARROW = 1, N_PROPS };
+static GParamSpec *properties[N_PROPS];
 
 G_DEFINE_TYPE (ValiseMemoryMeter, valise_memory_meter, ADW_TYPE_BIN)
 
@@ -147,6 +151,25 @@ static void add_legend (ValiseMemoryMeter *self)
   }
 }
 
+static void get_property (GObject *object, guint id, GValue *value, GParamSpec *pspec)
+{
+  if (id == PROP_NARROW)
+    g_value_set_boolean (value, VALISE_MEMORY_METER (object)->narrow);
+  else
+    G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
+}
+
+static void set_property (GObject *object, guint id, const GValue *value, GParamSpec *pspec)
+{
+  ValiseMemoryMeter *self = VALISE_MEMORY_METER (object);
+  if (id == PROP_NARROW) {
+    self->narrow = g_value_get_boolean (value);
+    gtk_widget_set_visible (GTK_WIDGET (self->percent_label), !self->narrow);
+  } else {
+    G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
+  }
+}
+
 static void dispose (GObject *object)
 {
   ValiseMemoryMeter *self = VALISE_MEMORY_METER (object);
@@ -159,6 +182,10 @@ static void valise_memory_meter_class_init (ValiseMemoryMeterClass *klass)
 {
   GtkWidgetClass *widget_class = GTK_WIDGET_CLASS (klass);
   G_OBJECT_CLASS (klass)->dispose = dispose;
+  G_OBJECT_CLASS (klass)->get_property = get_property;
+  G_OBJECT_CLASS (klass)->set_property = set_property;
+  properties[PROP_NARROW] = g_param_spec_boolean ("narrow", NULL, NULL, FALSE, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS);
+  g_object_class_install_properties (G_OBJECT_CLASS (klass), N_PROPS, properties);
   gtk_widget_class_set_template_from_resource (widget_class, VALISE_RESOURCES "ui/memory_meter.ui");
   gtk_widget_class_bind_template_child (widget_class, ValiseMemoryMeter, button);
   gtk_widget_class_bind_template_child (widget_class, ValiseMemoryMeter, popover);

@@ -1,6 +1,7 @@
 /* message_list.c: rows kept by message id; the adjustment tells whether the end is in view. */
 #include "app/ui/message_list.h"
 
+#include "app/ui/reading_column.h"
 #include "app/ui/settings.h"
 
 /* Rows made at once when a chat is opened; older ones follow while nothing else is to do. */
@@ -15,7 +16,8 @@ struct _ValiseMessageList {
   GHashTable *rows;     /* id (gint64 *, in the row's message) -> row */
   GPtrArray *older;     /* messages above the first row, still without one */
   guint older_source;
-  gboolean following, editable;
+  GdkFrameClock *clock; /* of the window, while realized */
+  gboolean following, editable, resized;
   double from_end;      /* kept while rows appear above */
 };
 
@@ -47,14 +49,40 @@ static void on_scrolled (GtkAdjustment *adj, ValiseMessageList *self)
   update_end_button (self);
 }
 
-/* The content or the window has another size. */
+/* The content or the window has another size. Told in the middle of the layout, when it is too late to move anything in it. */
 static void on_resized (GtkAdjustment *adj, ValiseMessageList *self)
 {
+  self->resized = TRUE;
+}
+
+/* After the layout and before it is drawn: a move here is laid out once more in the same frame. */
+static void on_layout (ValiseMessageList *self)
+{
+  if (!self->resized)
+    return;
+  self->resized = FALSE;
+  GtkAdjustment *adj = adjustment (self);
   double end = gtk_adjustment_get_upper (adj) - gtk_adjustment_get_page_size (adj);
   if (self->following)
     gtk_adjustment_set_value (adj, end);
   else if (self->older)
     gtk_adjustment_set_value (adj, MAX (end - self->from_end, 0));
+}
+
+static void realize (GtkWidget *widget)
+{
+  ValiseMessageList *self = VALISE_MESSAGE_LIST (widget);
+  GTK_WIDGET_CLASS (valise_message_list_parent_class)->realize (widget);
+  self->clock = g_object_ref (gtk_widget_get_frame_clock (widget));
+  g_signal_connect_object (self->clock, "layout", G_CALLBACK (on_layout), self, G_CONNECT_SWAPPED | G_CONNECT_AFTER);
+}
+
+static void unrealize (GtkWidget *widget)
+{
+  ValiseMessageList *self = VALISE_MESSAGE_LIST (widget);
+  g_signal_handlers_disconnect_by_func (self->clock, on_layout, self);
+  g_clear_object (&self->clock);
+  GTK_WIDGET_CLASS (valise_message_list_parent_class)->unrealize (widget);
 }
 
 void valise_message_list_scroll_to_end (ValiseMessageList *self)
@@ -176,11 +204,14 @@ static void valise_message_list_class_init (ValiseMessageListClass *klass)
 {
   GtkWidgetClass *widget_class = GTK_WIDGET_CLASS (klass);
   G_OBJECT_CLASS (klass)->dispose = dispose;
+  widget_class->realize = realize;
+  widget_class->unrealize = unrealize;
   GType type = G_TYPE_FROM_CLASS (klass);
   signals[EDIT] = g_signal_new ("edit", type, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 1, G_TYPE_INT64);
   signals[REGENERATE] = g_signal_new ("regenerate", type, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 1, G_TYPE_INT64);
   signals[SELECT_SIBLING] = g_signal_new ("select-sibling", type, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 2, G_TYPE_INT64,
                                           G_TYPE_UINT);
+  g_type_ensure (VALISE_TYPE_READING_COLUMN);
   gtk_widget_class_set_template_from_resource (widget_class, VALISE_RESOURCES "ui/message_list.ui");
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageList, scroller);
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageList, box);

@@ -34,7 +34,8 @@ static char *note (ValiseMessageRow *self)
   if (!is_answer (self) || self->streaming)
     return g_string_free (text, FALSE);
   if (self->message->tokens_per_second > 0)
-    g_string_append_printf (text, C_("speed of an answer", "%.1f tokens/s"), self->message->tokens_per_second);
+    g_string_append_printf (text, C_("speed of an answer", "%.*f tokens/s"), self->message->tokens_per_second < 10,
+                            self->message->tokens_per_second);
   const char *reason = NULL;
   if (g_strcmp0 (self->message->finish_reason, "cancelled") == 0)
     reason = C_("why an answer ended", "stopped");
@@ -68,6 +69,7 @@ static void update (ValiseMessageRow *self)
   gtk_label_set_text (self->sibling_label, place);
   g_autofree char *said = note (self);
   gtk_label_set_text (self->note_label, said);
+  gtk_widget_set_visible (GTK_WIDGET (self->note_label), *said);
   gtk_widget_set_visible (GTK_WIDGET (self->tools), !self->streaming);
   /* While an answer grows a screen reader is told of it as a whole, not of every word. */
   gtk_accessible_update_state (GTK_ACCESSIBLE (self), GTK_ACCESSIBLE_STATE_BUSY, self->streaming, -1);

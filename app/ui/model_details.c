@@ -4,16 +4,37 @@
 #include <glib/gi18n.h>
 #include <math.h>
 
+/* Long values are broken anywhere, without hyphens that are not in them. */
+static GtkWidget *value_label (const char *value)
+{
+  GtkWidget *label = gtk_label_new (value);
+  g_autoptr (PangoAttrList) attributes = pango_attr_list_new ();
+  pango_attr_list_insert (attributes, pango_attr_insert_hyphens_new (FALSE));
+  gtk_label_set_attributes (GTK_LABEL (label), attributes);
+  gtk_label_set_xalign (GTK_LABEL (label), 0);
+  gtk_label_set_wrap (GTK_LABEL (label), TRUE);
+  gtk_label_set_wrap_mode (GTK_LABEL (label), PANGO_WRAP_WORD_CHAR);
+  gtk_label_set_selectable (GTK_LABEL (label), TRUE);
+  return label;
+}
+
 static void add_row (AdwPreferencesGroup *group, const char *name, const char *value)
 {
   if (!value || !*value)
     return;
-  GtkWidget *row = adw_action_row_new ();
-  g_autofree char *escaped = g_markup_escape_text (value, -1);
+  GtkWidget *row = adw_preferences_row_new (), *box = gtk_box_new (GTK_ORIENTATION_VERTICAL, 2);
+  GtkWidget *title = gtk_label_new (name), *label = value_label (value);
+  gtk_label_set_xalign (GTK_LABEL (title), 0);
+  gtk_widget_add_css_class (title, "caption");
+  gtk_widget_add_css_class (title, "dim-label");
+  gtk_widget_add_css_class (box, "detail");
+  gtk_accessible_update_relation (GTK_ACCESSIBLE (label), GTK_ACCESSIBLE_RELATION_LABELLED_BY, title, NULL, -1);
+  gtk_box_append (GTK_BOX (box), title);
+  gtk_box_append (GTK_BOX (box), label);
   adw_preferences_row_set_title (ADW_PREFERENCES_ROW (row), name);
-  adw_action_row_set_subtitle (ADW_ACTION_ROW (row), escaped);
-  adw_action_row_set_subtitle_lines (ADW_ACTION_ROW (row), 0);
-  gtk_widget_add_css_class (row, "property");
+  gtk_list_box_row_set_activatable (GTK_LIST_BOX_ROW (row), FALSE);
+  gtk_list_box_row_set_child (GTK_LIST_BOX_ROW (row), box);
+  gtk_widget_set_focusable (row, FALSE);
   adw_preferences_group_add (group, row);
 }
 
@@ -22,7 +43,7 @@ AdwWindow *valise_model_details_new (GtkWindow *parent, ValiseModel *model)
   GtkWidget *window = adw_window_new (), *box = gtk_box_new (GTK_ORIENTATION_VERTICAL, 0);
   GtkWidget *page = adw_preferences_page_new (), *group = adw_preferences_group_new (), *file = adw_preferences_group_new ();
   g_autofree char *size = valise_size_format (valise_model_get_bytes (model));
-  g_autofree char *parameters = g_strdup_printf ("%'" G_GUINT64_FORMAT, valise_model_get_parameters (model));
+  g_autofree char *parameters = g_strdup_printf (C_("details", "%.1f million"), (double) valise_model_get_parameters (model) / 1e6);
   g_autofree char *bits = g_strdup_printf ("%.2f", valise_model_get_bpw (model));
   g_autofree char *context = g_strdup_printf (C_("details", "%u tokens"), valise_model_get_context (model));
   g_autofree char *kl = isnan (valise_model_get_kl (model)) ? NULL

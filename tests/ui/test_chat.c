@@ -1,0 +1,386 @@
+/* test_chat.c: a person writes, reads, stops, asks again, edits, moves between versions, and tidies up. */
+#include "tests/ui/ui_case.h"
+
+#include <string.h>
+
+#include "app/ui/chat_sidebar.h"
+#include "app/ui/message_row.h"
+
+static ValiseConversation *conversation (UiCase *c)
+{
+  return valise_application_get_conversation (c->application);
+}
+
+static gint64 chat_id (UiCase *c)
+{
+  return valise_chat_page_get_chat_id (valise_window_get_chat_page (c->window));
+}
+
+static ValiseChat *shown_chat (UiCase *c)
+{
+  g_autoptr (GError) error = NULL;
+  ValiseChat *chat = valise_library_get_chat (c->library, chat_id (c), &error);
+  g_assert_no_error (error);
+  return chat;
+}
+
+static GPtrArray *branch (UiCase *c)
+{
+  g_autoptr (GError) error = NULL;
+  GPtrArray *messages = valise_library_get_branch (c->library, chat_id (c), &error);
+  g_assert_no_error (error);
+  return messages;
+}
+
+static const ValiseMessage *message (GPtrArray *messages, guint n)
+{
+  g_assert_cmpuint (n, <, messages->len);
+  return g_ptr_array_index (messages, n);
+}
+
+static void add_quick (UiCase *c)
+{
+  g_autofree char *path = ui_write_liner (2);
+  g_object_unref (ui_import (c, path, "Quick"));
+}
+
+static void add_slow (UiCase *c)
+{
+  g_autofree char *path = ui_write_liner (160);
+  g_object_unref (ui_import (c, path, "Slow"));
+}
+
+static void add_both (UiCase *c)
+{
+  add_quick (c);
+  add_slow (c);
+}
+
+/* ---- writing and reading ---- */
+
+static void test_send (UiCase *c)
+{
+  g_assert_true (ui_shows (c->window, "What is on your mind?"));
+  gpointer send = ui_find (c->window, "send_button");
+  g_assert_false (gtk_widget_is_sensitive (send));
+  ui_type (c, "   \n ");
+  g_assert_false (gtk_widget_is_sensitive (send));
+  ui_ask (c, "Trip to Lisbon");
+  g_autoptr (GPtrArray) messages = branch (c);
+  g_assert_cmpuint (messages->len, ==, 2);
+  g_assert_cmpstr (message (messages, 0)->content, ==, "Trip to Lisbon");
+  g_assert_cmpstr (message (messages, 1)->model_name, ==, "Quick");
+  g_assert_true (g_str_has_prefix (message (messages, 1)->content, UI_ANSWER_LINE UI_ANSWER_LINE UI_ANSWER_LINE));
+  g_autofree char *shown = ui_row_text (ui_last_row (c));
+  g_assert_nonnull (strstr (shown, "Quick\302\240jolt"));
+  g_assert_true (ui_shows (ui_find_type (c->window, VALISE_TYPE_CHAT_SIDEBAR), "Trip to Lisbon"));
+  g_assert_true (ui_shows (ui_last_row (c), "tokens/s"));
+  ui_picture (c->window, "answered");
+}
+
+/* What has arrived is on the screen before the rest does. */
+static void test_stream (UiCase *c)
+{
+  guint steps = 0;
+  gsize length = 0;
+  ui_type (c, "hello");
+  ui_click (ui_find (c->window, "send_button"));
+  ui_wait (valise_conversation_is_busy (conversation (c)));
+  while (valise_conversation_is_busy (conversation (c))) {
+    g_autofree char *shown = ui_last_row (c) ? ui_row_text (ui_last_row (c)) : g_strdup ("");
+    steps += strlen (shown) > length;
+    length = MAX (length, strlen (shown));
+    ui_run_for (10);
+  }
+  g_assert_cmpuint (steps, >, 5);
+}
+
+static guint tokens_past (UiCase *c)
+{
+  EngMemoryPlan plan;
+  guint used, size;
+  g_assert_true (valise_runner_get_plan (valise_application_get_runner (c->application), &plan, &used, &size));
+  return used;
+}
+
+static gboolean begun (UiCase *c)
+{
+  const char *text = valise_conversation_get_text (conversation (c));
+  return text && strlen (text) > 20;
+}
+
+static void begin_answer (UiCase *c)
+{
+  ui_type (c, "hello");
+  ui_click (ui_find (c->window, "send_button"));
+  ui_wait (begun (c));
+}
+
+static void test_stop (UiCase *c)
+{
+  begin_answer (c);
+  guint at_click = tokens_past (c);
+  ui_click (ui_find (c->window, "send_button"));
+  ui_wait (!valise_conversation_is_busy (conversation (c)));
+  /* The token under way when the button was pressed, and one that may have begun before the worker looked. */
+  g_assert_cmpuint (tokens_past (c), <=, at_click + 2);
+  g_assert_true (ui_shows (ui_last_row (c), "stopped"));
+  g_autoptr (GPtrArray) messages = branch (c);
+  g_assert_cmpstr (message (messages, 1)->finish_reason, ==, "cancelled");
+  g_autofree char *shown = ui_row_text (ui_last_row (c));
+  g_assert_nonnull (strstr (shown, "Quick"));
+  /* And it can go on. */
+  begin_answer (c);
+  ui_activate (c, "win.stop", NULL);
+  ui_wait (!valise_conversation_is_busy (conversation (c)));
+}
+
+/* ---- versions ---- */
+
+static void wait_answer (UiCase *c)
+{
+  ui_wait (valise_conversation_is_busy (conversation (c)));
+  ui_wait (!valise_conversation_is_busy (conversation (c)));
+}
+
+static void test_versions (UiCase *c)
+{
+  ui_ask (c, "one");
+  ui_click (ui_find (ui_last_row (c), "regenerate_button"));
+  wait_answer (c);
+  g_assert_true (ui_shows (ui_last_row (c), "2/2"));
+  g_autoptr (GPtrArray) again = branch (c);
+  ui_click (ui_find (ui_last_row (c), "previous_button"));
+  ui_wait (ui_shows (ui_last_row (c), "1/2"));
+  g_autoptr (GPtrArray) before = branch (c);
+  g_assert_cmpint (message (before, 1)->id, !=, message (again, 1)->id);
+  g_assert_cmpint (message (before, 0)->id, ==, message (again, 0)->id);
+  ui_click (ui_find (ui_last_row (c), "next_button"));
+  ui_wait (ui_shows (ui_last_row (c), "2/2"));
+  /* An edited question is a version of its own, with an answer of its own. */
+  g_autoptr (GPtrArray) rows = ui_find_all (c->window, VALISE_TYPE_MESSAGE_ROW);
+  gpointer question = g_ptr_array_index (rows, 0);
+  ui_click (ui_find (question, "edit_button"));
+  g_assert_true (ui_shows (c->window, "Sending keeps the old version"));
+  gtk_text_buffer_set_text (gtk_text_view_get_buffer (ui_find (c->window, "view")), "two", -1);
+  ui_click (ui_find (c->window, "send_button"));
+  wait_answer (c);
+  g_autoptr (GPtrArray) edited = branch (c);
+  g_assert_cmpuint (edited->len, ==, 2);
+  g_assert_cmpstr (message (edited, 0)->content, ==, "two");
+  g_assert_cmpuint (message (edited, 0)->sibling, ==, 2);
+  g_autoptr (GPtrArray) new_rows = ui_find_all (c->window, VALISE_TYPE_MESSAGE_ROW);
+  ui_picture (c->window, "versions");
+  ui_click (ui_find (g_ptr_array_index (new_rows, 0), "previous_button"));
+  ui_wait (ui_shows (c->window, "one"));
+  g_autoptr (GPtrArray) back = branch (c);
+  g_assert_cmpint (message (back, 1)->id, ==, message (again, 1)->id);
+}
+
+static void test_edit_cancelled (UiCase *c)
+{
+  ui_ask (c, "one");
+  g_autoptr (GPtrArray) rows = ui_find_all (c->window, VALISE_TYPE_MESSAGE_ROW);
+  ui_click (ui_find (g_ptr_array_index (rows, 0), "edit_button"));
+  ui_click (ui_find_labelled (c->window, "Cancel"));
+  ui_ask (c, "two");
+  g_autoptr (GPtrArray) messages = branch (c);
+  g_assert_cmpuint (messages->len, ==, 4);
+}
+
+/* ---- the list of chats ---- */
+
+static guint n_chats (UiCase *c)
+{
+  g_autoptr (GPtrArray) rows = ui_find_all (ui_find_type (c->window, VALISE_TYPE_CHAT_SIDEBAR), GTK_TYPE_LIST_BOX_ROW);
+  return rows->len;
+}
+
+static void test_tidy (UiCase *c)
+{
+  gpointer sidebar = ui_find_type (c->window, VALISE_TYPE_CHAT_SIDEBAR);
+  ui_ask (c, "apples");
+  gint64 apples = chat_id (c);
+  ui_activate (c, "win.new-chat", NULL);
+  g_assert_cmpint (chat_id (c), ==, 0);
+  ui_ask (c, "pears");
+  ui_wait (n_chats (c) == 2);
+  /* rename */
+  ui_activate (c, "win.rename-chat", "x", apples);
+  ui_wait (ui_dialog (c));
+  gtk_editable_set_text (GTK_EDITABLE (adw_message_dialog_get_extra_child (ADW_MESSAGE_DIALOG (ui_dialog (c)))), "Fruit & nuts");
+  adw_message_dialog_response (ADW_MESSAGE_DIALOG (ui_dialog (c)), "rename");
+  gtk_window_close (ui_dialog (c));
+  ui_wait (ui_shows (sidebar, "Fruit & nuts"));
+  /* pin */
+  g_assert_false (ui_shows (sidebar, "Pinned"));
+  ui_activate (c, "win.pin-chat", "x", apples);
+  ui_wait (ui_shows (sidebar, "Pinned"));
+  g_autoptr (GPtrArray) rows = ui_find_all (sidebar, GTK_TYPE_LIST_BOX_ROW);
+  g_assert_true (ui_shows (g_ptr_array_index (rows, 0), "Fruit & nuts"));
+  ui_picture (c->window, "pinned");
+  /* search, through every message */
+  ui_activate (c, "win.search", NULL);
+  gtk_editable_set_text (ui_find (sidebar, "search_entry"), "pears");
+  ui_wait (n_chats (c) == 1);
+  g_assert_false (ui_shows (sidebar, "Fruit & nuts"));
+  gtk_editable_set_text (ui_find (sidebar, "search_entry"), "nowhere at all");
+  ui_wait (ui_shows (sidebar, "Nothing found"));
+  gtk_editable_set_text (ui_find (sidebar, "search_entry"), "");
+  ui_wait (n_chats (c) == 2);
+  /* delete, and back */
+  gint64 pears = chat_id (c);
+  ui_activate (c, "win.delete-chat", "x", pears);
+  ui_wait (n_chats (c) == 1);
+  g_assert_cmpint (chat_id (c), ==, 0);
+  ui_click (ui_find_labelled (c->window, "Undo"));
+  ui_wait (n_chats (c) == 2);
+  ui_wait (chat_id (c) == pears);
+  g_autoptr (GPtrArray) messages = branch (c);
+  g_assert_cmpuint (messages->len, ==, 2);
+}
+
+static void test_settings (UiCase *c)
+{
+  ui_ask (c, "hello");
+  g_autoptr (GPtrArray) plain = branch (c);
+  ui_activate (c, "win.chat-settings", NULL);
+  ui_wait (ui_dialog (c));
+  GtkWindow *dialog = ui_dialog (c);
+  gtk_text_buffer_set_text (gtk_text_view_get_buffer (ui_find (dialog, "system_view")), "Be brief.", -1);
+  adw_combo_row_set_selected (ui_find (dialog, "preset_row"), 1);
+  ui_picture (dialog, "chat-settings");
+  gtk_window_close (dialog);
+  ui_wait (!ui_dialog (c));
+  g_autoptr (ValiseChat) chat = shown_chat (c);
+  g_assert_cmpstr (chat->system_prompt, ==, "Be brief.");
+  g_assert_cmpfloat_with_epsilon (chat->sampling.temperature, 0.2, 1e-6);
+  /* The model reads it: what it says until the context is full is shorter by that much. */
+  ui_click (ui_find (ui_last_row (c), "regenerate_button"));
+  wait_answer (c);
+  g_autoptr (GPtrArray) told = branch (c);
+  g_assert_cmpuint (message (told, 1)->n_siblings, ==, 2);
+  g_assert_cmpuint (strlen (message (told, 1)->content) + strlen ("Be brief."), <, strlen (message (plain, 1)->content));
+}
+
+static void choose (UiCase *c, const char *name)
+{
+  ui_activate (c, "win.choose-model", NULL);
+  g_autoptr (GPtrArray) popovers = ui_find_all (c->window, GTK_TYPE_POPOVER);
+  for (guint i = 0; i < popovers->len; i++) {
+    gpointer popover = g_ptr_array_index (popovers, i);
+    g_autoptr (GPtrArray) rows = ui_find_all (popover, GTK_TYPE_LIST_BOX_ROW);
+    for (guint j = 0; j < rows->len; j++)
+      if (ui_shows (g_ptr_array_index (rows, j), name)) {
+        ui_picture (popover, "model-menu");
+        ui_click (g_ptr_array_index (rows, j));
+        return;
+      }
+  }
+  g_error ("the menu has no %s", name);
+}
+
+static void test_switch (UiCase *c)
+{
+  choose (c, "Quick");
+  ui_ask (c, "hello");
+  choose (c, "Slow");
+  ui_ask (c, "and you?");
+  g_autoptr (GPtrArray) messages = branch (c);
+  g_assert_cmpuint (messages->len, ==, 4);
+  g_assert_cmpstr (message (messages, 1)->model_name, ==, "Quick");
+  g_assert_cmpstr (message (messages, 3)->model_name, ==, "Slow");
+  /* The first answer alone fills the context: the person is told, once. */
+  g_assert_true (ui_shows (c->window, "no longer reads its oldest turns"));
+  ui_click (ui_find (c->window, "note_close_button"));
+  ui_ask (c, "and now?");
+  g_assert_false (gtk_revealer_get_reveal_child (ui_find (c->window, "note_revealer")));
+  /* The chat comes back with the model it was left with. */
+  gint64 id = chat_id (c);
+  ui_activate (c, "win.new-chat", NULL);
+  choose (c, "Quick");
+  ui_activate (c, "win.show-chat", "x", id);
+  g_autoptr (ValiseChat) chat = shown_chat (c);
+  g_autoptr (ValiseModel) model = valise_application_find_model (c->application, chat->model_id);
+  g_assert_cmpstr (valise_model_get_name (model), ==, "Slow");
+}
+
+/* ---- leaving ---- */
+
+static void test_elsewhere (UiCase *c)
+{
+  begin_answer (c);
+  gint64 busy = chat_id (c);
+  ui_activate (c, "win.new-chat", NULL);
+  g_assert_true (ui_shows (c->window, "being written in another chat"));
+  ui_type (c, "wait for me");
+  g_assert_false (gtk_widget_is_sensitive (ui_find (c->window, "send_button")));
+  ui_picture (c->window, "busy-elsewhere");
+  ui_activate (c, "win.show-chat", "x", busy);
+  g_autofree char *shown = ui_row_text (ui_last_row (c));
+  g_assert_nonnull (strstr (shown, "Quick"));
+  ui_wait (!valise_conversation_is_busy (conversation (c)));
+  g_autoptr (GPtrArray) messages = branch (c);
+  g_assert_cmpstr (message (messages, 1)->finish_reason, ==, "length");
+}
+
+static gint64 left_chat;
+
+static void test_close (UiCase *c)
+{
+  begin_answer (c);
+  left_chat = chat_id (c);
+  gtk_window_close (GTK_WINDOW (c->window));
+  g_assert_null (c->window);
+}
+
+static void test_quit (UiCase *c)
+{
+  begin_answer (c);
+  left_chat = chat_id (c);
+  g_application_quit (G_APPLICATION (c->application));
+}
+
+static void check_left (UiCase *c)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) messages = valise_library_get_branch (c->library, left_chat, &error);
+  g_assert_no_error (error);
+  g_assert_cmpuint (messages->len, ==, 2);
+  g_assert_cmpstr (message (messages, 1)->finish_reason, ==, "cancelled");
+  g_assert_true (g_str_has_prefix (message (messages, 1)->content, UI_ANSWER_LINE));
+}
+
+/* ---- the first time ---- */
+
+static void test_first_run (UiCase *c)
+{
+  g_assert_true (ui_shows (c->window, "Welcome to Valise"));
+  g_assert_null (ui_find (c->window, "send_button"));
+  ui_picture (c->window, "first-run");
+  g_autofree char *path = ui_write_liner (2);
+  g_autoptr (GFile) file = g_file_new_for_path (path);
+  valise_application_import (c->application, file);
+  ui_wait (ui_shows (c->window, "What is on your mind?"));
+  ui_ask (c, "hello");
+  g_autoptr (GPtrArray) messages = branch (c);
+  g_assert_cmpstr (message (messages, 1)->model_name, ==, "liner-2");
+}
+
+int main (int argc, char **argv)
+{
+  ui_init (&argc, &argv);
+  ui_add ("/ui/chat/send", add_quick, test_send, NULL);
+  ui_add ("/ui/chat/text-grows-as-it-comes", add_slow, test_stream, NULL);
+  ui_add ("/ui/chat/stop-within-a-token", add_slow, test_stop, NULL);
+  ui_add ("/ui/chat/versions-are-kept", add_quick, test_versions, NULL);
+  ui_add ("/ui/chat/edit-cancelled", add_quick, test_edit_cancelled, NULL);
+  ui_add ("/ui/chat/rename-pin-search-delete-undo", add_quick, test_tidy, NULL);
+  ui_add ("/ui/chat/instructions-and-sampling", add_quick, test_settings, NULL);
+  ui_add ("/ui/chat/switch-model", add_both, test_switch, NULL);
+  ui_add ("/ui/chat/answer-goes-on-elsewhere", add_slow, test_elsewhere, NULL);
+  ui_add ("/ui/chat/closed-while-writing", add_slow, test_close, check_left);
+  ui_add ("/ui/chat/quit-while-writing", add_slow, test_quit, check_left);
+  ui_add ("/ui/chat/first-run", NULL, test_first_run, NULL);
+  return ui_run ();
+}
