@@ -37,6 +37,8 @@ extern gboolean cli_json;
 gboolean cli_parse (const GOptionEntry *entries, int min, int max, int *argc, char ***argv);
 /* "valise: ...: see valise COMMAND --help". Returns CLI_USAGE. */
 int cli_usage (const char *format, ...) G_GNUC_PRINTF (1, 2);
+/* Locales differ, the engine speaks UTF-8 only. text may be NULL. FALSE: a usage error was printed. */
+gboolean cli_check_text (const char *option, const char *text);
 /* One line on stderr. Returns the exit status for this error. */
 int cli_fail (const GError *error);
 
@@ -44,6 +46,8 @@ int cli_fail (const GError *error);
 int cli_print_object (JsonObject *object);
 int cli_print_array (JsonArray *array);
 void cli_set_number (JsonObject *object, const char *name, double value); /* null unless finite */
+/* The exit status, once everything printed has arrived: CLI_FAILED, with a line, when it could not. */
+int cli_flush (int status);
 double cli_rate (guint n, gint64 us);
 
 /* For library calls: a line that rewrites itself on a terminal, else a line per stage; always stderr. */

@@ -38,12 +38,6 @@ static void start_over (Conversation *talk)
     add_message (talk, "system", talk->system);
 }
 
-/* Locales differ, the engine speaks UTF-8 only. */
-static int check_text (const char *option, const char *text)
-{
-  return !text || g_utf8_validate (text, -1, NULL) ? CLI_OK : cli_usage ("%s is not UTF-8 text", option);
-}
-
 int cli_chat (int argc, char **argv)
 {
   g_autofree char *prompt = NULL, *system = NULL, *seed = NULL;
@@ -65,7 +59,7 @@ int cli_chat (int argc, char **argv)
     { "threads", 't', 0, G_OPTION_ARG_INT, &threads, "Threads (else one per core)", "N" },
     { NULL },
   };
-  if (!cli_parse (entries, 1, 1, &argc, &argv) || check_text ("--prompt", prompt) || check_text ("--system", system))
+  if (!cli_parse (entries, 1, 1, &argc, &argv) || !cli_check_text ("--prompt", prompt) || !cli_check_text ("--system", system))
     return CLI_USAGE;
   if (max_tokens < 0 || context < 0 || top_k < 0 || threads < 0 || threads > 1024)
     return cli_usage ("a number of tokens or threads cannot be negative or that large");

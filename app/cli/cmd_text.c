@@ -44,6 +44,8 @@ int cli_tokenize (int argc, char **argv)
     return CLI_USAGE;
   if (!text)
     return cli_usage ("--text TEXT is missing");
+  if (!cli_check_text ("--text", text))
+    return CLI_USAGE;
   g_autoptr (GError) error = NULL;
   g_autoptr (EngGguf) gguf = open_gguf (argv[1], &error);
   g_autoptr (EngTokenizer) tokenizer = gguf ? eng_tokenizer_new (gguf, &error) : NULL;

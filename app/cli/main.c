@@ -63,7 +63,7 @@ int main (int argc, char **argv)
   }
   if (g_str_equal (argv[1], "--help") || g_str_equal (argv[1], "-h") || g_str_equal (argv[1], "help")) {
     print_help (stdout);
-    return CLI_OK;
+    return cli_flush (CLI_OK);
   }
   if (g_str_equal (argv[1], "--version")) {
     printf ("valise " VALISE_VERSION "\n");
@@ -80,5 +80,5 @@ int main (int argc, char **argv)
     return CLI_FAILED;
   }
   cli_interrupt_init ();
-  return command->run (argc - 1, argv + 1);
+  return cli_flush (command->run (argc - 1, argv + 1));
 }

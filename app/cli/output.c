@@ -68,6 +68,11 @@ int cli_usage (const char *format, ...)
   return CLI_USAGE;
 }
 
+gboolean cli_check_text (const char *option, const char *text)
+{
+  return !text || g_utf8_validate (text, -1, NULL) || cli_usage ("%s is not UTF-8 text", option) == CLI_OK;
+}
+
 int cli_fail (const GError *error)
 {
   print_line (error->message);
@@ -80,8 +85,13 @@ static int print_node (JsonNode *node)
   json_node_unref (node);
   cli_progress_end ();
   printf ("%s\n", text);
-  if (fflush (stdout) == 0)
-    return CLI_OK;
+  return CLI_OK;
+}
+
+int cli_flush (int status)
+{
+  if (fflush (stdout) == 0 && !ferror (stdout))
+    return status;
   print_line ("stdout cannot be written: check where it goes");
   return CLI_FAILED;
 }

@@ -41,16 +41,12 @@ ValiseChat *valise_library_create_chat (ValiseLibrary *library, gint64 model_id,
     return NULL;
   gboolean done = valise_store_exec (store, error,
                                      "INSERT INTO chats (model_id, created_us, updated_us, temperature, top_k, top_p, min_p, repeat_penalty,"
-                                     " repeat_last_n, seed) VALUES (nullif (?, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                     " repeat_last_n, seed) VALUES ((SELECT id FROM models WHERE id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                                      "iiididddii", model_id, now, now, (double) sampling.temperature, (gint64) sampling.top_k,
                                      (double) sampling.top_p, (double) sampling.min_p, (double) sampling.repeat_penalty,
                                      (gint64) sampling.repeat_last_n, (gint64) sampling.seed);
   gint64 id = sqlite3_last_insert_rowid (store->db);
-  if (!done) {
-    valise_store_rollback (store);
-    return NULL;
-  }
-  if (!valise_store_commit (store, error))
+  if (!valise_store_end (store, done, error))
     return NULL;
   valise_library_emit (library, VALISE_SIGNAL_CHATS);
   return valise_library_get_chat (library, id, error);
@@ -97,20 +93,16 @@ gboolean valise_library_update_chat (ValiseLibrary *library, const ValiseChat *c
   G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   if (!valise_store_begin (store, FALSE, error))
     return FALSE;
-  gboolean done = valise_store_exec (store, error,
-                                     "UPDATE chats SET title = ?, model_id = nullif (?, 0), system_prompt = ?, pinned = ?, leaf_id = nullif (?, 0),"
-                                     " updated_us = ?, temperature = ?, top_k = ?, top_p = ?, min_p = ?, repeat_penalty = ?, repeat_last_n = ?,"
-                                     " seed = ? WHERE id = ?",
-                                     "sisiiididddiii", chat->title ? chat->title : "", chat->model_id,
-                                     chat->system_prompt ? chat->system_prompt : "", (gint64) (chat->pinned != FALSE), chat->leaf_id,
-                                     chat->updated_us, (double) sampling->temperature, (gint64) sampling->top_k, (double) sampling->top_p,
-                                     (double) sampling->min_p, (double) sampling->repeat_penalty, (gint64) sampling->repeat_last_n,
-                                     (gint64) sampling->seed, chat->id);
-  if (!done) {
-    valise_store_rollback (store);
-    return FALSE;
-  }
-  if (!valise_store_commit (store, error))
+  gboolean done = valise_store_change (store, "chat", chat->id, error,
+                                       "UPDATE chats SET title = ?, model_id = (SELECT id FROM models WHERE id = ?), system_prompt = ?, pinned = ?,"
+                                       " leaf_id = nullif (?, 0), updated_us = ?, temperature = ?, top_k = ?, top_p = ?, min_p = ?,"
+                                       " repeat_penalty = ?, repeat_last_n = ?, seed = ? WHERE id = ?",
+                                       "sisiiididddiii", chat->title ? chat->title : "", chat->model_id,
+                                       chat->system_prompt ? chat->system_prompt : "", (gint64) (chat->pinned != FALSE), chat->leaf_id,
+                                       chat->updated_us, (double) sampling->temperature, (gint64) sampling->top_k, (double) sampling->top_p,
+                                       (double) sampling->min_p, (double) sampling->repeat_penalty, (gint64) sampling->repeat_last_n,
+                                       (gint64) sampling->seed, chat->id);
+  if (!valise_store_end (store, done, error))
     return FALSE;
   valise_library_emit (library, VALISE_SIGNAL_CHATS);
   return TRUE;
@@ -122,15 +114,8 @@ static gboolean set_deleted (ValiseLibrary *library, gint64 id, gint64 deleted_u
   G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   if (!valise_store_begin (store, FALSE, error))
     return FALSE;
-  gboolean done = valise_store_exec (store, error, "UPDATE chats SET deleted_us = nullif (?, 0) WHERE id = ?", "ii", deleted_us, id);
-  gboolean found = done && sqlite3_changes (store->db) > 0;
-  if (done && !found)
-    g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "chat %" G_GINT64_FORMAT " is no longer in the library", id);
-  if (!found) {
-    valise_store_rollback (store);
-    return FALSE;
-  }
-  if (!valise_store_commit (store, error))
+  gboolean done = valise_store_change (store, "chat", id, error, "UPDATE chats SET deleted_us = nullif (?, 0) WHERE id = ?", "ii", deleted_us, id);
+  if (!valise_store_end (store, done, error))
     return FALSE;
   valise_library_emit (library, VALISE_SIGNAL_CHATS);
   return TRUE;

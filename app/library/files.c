@@ -152,29 +152,32 @@ gboolean valise_write_all (int fd, const void *data, gsize size, const char *pat
 gboolean valise_copy_file (const char *source, const char *target, GChecksum *checksum, EngProgress progress, gpointer data,
                            GCancellable *cancellable, GError **error)
 {
+  int out = g_open (target, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (out < 0)
+    return valise_fail_errno (error, errno, "cannot create", target);
+  gboolean done = valise_copy_into (source, out, target, checksum, progress, data, cancellable, error);
+  close (out);
+  if (!done)
+    unlink (target);
+  return done;
+}
+
+gboolean valise_copy_into (const char *source, int out, const char *target, GChecksum *checksum, EngProgress progress, gpointer data,
+                           GCancellable *cancellable, GError **error)
+{
   struct stat info;
+  gboolean done = FALSE;
   int in = g_open (source, O_RDONLY | O_CLOEXEC, 0);
   if (in < 0)
     return valise_fail_errno (error, errno, "cannot open", source);
-  int out = g_open (target, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  gboolean done = FALSE;
-  if (out < 0)
-    valise_fail_errno (error, errno, "cannot create", target);
-  else if (fstat (in, &info) < 0)
+  if (fstat (in, &info) < 0)
     valise_fail_errno (error, errno, "cannot read", source);
   else if (ioctl (out, FICLONE, in) == 0) /* shared blocks, copied when either is written; then only read for the checksum */
     done = pump (out, target, -1, NULL, (guint64) info.st_size, checksum, progress, data, cancellable, error);
   else
     done = pump (in, source, out, target, (guint64) info.st_size, checksum, progress, data, cancellable, error);
-  if (done && fsync (out) < 0)
-    done = valise_fail_errno (error, errno, "cannot write", target);
   close (in);
-  if (out >= 0) {
-    close (out);
-    if (!done)
-      unlink (target);
-  }
-  return done;
+  return done && (fsync (out) == 0 || valise_fail_errno (error, errno, "cannot write", target));
 }
 
 gboolean valise_hash_file (const char *path, GChecksum *checksum, EngProgress progress, gpointer data, GCancellable *cancellable,

@@ -34,6 +34,9 @@ gboolean valise_write_all (int fd, const void *data, gsize size, const char *pat
 /* Copies a file (sharing its blocks where the file system can), feeds the checksum (may be NULL) and syncs. */
 gboolean valise_copy_file (const char *source, const char *target, GChecksum *checksum, EngProgress progress, gpointer data,
                            GCancellable *cancellable, GError **error);
+/* The same into an open file that `target` only names. */
+gboolean valise_copy_into (const char *source, int out, const char *target, GChecksum *checksum, EngProgress progress, gpointer data,
+                           GCancellable *cancellable, GError **error);
 gboolean valise_hash_file (const char *path, GChecksum *checksum, EngProgress progress, gpointer data, GCancellable *cancellable,
                            GError **error);
 

@@ -1,7 +1,6 @@
 /* fit.c: the analysis of a checkpoint, kept beside the library, and the fit of it to a budget. */
 #include "app/library/library-private.h"
 
-#include <errno.h>
 #include <glib/gstdio.h>
 #include <math.h>
 #include <string.h>
@@ -11,7 +10,7 @@
 static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, char **text, gsize *length, GError **error);
 static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
                                  EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
-static gboolean save_analysis (ValiseLibrary *library, const QzAnalysis *analysis, const char *path, GError **error);
+static gboolean save_analysis (ValiseLibrary *library, ValiseModel *model, const QzAnalysis *analysis, const char *path, GError **error);
 static char *default_name (ValiseModel *model, const ValisePlan *plan);
 static gboolean is_path (const char *output);
 static gboolean check_output (ValiseLibrary *library, ValiseModel *model, const char *output, GError **error);
@@ -97,6 +96,10 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   if (!qz_fit (gguf, analysis, &wanted, file, workers, result, valise_span_report, &second, cancellable, error))
     return NULL;
   result->seconds = (double) (g_get_monotonic_time () - begin_us) / G_USEC_PER_SEC;
+  /* The plan was exact to a few cells; from here on it says what was made. */
+  plan->memory.total_bytes += result->file_bytes - plan->memory.weights_bytes;
+  plan->memory.weights_bytes = result->file_bytes;
+  plan->bpw = result->bpw;
   if (is_path (output))
     return valise_library_find_model (library, file, error);
 
@@ -153,22 +156,18 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
       progress (0, "the saved analysis cannot be used any more, analysing again", data);
   }
   g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, progress, data, cancellable, error);
-  if (!analysis || !save_analysis (library, analysis, path, error))
+  if (!analysis || !save_analysis (library, model, analysis, path, error))
     return NULL;
   return g_steal_pointer (&analysis);
 }
 
-static gboolean save_analysis (ValiseLibrary *library, const QzAnalysis *analysis, const char *path, GError **error)
+static gboolean save_analysis (ValiseLibrary *library, ValiseModel *model, const QzAnalysis *analysis, const char *path, GError **error)
 {
   g_autoptr (ValiseTemp) temp = valise_temp_new (library->home, error);
   if (!temp)
     return FALSE;
   g_autofree char *made = g_build_filename (temp->path, "analysis", NULL);
-  if (!qz_analysis_save (analysis, made, error))
-    return FALSE;
-  if (g_rename (made, path) < 0)
-    return valise_fail_errno (error, errno, "cannot create", path);
-  return TRUE;
+  return qz_analysis_save (analysis, made, error) && valise_library_keep_derived (library, model, made, path, error);
 }
 
 /* "SmolLM2-135M-Instruct-96M": what it is and how large. */

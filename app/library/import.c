@@ -35,7 +35,6 @@ static gboolean choose (Found *found, const char *source, GError **error);
 static gboolean place (Found *found, const ValiseTemp *temp, GChecksum *checksum, char **moved, char **entry, ValiseSpan *span,
                        GCancellable *cancellable, GError **error);
 static char *name_from (const char *file, const char *model_path);
-static ValiseModel *existing (ValiseLibrary *library, const char *sha256, const char *name, GError **error);
 static void say_source (GError **error, const char *temporary, const char *source);
 
 ValiseModel *valise_library_import (ValiseLibrary *library, const char *source, const char *name, EngProgress progress, gpointer data,
@@ -95,13 +94,6 @@ ValiseModel *valise_library_import (ValiseLibrary *library, const char *source, 
     row.license = g_steal_pointer (&found.license);
   }
   row.name = name ? g_strdup (name) : name_from (found.names->pdata[0], opened);
-  g_autoptr (GError) local = NULL;
-  ValiseModel *already = existing (library, row.sha256, name, &local);
-  if (already || local) {
-    if (local)
-      g_propagate_error (error, g_steal_pointer (&local));
-    return already;
-  }
   return valise_library_add_object (library, moved, entry, &row, name == NULL, error);
 }
 
@@ -260,19 +252,6 @@ static char *name_from (const char *file, const char *model_path)
   while (*name == '-')
     memmove (name, name + 1, strlen (name));
   return valise_name_check (name, NULL) ? g_steal_pointer (&name) : g_strdup ("model");
-}
-
-/* The same content under the same name (or under any, when none was asked for) is that model: an import may be repeated. */
-static ValiseModel *existing (ValiseLibrary *library, const char *sha256, const char *name, GError **error)
-{
-  g_autoptr (GPtrArray) models = valise_library_list_models (library, error);
-  for (guint i = 0; models && i < models->len; i++) {
-    ValiseModel *model = models->pdata[i];
-    if (!g_str_equal (valise_model_get_sha256 (model), sha256) || (name && g_ascii_strcasecmp (valise_model_get_name (model), name) != 0))
-      continue;
-    return g_object_ref (model);
-  }
-  return NULL;
 }
 
 /* People know the source, not our temporary. */

@@ -44,13 +44,18 @@ char *valise_library_free_name (ValiseLibrary *library, const char *name, GError
 gboolean valise_name_check (const char *name, GError **error);
 
 /* Moves a whole file or folder of shards (inside a ValiseTemp) to its content address and adds the row, as one step as seen from
- * outside. The row's sha256, name (may be taken: made free when make_free, else an error), kind ... are given. */
+ * outside. The row's sha256, name (may be taken: made free when make_free, else an error), kind ... are given. What the library holds
+ * already, under that name (or any when make_free), is returned as it is, its file renewed. */
 ValiseModel *valise_library_add_object (ValiseLibrary *library, const char *temp_path, const char *entry, ValiseModelRow *row,
                                         gboolean make_free, GError **error);
 /* A key that stands for the model's contents: its sha256, or for a file outside the library a hash of its place and state. */
 char *valise_model_content_key (ValiseModel *model, GError **error);
-/* Files made from a model under this key: analyses, packed forms. Returns the bytes freed. */
+/* Files made from a model, whose names begin with its key: analyses, packed forms. Moves one that is complete to its place. */
+gboolean valise_library_keep_derived (ValiseLibrary *library, ValiseModel *model, const char *made, const char *place, GError **error);
+/* Removes those of a key. Returns the bytes freed. */
 guint64 valise_library_drop_derived (ValiseLibrary *library, const char *key);
+/* Removes those of keys that are neither in `known` nor of unchanged files outside the library. Call with the home lock held. */
+gboolean valise_library_sweep_derived (ValiseLibrary *library, GHashTable *known, GError **error);
 
 /* The saved analysis of the bundled calibration text, else the newest of any text; NULL when there is none. */
 char *valise_library_find_analysis (ValiseLibrary *library, const char *key);

@@ -18,7 +18,10 @@ static guint signals[VALISE_N_SIGNALS];
 
 static gboolean sweep (ValiseLibrary *library, GError **error);
 static void sweep_objects (ValiseLibrary *library, GHashTable *known);
-static void sweep_packed (ValiseLibrary *library);
+static gboolean find_same (ValiseLibrary *library, const char *sha256, const char *name, ValiseModel **model, GError **error);
+static gboolean insert_model (ValiseLibrary *library, ValiseModelRow *row, const char *file, gboolean make_free, GError **error);
+static gboolean move_object (ValiseLibrary *library, const char *temp_path, const char *sha256, GError **error);
+static gboolean name_taken (const char *name, GError **error);
 static ValiseModel *model_from_row (ValiseLibrary *library, sqlite3_stmt *statement);
 static ValiseModel *model_from_file (const char *path, GError **error);
 
@@ -199,8 +202,7 @@ gboolean valise_library_rename (ValiseLibrary *library, ValiseModel *model, cons
   g_autoptr (GError) local = NULL;
   gboolean done = valise_store_begin (library->store, TRUE, &local)
                   && valise_store_exec (library->store, &local, "UPDATE models SET name = ? WHERE id = ?", "si", name, valise_model_get_id (model));
-  gboolean taken = !done && sqlite3_errcode (library->store->db) == SQLITE_CONSTRAINT;
-  taken = taken || (!done && sqlite3_extended_errcode (library->store->db) == SQLITE_CONSTRAINT_UNIQUE);
+  gboolean taken = !done && sqlite3_extended_errcode (library->store->db) == SQLITE_CONSTRAINT_UNIQUE;
   gboolean gone = done && sqlite3_changes (library->store->db) == 0;
   if (done && !gone && valise_store_commit (library->store, &local)) {
     valise_library_emit (library, VALISE_SIGNAL_MODELS);
@@ -208,7 +210,7 @@ gboolean valise_library_rename (ValiseLibrary *library, ValiseModel *model, cons
   }
   valise_store_rollback (library->store);
   if (taken)
-    g_set_error (error, VALISE_ERROR, VALISE_ERROR_EXISTS, "there already is a model named \"%s\": choose another name", name);
+    name_taken (name, error);
   else if (gone)
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "%s is no longer in the library", valise_model_get_name (model));
   else
@@ -248,8 +250,6 @@ ValiseModel *valise_library_add_object (ValiseLibrary *library, const char *temp
 {
   ValiseStore *store = library->store;
   gboolean folder = g_file_test (temp_path, G_FILE_TEST_IS_DIR);
-  g_autofree char *objects = g_build_filename (library->home, "objects", NULL);
-  g_autofree char *place = g_strconcat (objects, "/", row->sha256, folder ? "" : ".gguf", NULL);
   g_autofree char *file = folder ? g_build_filename ("objects", row->sha256, entry, NULL) : g_strconcat ("objects/", row->sha256, ".gguf", NULL);
   if (folder && !valise_sync_path (temp_path, error))
     return NULL;
@@ -258,67 +258,90 @@ ValiseModel *valise_library_add_object (ValiseLibrary *library, const char *temp
   if (!valise_home_lock (&home, library->home, error))
     return NULL;
   G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
+  g_autoptr (ValiseModel) model = NULL;
   if (!valise_store_begin (store, TRUE, error))
     return NULL;
-  g_autofree char *name = make_free ? valise_library_free_name (library, row->name, error) : g_strdup (row->name);
-  g_autoptr (GError) local = NULL;
-  gint64 parent = row->parent;
-  gboolean done
-    = name
-      && valise_store_exec (store, error, "INSERT INTO objects (sha256, file, bytes) VALUES (?, ?, ?) ON CONFLICT (sha256) DO NOTHING", "ssi",
-                            row->sha256, file, (gint64) row->bytes)
-      && valise_store_exec (store, &local,
-                            "INSERT INTO models (name, kind, parent_id, sha256, architecture, parameters, bpw, license, source, kl, context, created_us)"
-                            " VALUES (?, ?, nullif (?, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                            "siissidssdii", name, (gint64) row->kind, parent, row->sha256, row->architecture, (gint64) row->parameters, row->bpw,
-                            row->license, row->source, row->kl, (gint64) row->context, g_get_real_time ());
-  if (local && sqlite3_extended_errcode (store->db) == SQLITE_CONSTRAINT_UNIQUE)
-    g_set_error (error, VALISE_ERROR, VALISE_ERROR_EXISTS, "there already is a model named \"%s\": choose another name, or remove it first", name);
-  else if (local)
-    g_propagate_error (error, g_steal_pointer (&local));
-  row->id = done ? sqlite3_last_insert_rowid (store->db) : 0;
-  /* The same content twice: the new copy takes the older one's place, which heals that one, should it have been damaged. Folders
-   * cannot be renamed over one another, but exchanged; the older then goes with the temporary. */
-  unsigned int how = folder && g_file_test (place, G_FILE_TEST_IS_DIR) ? RENAME_EXCHANGE : 0;
-  if (done && renameat2 (AT_FDCWD, temp_path, AT_FDCWD, place, how) < 0)
-    done = valise_fail_errno (error, errno, "cannot move the model to", place);
-  if (!done || !valise_sync_path (objects, error)) {
+  if (!find_same (library, row->sha256, make_free ? NULL : row->name, &model, error)
+      || (!model && !insert_model (library, row, file, make_free, error)) || !move_object (library, temp_path, row->sha256, error)) {
     valise_store_rollback (store);
     return NULL;
   }
+  /* Should this fail, only the next opening of the library knows whether the row got through: its sweep removes the file if not. */
   if (!valise_store_commit (store, error))
     return NULL;
+  valise_library_emit (library, VALISE_SIGNAL_MODELS);
+  if (model)
+    return g_steal_pointer (&model);
   g_free (row->path);
   row->path = g_build_filename (library->home, file, NULL);
-  g_free (row->name);
-  row->name = g_steal_pointer (&name);
-  valise_library_emit (library, VALISE_SIGNAL_MODELS);
   return valise_model_new (row);
-}
-
-guint64 valise_library_drop_derived (ValiseLibrary *library, const char *key)
-{
-  guint64 freed = 0;
-  static const char *const folders[] = { "cache", "analysis" };
-  for (guint i = 0; i < G_N_ELEMENTS (folders); i++) {
-    g_autofree char *folder = g_build_filename (library->home, folders[i], NULL);
-    g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
-    const char *name;
-    while (dir && (name = g_dir_read_name (dir))) {
-      if (!g_str_has_prefix (name, key))
-        continue;
-      g_autofree char *path = g_build_filename (folder, name, NULL);
-      GStatBuf info;
-      if (g_stat (path, &info) == 0 && g_unlink (path) == 0)
-        freed += (guint64) info.st_size;
-    }
-  }
-  return freed;
 }
 
 /* ---- helpers ---- */
 
-/* What a crash may have left: temporaries of dead processes, objects without a row, packed files without a source. */
+/* The same content under the same name (or under any, when name is NULL) is that model: an import or a fit may be repeated, also by
+ * two processes at once. */
+static gboolean find_same (ValiseLibrary *library, const char *sha256, const char *name, ValiseModel **model, GError **error)
+{
+  g_autoptr (sqlite3_stmt) statement
+    = valise_store_query (library->store, error,
+                          "SELECT " MODEL_COLUMNS " FROM models JOIN objects USING (sha256)"
+                          " WHERE models.sha256 = ?1 AND (?2 IS NULL OR name = ?2 COLLATE NOCASE) ORDER BY models.id LIMIT 1",
+                          "sn", sha256, name);
+  int stepped = statement ? valise_store_step (library->store, statement, error) : -1;
+  *model = stepped > 0 ? model_from_row (library, statement) : NULL;
+  return stepped >= 0;
+}
+
+/* Gives the row its id and its name. */
+static gboolean insert_model (ValiseLibrary *library, ValiseModelRow *row, const char *file, gboolean make_free, GError **error)
+{
+  ValiseStore *store = library->store;
+  g_autoptr (GError) local = NULL;
+  char *name = make_free ? valise_library_free_name (library, row->name, error) : g_strdup (row->name);
+  if (!name)
+    return FALSE;
+  g_free (row->name);
+  row->name = name;
+  if (!valise_store_exec (store, error, "INSERT INTO objects (sha256, file, bytes) VALUES (?, ?, ?) ON CONFLICT (sha256) DO NOTHING", "ssi",
+                          row->sha256, file, (gint64) row->bytes))
+    return FALSE;
+  /* The checkpoint may have been removed while it was fitted. */
+  if (valise_store_exec (store, &local,
+                         "INSERT INTO models (name, kind, parent_id, sha256, architecture, parameters, bpw, license, source, kl, context, created_us)"
+                         " VALUES (?, ?, (SELECT id FROM models WHERE id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                         "siissidssdii", row->name, (gint64) row->kind, row->parent, row->sha256, row->architecture, (gint64) row->parameters,
+                         row->bpw, row->license, row->source, row->kl, (gint64) row->context, g_get_real_time ())) {
+    row->id = sqlite3_last_insert_rowid (store->db);
+    return TRUE;
+  }
+  if (sqlite3_extended_errcode (store->db) == SQLITE_CONSTRAINT_UNIQUE)
+    name_taken (row->name, error);
+  else
+    g_propagate_error (error, g_steal_pointer (&local));
+  return FALSE;
+}
+
+/* The same content twice: the new copy takes the older one's place, which heals that one, should it have been damaged. Folders cannot be
+ * renamed over one another, but exchanged; the older then goes with the temporary. */
+static gboolean move_object (ValiseLibrary *library, const char *temp_path, const char *sha256, GError **error)
+{
+  gboolean folder = g_file_test (temp_path, G_FILE_TEST_IS_DIR);
+  g_autofree char *objects = g_build_filename (library->home, "objects", NULL);
+  g_autofree char *place = g_strconcat (objects, "/", sha256, folder ? "" : ".gguf", NULL);
+  unsigned int how = folder && g_file_test (place, G_FILE_TEST_IS_DIR) ? RENAME_EXCHANGE : 0;
+  if (renameat2 (AT_FDCWD, temp_path, AT_FDCWD, place, how) < 0)
+    return valise_fail_errno (error, errno, "cannot move the model to", place);
+  return valise_sync_path (objects, error);
+}
+
+static gboolean name_taken (const char *name, GError **error)
+{
+  g_set_error (error, VALISE_ERROR, VALISE_ERROR_EXISTS, "there already is a model named \"%s\": choose another name, or remove it first", name);
+  return FALSE;
+}
+
+/* What a crash may have left: temporaries of dead processes, objects without a row, what was made from models that are gone. */
 static gboolean sweep (ValiseLibrary *library, GError **error)
 {
   ValiseStore *store = library->store;
@@ -334,7 +357,8 @@ static gboolean sweep (ValiseLibrary *library, GError **error)
   if (stepped < 0)
     return FALSE;
   sweep_objects (library, known);
-  sweep_packed (library);
+  if (!valise_library_sweep_derived (library, known, error))
+    return FALSE;
   g_clear_pointer (&statement, sqlite3_finalize);
   statement = valise_store_query (store, error, "SELECT 1 FROM chats WHERE deleted_us < ?", "i", g_get_real_time () - BIN_US);
   stepped = statement ? valise_store_step (store, statement, error) : -1;
@@ -356,21 +380,6 @@ static void sweep_objects (ValiseLibrary *library, GHashTable *known)
     g_autofree char *path = g_build_filename (folder, name, NULL);
     if (!g_hash_table_contains (known, sha256))
       valise_remove_tree (path);
-  }
-}
-
-static void sweep_packed (ValiseLibrary *library)
-{
-  g_autoptr (sqlite3_stmt) statement = valise_store_query (library->store, NULL, "SELECT file, source, bytes, mtime_ns FROM packed_files", "");
-  while (statement && valise_store_step (library->store, statement, NULL) > 0) {
-    GStatBuf info;
-    const char *file = (const char *) sqlite3_column_text (statement, 0);
-    if (g_stat ((const char *) sqlite3_column_text (statement, 1), &info) == 0 && info.st_size == sqlite3_column_int64 (statement, 2)
-        && info.st_mtim.tv_sec * G_GINT64_CONSTANT (1000000000) + info.st_mtim.tv_nsec == sqlite3_column_int64 (statement, 3))
-      continue;
-    g_autofree char *path = g_build_filename (library->home, "cache", file, NULL);
-    valise_remove_tree (path);
-    valise_store_exec (library->store, NULL, "DELETE FROM packed_files WHERE file = ?", "s", file);
   }
 }
 

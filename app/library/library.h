@@ -102,7 +102,7 @@ JsonObject *valise_plan_to_json (const ValisePlan *plan);
 /* Slow. Runs (and saves) the analysis if there is none for this calibration. */
 gboolean valise_library_analyse (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, EngProgress progress, gpointer data,
                                  GCancellable *cancellable, GError **error);
-/* Slow. output: NULL, a library name, or a path ending in .gguf (then it is not in the library). Returns the fit. */
+/* Slow. output: NULL, a library name, or a path ending in .gguf (then it is not in the library). Returns the fit; plan: of what was made. */
 ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, const ValiseTarget *target, const char *output,
                                  const char *calibration_path, ValisePlan *plan, QzResult *result, EngProgress progress, gpointer data,
                                  GCancellable *cancellable, GError **error);

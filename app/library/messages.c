@@ -65,14 +65,10 @@ gint64 valise_library_add_message (ValiseLibrary *library, gint64 chat_id, gint6
       && valise_store_exec (store, error, "INSERT INTO messages (chat_id, parent_id, role, content, created_us) VALUES (?, nullif (?, 0), ?, ?, ?)",
                             "iissi", chat_id, parent_id, role, content ? content : "", now)) {
     id = sqlite3_last_insert_rowid (store->db);
-    if (!valise_store_exec (store, error, "UPDATE chats SET leaf_id = ?, updated_us = ? WHERE id = ?", "iii", id, now, chat_id))
+    if (!valise_store_change (store, "chat", chat_id, error, "UPDATE chats SET leaf_id = ?, updated_us = ? WHERE id = ?", "iii", id, now, chat_id))
       id = 0;
   }
-  if (id == 0) {
-    valise_store_rollback (store);
-    return 0;
-  }
-  if (!valise_store_commit (store, error))
+  if (!valise_store_end (store, id != 0, error))
     return 0;
   valise_library_emit (library, VALISE_SIGNAL_CHATS);
   return id;
@@ -84,18 +80,12 @@ gboolean valise_library_update_message (ValiseLibrary *library, const ValiseMess
   G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&store->lock);
   if (!valise_store_begin (store, FALSE, error))
     return FALSE;
-  gboolean done = valise_store_exec (store, error,
-                                     "UPDATE messages SET content = ?, model_name = ?, tokens_per_second = ?, finish_reason = ? WHERE id = ?", "ssdsi",
-                                     message->content ? message->content : "", message->model_name ? message->model_name : "",
-                                     message->tokens_per_second, message->finish_reason ? message->finish_reason : "", message->id);
-  gboolean found = done && sqlite3_changes (store->db) > 0;
-  if (done && !found)
-    g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "message %" G_GINT64_FORMAT " is no longer in the library", message->id);
-  if (!found) {
-    valise_store_rollback (store);
-    return FALSE;
-  }
-  return valise_store_commit (store, error);
+  gboolean done
+    = valise_store_change (store, "message", message->id, error,
+                           "UPDATE messages SET content = ?, model_name = ?, tokens_per_second = ?, finish_reason = ? WHERE id = ?", "ssdsi",
+                           message->content ? message->content : "", message->model_name ? message->model_name : "",
+                           message->tokens_per_second, message->finish_reason ? message->finish_reason : "", message->id);
+  return valise_store_end (store, done, error);
 }
 
 gboolean valise_library_select_sibling (ValiseLibrary *library, gint64 message_id, guint n, GError **error)

@@ -2,13 +2,10 @@
  * library's cache (the very same numbers) and that is mapped from then on. */
 #include "app/library/library-private.h"
 
-#include <errno.h>
 #include <glib/gstdio.h>
-#include <sys/stat.h>
 
 static gboolean pack (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, const char *packed, EngProgress progress, gpointer data,
                       GCancellable *cancellable, GError **error);
-static gboolean note_source (ValiseLibrary *library, ValiseModel *model, const char *packed, GError **error);
 
 EngModel *valise_library_open_model (ValiseLibrary *library, ValiseModel *model, EngProgress progress, gpointer data,
                                      GCancellable *cancellable, GError **error)
@@ -58,22 +55,5 @@ static gboolean pack (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf,
   g_autofree char *made = g_build_filename (temp->path, "packed.gguf", NULL);
   if (!eng_repack (gguf, made, progress, data, cancellable, error))
     return FALSE;
-  if (valise_model_get_id (model) == 0 && !note_source (library, model, packed, error))
-    return FALSE;
-  if (g_rename (made, packed) < 0)
-    return valise_fail_errno (error, errno, "cannot create", packed);
-  return valise_sync_path (cache, error);
-}
-
-/* So that the packed file goes when its source has gone or changed. */
-static gboolean note_source (ValiseLibrary *library, ValiseModel *model, const char *packed, GError **error)
-{
-  struct stat info;
-  if (stat (valise_model_get_path (model), &info) < 0)
-    return valise_fail_errno (error, errno, "cannot read", valise_model_get_path (model));
-  g_autofree char *file = g_path_get_basename (packed);
-  G_GNUC_UNUSED g_autoptr (GRecMutexLocker) locker = g_rec_mutex_locker_new (&library->store->lock);
-  return valise_store_exec (library->store, error, "INSERT OR REPLACE INTO packed_files (file, source, bytes, mtime_ns) VALUES (?, ?, ?, ?)", "ssii",
-                            file, valise_model_get_path (model), (gint64) info.st_size,
-                            info.st_mtim.tv_sec * G_GINT64_CONSTANT (1000000000) + info.st_mtim.tv_nsec);
+  return valise_library_keep_derived (library, model, made, packed, error);
 }

@@ -7,6 +7,7 @@
 /* Resident size of each program with its library open and no model, measured by tests/e2e (docs/library.md). */
 #define TERMINAL_BASE_BYTES (G_GUINT64_CONSTANT (12) << 20)
 #define WINDOW_BASE_BYTES (G_GUINT64_CONSTANT (96) << 20)
+#define NAMES_BYTES 1024 /* what a fit's file says of itself at most (its name, its source's, the licence), which the curves know nothing of */
 #define ROUND_BYTES 100000 /* a smallest budget is named in tenths of a megabyte, rounded up */
 
 static gboolean check_target (const ValiseTarget *target, GError **error);
@@ -24,11 +25,11 @@ gboolean valise_session_options (const EngTraits *traits, guint context, int kv_
   *options = (EngSessionOptions) { .n_ctx = context ? context : usual, .kv_bits = kv_bits ? kv_bits : depth };
   if (options->n_ctx > traits->n_ctx_train) {
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "this model knows a context of %u tokens at most, not %u: choose a shorter one",
-                 traits->n_ctx_train, context);
+                 traits->n_ctx_train, options->n_ctx);
     return FALSE;
   }
   if (options->kv_bits != 16 && options->kv_bits != 8 && options->kv_bits != 4) {
-    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "the KV cache holds 16, 8 or 4 bits per value, not %d", kv_bits);
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "the KV cache holds 16, 8 or 4 bits per value, not %d", options->kv_bits);
     return FALSE;
   }
   return TRUE;
@@ -59,7 +60,7 @@ gboolean valise_plan_with_curves (QzCurves *curves, const EngTraits *traits, con
   if (!check_target (target, error) || !valise_session_options (traits, target->context, target->kv_bits, &options, error))
     return FALSE;
   *plan = (ValisePlan) { .is_estimate = qz_curves_is_estimate (curves) };
-  guint64 least = qz_curves_min_bytes (curves);
+  guint64 least = qz_curves_min_bytes (curves) + NAMES_BYTES;
   eng_memory_plan (&plan->memory, traits, least, &options, target->threads, target->program_base_bytes);
   guint64 around = plan->memory.total_bytes - least; /* everything but the weights */
   plan->smallest_ram_bytes = (plan->memory.total_bytes + ROUND_BYTES - 1) / ROUND_BYTES * ROUND_BYTES;

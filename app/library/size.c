@@ -39,7 +39,7 @@ gboolean valise_size_parse (const char *text, guint64 *bytes, GError **error)
     }
   }
   g_autofree char *shown = g_strescape (text, NULL);
-  g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "\"%s\" is not a size: write it like 96M, 1.5G or 900MiB", shown);
+  g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "\"%.100s\" is not a size: write it like 96M, 1.5G or 900MiB", shown);
   return FALSE;
 }
 

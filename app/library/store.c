@@ -13,6 +13,7 @@ static gboolean configure (ValiseStore *store, GError **error);
 static gboolean migrate (ValiseStore *store, GError **error);
 static gint64 read_pragma (ValiseStore *store, const char *sql, GError **error);
 static gboolean run (ValiseStore *store, const char *sql, GError **error);
+static gboolean exec_list (ValiseStore *store, GError **error, const char *sql, const char *types, va_list arguments);
 static void bind_all (sqlite3_stmt *statement, const char *types, va_list arguments);
 
 ValiseStore *valise_store_open (const char *path, GError **error)
@@ -90,17 +91,23 @@ int valise_store_step (ValiseStore *store, sqlite3_stmt *statement, GError **err
 
 gboolean valise_store_exec (ValiseStore *store, GError **error, const char *sql, const char *types, ...)
 {
-  g_autoptr (sqlite3_stmt) statement = NULL;
-  if (sqlite3_prepare_v2 (store->db, sql, -1, &statement, NULL) != SQLITE_OK)
-    return store_fail (store, error);
   va_list arguments;
   va_start (arguments, types);
-  bind_all (statement, types, arguments);
+  gboolean done = exec_list (store, error, sql, types, arguments);
   va_end (arguments);
-  int stepped;
-  while ((stepped = valise_store_step (store, statement, error)) > 0)
-    ;
-  return stepped == 0;
+  return done;
+}
+
+gboolean valise_store_change (ValiseStore *store, const char *what, gint64 id, GError **error, const char *sql, const char *types, ...)
+{
+  va_list arguments;
+  va_start (arguments, types);
+  gboolean done = exec_list (store, error, sql, types, arguments);
+  va_end (arguments);
+  if (!done || sqlite3_changes (store->db) > 0)
+    return done;
+  g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "%s %" G_GINT64_FORMAT " is no longer in the library", what, id);
+  return FALSE;
 }
 
 gboolean valise_store_begin (ValiseStore *store, gboolean durable, GError **error)
@@ -123,6 +130,14 @@ void valise_store_rollback (ValiseStore *store)
   /* After some errors SQLite has rolled back by itself, and says so: that is what we wanted. */
   if (!sqlite3_get_autocommit (store->db))
     sqlite3_exec (store->db, "ROLLBACK", NULL, NULL, NULL);
+}
+
+gboolean valise_store_end (ValiseStore *store, gboolean done, GError **error)
+{
+  if (done)
+    return valise_store_commit (store, error);
+  valise_store_rollback (store);
+  return FALSE;
 }
 
 char *valise_store_get_setting (ValiseStore *store, const char *key)
@@ -161,6 +176,12 @@ static gboolean store_fail (ValiseStore *store, GError **error)
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_DAMAGED,
                  "the library's database %s is damaged (%s): restore it from a backup, or move it away and import the models again", store->path,
                  what);
+    break;
+  case SQLITE_CONSTRAINT:
+    if (sqlite3_extended_errcode (store->db) == SQLITE_CONSTRAINT_FOREIGNKEY)
+      g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "this refers to a chat or message that is no longer in the library: open it again");
+    else
+      g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "the library does not take this (%s): report it as a bug", what);
     break;
   default:
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_STORE, "the library's database %s cannot be used (%s): check the folder and its permissions",
@@ -242,6 +263,18 @@ static gboolean run (ValiseStore *store, const char *sql, GError **error)
   if (sqlite3_exec (store->db, sql, NULL, NULL, NULL) == SQLITE_OK)
     return TRUE;
   return store_fail (store, error);
+}
+
+static gboolean exec_list (ValiseStore *store, GError **error, const char *sql, const char *types, va_list arguments)
+{
+  g_autoptr (sqlite3_stmt) statement = NULL;
+  if (sqlite3_prepare_v2 (store->db, sql, -1, &statement, NULL) != SQLITE_OK)
+    return store_fail (store, error);
+  bind_all (statement, types, arguments);
+  int stepped;
+  while ((stepped = valise_store_step (store, statement, error)) > 0)
+    ;
+  return stepped == 0;
 }
 
 static void bind_all (sqlite3_stmt *statement, const char *types, va_list arguments)

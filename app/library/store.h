@@ -26,10 +26,15 @@ int valise_store_step (ValiseStore *store, sqlite3_stmt *statement, GError **err
 /* A statement that yields no rows. */
 gboolean valise_store_exec (ValiseStore *store, GError **error, const char *sql, const char *types, ...);
 
+/* A statement that changes row `id` of its table: FALSE, saying that this `what` is no longer in the library, when it changes none. */
+gboolean valise_store_change (ValiseStore *store, const char *what, gint64 id, GError **error, const char *sql, const char *types, ...);
+
 /* A write transaction. durable: on the disk when commit returns, not only ordered (see docs/library.md). */
 gboolean valise_store_begin (ValiseStore *store, gboolean durable, GError **error);
 gboolean valise_store_commit (ValiseStore *store, GError **error);
 void valise_store_rollback (ValiseStore *store);
+/* Commits when its statements were done, else takes all of them back and returns FALSE. */
+gboolean valise_store_end (ValiseStore *store, gboolean done, GError **error);
 
 /* Settings: NULL when absent; free with g_free. */
 char *valise_store_get_setting (ValiseStore *store, const char *key);

@@ -2,11 +2,23 @@
 #include "app/library/library-private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+/* A file on its way to `target`. It has no name before it is whole, so that nothing is left of it however the program ends; only where
+ * the file system cannot do that has it a temporary one. */
+typedef struct {
+  int fd;
+  char *target, *temporary;
+} Outgoing;
+
+static void outgoing_clear (gpointer data);
+static gboolean outgoing_copy (Outgoing *file, const char *folder, const char *source, ValiseSpan *span, GCancellable *cancellable, GError **error);
+static gboolean outgoing_place (Outgoing *file, GError **error);
 static char *target_path (ValiseModel *model, const char *path);
 static gboolean check_checksum (ValiseModel *model, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
 
@@ -24,30 +36,25 @@ gboolean valise_library_export (ValiseLibrary *library, ValiseModel *model, cons
   }
   if (!valise_check_space (folder, valise_model_get_bytes (model), "this export", error))
     return FALSE;
-  g_autoptr (GPtrArray) temporaries = g_ptr_array_new_with_free_func (g_free);
-  g_autoptr (GPtrArray) targets = g_ptr_array_new_with_free_func (g_free);
+  g_autoptr (GArray) files = g_array_new (FALSE, TRUE, sizeof (Outgoing));
+  g_array_set_clear_func (files, outgoing_clear);
   gsize stem = strlen (target) - (g_str_has_suffix (target, ".gguf") ? 5 : 0);
-  gboolean done = TRUE;
-  for (guint i = 0; i < shards->len && done; i++) {
-    char *one = shards->len == 1 ? g_strdup (target) : g_strdup_printf ("%.*s-%05u-of-%05u.gguf", (int) stem, target, i + 1, shards->len);
-    g_autofree char *random = g_uuid_string_random ();
-    char *temporary = g_strdup_printf ("%s/.valise-%s", folder, random);
-    g_ptr_array_add (targets, one);
-    g_ptr_array_add (temporaries, temporary);
+  for (guint i = 0; i < shards->len; i++) {
+    Outgoing file = { .fd = -1 };
+    file.target = shards->len == 1 ? g_strdup (target) : g_strdup_printf ("%.*s-%05u-of-%05u.gguf", (int) stem, target, i + 1, shards->len);
+    g_array_append_val (files, file);
     ValiseSpan part = { progress, data, (double) i / shards->len, (double) (i + 1) / shards->len };
-    if (g_file_test (one, G_FILE_TEST_EXISTS)) {
-      g_set_error (error, VALISE_ERROR, VALISE_ERROR_EXISTS, "%s is there already: choose another name, or remove it first", one);
-      done = FALSE;
-    }
-    done = done && valise_copy_file (shards->pdata[i], temporary, NULL, valise_span_report, &part, cancellable, error);
+    if (!outgoing_copy (&g_array_index (files, Outgoing, i), folder, shards->pdata[i], &part, cancellable, error))
+      return FALSE;
   }
-  for (guint i = 0; i < shards->len && done; i++)
-    if (g_rename (temporaries->pdata[i], targets->pdata[i]) < 0)
-      done = valise_fail_errno (error, errno, "cannot create", targets->pdata[i]);
-  done = done && valise_sync_path (folder, error);
-  for (guint i = 0; i < temporaries->len && !done; i++)
-    g_unlink (temporaries->pdata[i]);
-  return done;
+  for (guint i = 0; i < files->len; i++) {
+    if (outgoing_place (&g_array_index (files, Outgoing, i), error))
+      continue;
+    while (i-- > 0)
+      g_unlink (g_array_index (files, Outgoing, i).target);
+    return FALSE;
+  }
+  return valise_sync_path (folder, error);
 }
 
 gboolean valise_library_verify (ValiseLibrary *library, ValiseModel *model, EngProgress progress, gpointer data, GCancellable *cancellable,
@@ -69,6 +76,49 @@ gboolean valise_library_verify (ValiseLibrary *library, ValiseModel *model, EngP
 }
 
 /* ---- helpers ---- */
+
+static void outgoing_clear (gpointer data)
+{
+  Outgoing *file = data;
+  if (file->fd >= 0)
+    close (file->fd);
+  if (file->temporary)
+    g_unlink (file->temporary);
+  g_free (file->temporary);
+  g_free (file->target);
+}
+
+static gboolean exists_already (const char *path, GError **error)
+{
+  g_set_error (error, VALISE_ERROR, VALISE_ERROR_EXISTS, "%s is there already: choose another name, or remove it first", path);
+  return FALSE;
+}
+
+static gboolean outgoing_copy (Outgoing *file, const char *folder, const char *source, ValiseSpan *span, GCancellable *cancellable, GError **error)
+{
+  if (g_file_test (file->target, G_FILE_TEST_EXISTS)) /* told before minutes of copying; placing looks again */
+    return exists_already (file->target, error);
+  file->fd = g_open (folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0644);
+  if (file->fd < 0) {
+    g_autofree char *random = g_uuid_string_random ();
+    file->temporary = g_strdup_printf ("%s/.valise-%s", folder, random);
+    file->fd = g_open (file->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  }
+  if (file->fd < 0)
+    return valise_fail_errno (error, errno, "cannot create", file->target);
+  return valise_copy_into (source, file->fd, file->target, NULL, valise_span_report, span, cancellable, error);
+}
+
+static gboolean outgoing_place (Outgoing *file, GError **error)
+{
+  g_autofree char *handle = g_strdup_printf ("/proc/self/fd/%d", file->fd);
+  int placed = file->temporary ? renameat2 (AT_FDCWD, file->temporary, AT_FDCWD, file->target, RENAME_NOREPLACE)
+                               : linkat (AT_FDCWD, handle, AT_FDCWD, file->target, AT_SYMLINK_FOLLOW);
+  if (placed < 0)
+    return errno == EEXIST ? exists_already (file->target, error) : valise_fail_errno (error, errno, "cannot create", file->target);
+  g_clear_pointer (&file->temporary, g_free);
+  return TRUE;
+}
 
 /* A folder stands for a file of the model's name in it. */
 static char *target_path (ValiseModel *model, const char *path)
