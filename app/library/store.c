@@ -177,6 +177,10 @@ static gboolean store_fail (ValiseStore *store, GError **error)
                  "the library's database %s is damaged (%s): restore it from a backup, or move it away and import the models again", store->path,
                  what);
     break;
+  case SQLITE_IOERR: /* a limit on the size of files, a quota, a failing disk: SQLite does not tell them apart */
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_NO_SPACE, "the library's database %s cannot be written (%s): free some space, and check the disk",
+                 store->path, what);
+    break;
   case SQLITE_CONSTRAINT:
     if (sqlite3_extended_errcode (store->db) == SQLITE_CONSTRAINT_FOREIGNKEY)
       g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "this refers to a chat or message that is no longer in the library: open it again");

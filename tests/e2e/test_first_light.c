@@ -523,7 +523,7 @@ static void test_usage (void)
   };
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++) {
     const char *const *a = lines[i];
-    g_test_message ("valise %s %s %s %s %s", a[0], a[1], a[2], a[3], a[4]);
+    g_test_message ("line %u: valise %s", i, a[0]);
     g_autoptr (ProgramRun) run = program_run (home (), a[0], a[1], a[2], a[3], a[4], a[5], NULL);
     program_expect_failure (run, 2, "--help");
   }
@@ -563,7 +563,7 @@ static void test_failures (void)
   };
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
     const char *const *a = cases[i].arguments;
-    g_test_message ("valise %s %s %s %s", a[0], a[1], a[2], a[3]);
+    g_test_message ("case %u: valise %s", i, a[0]);
     g_autoptr (ProgramRun) run = program_run (home (), a[0], a[1], a[2], a[3], a[4], a[5], NULL);
     program_expect_failure (run, 1, cases[i].part);
   }
