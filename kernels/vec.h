@@ -140,7 +140,7 @@ static inline void half_to_f32 (const uint16_t *h, float *out, size_t n)
     _mm256_storeu_ps (out + i, _mm256_cvtph_ps (_mm_loadu_si128 ((const __m128i *) (const void *) (h + i))));
 #endif
 #if defined __aarch64__
-  for (; i + 4 <= n; i += 4)
+  for (const size_t whole = n / 4 * 4; i < whole; i += 4)
     vst1q_f32 (out + i, vcvt_f32_f16 (vreinterpret_f16_u16 (vld1_u16 (h + i))));
 #endif
   for (; i < n; i++)
@@ -155,7 +155,7 @@ static inline void f32_to_f16 (const float *x, uint16_t *out, size_t n)
     _mm_storeu_si128 ((__m128i *) (void *) (out + i), _mm256_cvtps_ph (_mm256_loadu_ps (x + i), _MM_FROUND_TO_NEAREST_INT));
 #endif
 #if defined __aarch64__
-  for (; i + 4 <= n; i += 4)
+  for (const size_t whole = n / 4 * 4; i < whole; i += 4)
     vst1_u16 (out + i, vreinterpret_u16_f16 (vcvt_f16_f32 (vld1q_f32 (x + i))));
 #endif
   for (; i < n; i++)

@@ -107,6 +107,9 @@ static void test_attention (gconstpointer data)
   const guint ends[] = { 1, 5, 31, 32, 33, 100 };
   for (guint i = 0; i < 150; i++) {
     Case c = { dims[i % 6], heads[i / 2 % 5], tokens[i / 3 % 5], 0, ends[i / 5 % 6], i % 3 == 0 ? 16 : i % 3 == 1 ? 8 : 4, 0, 2 };
+    if (!in_share ())
+      continue;
+    c.n_tokens = MIN (c.n_tokens, 300 / c.n_q); /* more rows than are attended at once, not many times as many */
     if (c.head_dim % 32 != 0)
       c.bits = 16;
     if (i % 7 == 0)
