@@ -12,11 +12,14 @@ enum { ENG_DEFAULT_BATCH = 512 };
 typedef struct {
   guint batch;
   gsize hidden, normed;  /* f32 [batch][n_embd] */
-  gsize q, attended;     /* f32 [batch][n_heads * head_dim] */
-  gsize k, v;            /* f32 [batch][n_kv_heads * head_dim] */
-  gsize gate, up;        /* f32 [batch][n_ff] */
+  gsize branch;          /* f32 [batch][n_embd], parallel decoders only: what attention adds */
+  gsize q, attended;     /* f32 [batch][q_stride] */
+  gsize k, v;            /* f32 [batch][kv_stride]; fused: behind a token's q, as one product writes them */
+  guint q_stride, kv_stride;
+  gsize gate, up;        /* f32 [batch][ff_stride]; ungated: no up; fused: behind a token's gate */
+  guint ff_stride;
   gsize prepared[3];     /* inputs as the products take them: A8, or f32 for the exact path */
-  gsize cos_sin;         /* f32 [batch][n_rot] */
+  gsize cos_sin, cos_sin_local; /* f32 [batch][n_rot] */
   gsize rows, row_bytes; /* one f32 row of the widest input for each worker */
   gsize logits;          /* f32 [n_vocab] of one token */
   gsize bytes;

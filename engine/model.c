@@ -16,12 +16,14 @@ struct EngModel {
 
   EngLayer *layers;
   EngMatrix embedding, head;
-  const float *output_norm, *rope_factors;
+  EngNorm output_norm;
+  const float *head_bias, *rope_factors, *rope_short, *rope_long;
 
   GPtrArray *matrices; /* of const EngMatrix *, in file order */
   GPtrArray *opened;   /* xb_matrix views to free */
   GHashTable *inputs;  /* number -> xb_input */
   GPtrArray *owned;    /* names and converted vectors */
+  GHashTable *bound;   /* names of tensors that have a place; while opening only */
 };
 
 #define CHATML                                                                                                                     \
@@ -134,22 +136,27 @@ static gboolean bind_matrix (EngModel *model, EngMatrix *matrix, char *name, gui
   g_ptr_array_add (model->owned, name);
   g_ptr_array_add (model->matrices, matrix);
   *matrix = (EngMatrix){ .name = name, .rows = rows, .cols = cols };
-  if (tensor != NULL)
-    return bind_xbit (model, matrix, tensor, error);
-  tensor = eng_gguf_find_tensor (model->gguf, name);
+  gboolean is_packed = tensor != NULL;
+  if (!is_packed)
+    tensor = eng_gguf_find_tensor (model->gguf, name);
   if (tensor == NULL)
     return fail (model, error, ENG_ERROR_FORMAT, name, "is missing: the file is incomplete");
+  g_hash_table_add (model->bound, (gpointer)tensor->name);
+  if (is_packed)
+    return bind_xbit (model, matrix, tensor, error);
   return bind_raw (model, matrix, tensor, error);
 }
 
-static gboolean bind_vector (EngModel *model, const float **vector, const char *name, guint n, gboolean required, GError **error)
+/* n values of any shape. */
+static gboolean bind_values (EngModel *model, const float **vector, const char *name, guint n, gboolean required, GError **error)
 {
   const EngTensor *tensor = eng_gguf_find_tensor (model->gguf, name);
   *vector = NULL;
   if (tensor == NULL)
     return !required || fail (model, error, ENG_ERROR_FORMAT, name, "is missing: the file is incomplete");
   const EngTypeTraits *type = eng_type_traits (tensor->type);
-  if (tensor->dims[0] != n || tensor->dims[1] != 1 || tensor->dims[2] != 1 || tensor->dims[3] != 1)
+  g_hash_table_add (model->bound, (gpointer)tensor->name);
+  if (tensor->dims[0] > n || tensor->dims[1] > n || tensor->dims[0] * tensor->dims[1] != n || tensor->dims[2] != 1 || tensor->dims[3] != 1)
     return fail (model, error, ENG_ERROR_FORMAT, name,
                  "has not the length that the model's metadata asks for: the file is damaged");
   if (type == NULL || !type->readable)
@@ -165,42 +172,129 @@ static gboolean bind_vector (EngModel *model, const float **vector, const char *
   return TRUE;
 }
 
+static gboolean bind_vector (EngModel *model, const float **vector, const char *name, guint n, gboolean required, GError **error)
+{
+  const EngTensor *tensor = eng_gguf_find_tensor (model->gguf, name);
+  if (tensor != NULL && tensor->dims[0] != n)
+    return fail (model, error, ENG_ERROR_FORMAT, name,
+                 "has not the length that the model's metadata asks for: the file is damaged");
+  return bind_values (model, vector, name, n, required, error);
+}
+
+/* The name of a tensor of a layer; free with g_free. */
+static char *layer_name (guint layer, const char *name)
+{
+  return g_strdup_printf ("blk.%u.%s", layer, name);
+}
+
+static gboolean bind_norm (EngModel *model, EngNorm *norm, guint layer, const char *name, gboolean required, GError **error)
+{
+  g_autofree char *gain = g_strdup_printf ("blk.%u.%s.weight", layer, name), *bias = g_strdup_printf ("blk.%u.%s.bias", layer, name);
+  guint n = model->traits.n_embd;
+  return bind_vector (model, &norm->gain, gain, n, required, error) && bind_vector (model, &norm->bias, bias, n, FALSE, error);
+}
+
+/* Falcon's 40B norms twice, the second time for attention; then the plain name is the feed-forward's. */
+static gboolean bind_norms (EngModel *model, guint i, GError **error)
+{
+  const EngTraits *t = &model->traits;
+  EngLayer *layer = &model->layers[i];
+  g_autofree char *second = layer_name (i, "attn_norm_2.weight");
+  gboolean two = eng_gguf_find_tensor (model->gguf, second) != NULL;
+  if (t->post_norm
+      && (!bind_norm (model, &layer->attn_post_norm, i, "post_attention_norm", TRUE, error)
+          || !bind_norm (model, &layer->ffn_post_norm, i, "post_ffw_norm", TRUE, error)))
+    return FALSE;
+  if (t->no_pre_norm)
+    return TRUE;
+  return bind_norm (model, &layer->attn_norm, i, two ? "attn_norm_2" : "attn_norm", TRUE, error)
+         && (t->shared_norm || bind_norm (model, &layer->ffn_norm, i, two ? "attn_norm" : "ffn_norm", TRUE, error));
+}
+
+/* q_norm or k_norm: the gains of one head, of each head, or of all heads' width. */
+static gboolean bind_head_norm (EngModel *model, const float **gain, char *name, guint n_heads, GError **error)
+{
+  const EngTraits *t = &model->traits;
+  g_autofree char *owned = name;
+  const EngTensor *tensor = eng_gguf_find_tensor (model->gguf, owned);
+  if (t->qk_norm == ENG_QK_NORM_HEADS && tensor != NULL && (tensor->dims[0] != t->head_dim || tensor->dims[1] != n_heads))
+    return fail (model, error, ENG_ERROR_FORMAT, owned, "has not the shape that the model's metadata asks for: the file is damaged");
+  return bind_values (model, gain, owned, t->qk_norm == ENG_QK_NORM_HEAD ? t->head_dim : n_heads * t->head_dim, TRUE, error);
+}
+
 static gboolean bind_layer (EngModel *model, guint i, GError **error)
 {
   const EngTraits *t = &model->traits;
   EngLayer *layer = &model->layers[i];
-  guint q = t->n_heads * t->head_dim, kv = t->n_kv_heads * t->head_dim;
+  guint q = t->n_heads * t->head_dim, kv = t->n_kv_heads * t->head_dim, apart = !t->fused_qkv;
   const struct {
     EngMatrix *matrix;
     const char *name;
     guint rows, cols;
+    gboolean wanted;
   } matrices[] = {
-    { &layer->attn_q, "attn_q", q, t->n_embd },           { &layer->attn_k, "attn_k", kv, t->n_embd },
-    { &layer->attn_v, "attn_v", kv, t->n_embd },          { &layer->attn_output, "attn_output", t->n_embd, q },
-    { &layer->ffn_gate, "ffn_gate", t->n_ff, t->n_embd }, { &layer->ffn_up, "ffn_up", t->n_ff, t->n_embd },
-    { &layer->ffn_down, "ffn_down", t->n_embd, t->n_ff },
+    { &layer->attn_qkv, "attn_qkv", q + 2 * kv, t->n_embd, t->fused_qkv },
+    { &layer->attn_q, "attn_q", q, t->n_embd, apart },
+    { &layer->attn_k, "attn_k", kv, t->n_embd, apart },
+    { &layer->attn_v, "attn_v", kv, t->n_embd, apart },
+    { &layer->attn_output, "attn_output", t->n_embd, q, TRUE },
+    { &layer->ffn_gate, "ffn_gate", t->n_ff, t->n_embd, !t->ungated && !t->fused_gate_up },
+    { &layer->ffn_up, "ffn_up", t->n_ff * (t->fused_gate_up ? 2 : 1), t->n_embd, TRUE },
+    { &layer->ffn_down, "ffn_down", t->n_embd, t->n_ff, TRUE },
   };
   const struct {
     const float **vector;
     const char *name;
     guint n;
-    gboolean wanted, required;
+    gboolean required;
   } vectors[] = {
-    { &layer->attn_norm, "attn_norm.weight", t->n_embd, TRUE, TRUE },
-    { &layer->ffn_norm, "ffn_norm.weight", t->n_embd, TRUE, TRUE },
-    { &layer->q_bias, "attn_q.bias", q, t->qkv_bias, TRUE },
-    { &layer->k_bias, "attn_k.bias", kv, t->qkv_bias, TRUE },
-    { &layer->v_bias, "attn_v.bias", kv, t->qkv_bias, TRUE },
+    { &layer->q_bias, "attn_q.bias", q, t->qkv_bias && apart },
+    { &layer->k_bias, "attn_k.bias", kv, t->qkv_bias && apart },
+    { &layer->v_bias, "attn_v.bias", kv, t->qkv_bias && apart },
+    { &layer->qkv_bias, "attn_qkv.bias", q + 2 * kv, t->qkv_bias && t->fused_qkv },
+    { &layer->output_bias, "attn_output.bias", t->n_embd },
+    { &layer->gate_bias, "ffn_gate.bias", t->n_ff },
+    { &layer->up_bias, "ffn_up.bias", t->n_ff * (t->fused_gate_up ? 2 : 1) },
+    { &layer->down_bias, "ffn_down.bias", t->n_embd },
   };
+  if (!bind_norms (model, i, error))
+    return FALSE;
   for (guint j = 0; j < G_N_ELEMENTS (matrices); j++)
-    if (!bind_matrix (model, matrices[j].matrix, g_strdup_printf ("blk.%u.%s.weight", i, matrices[j].name), matrices[j].rows,
-                      matrices[j].cols, error))
+    if (matrices[j].wanted
+        && !bind_matrix (model, matrices[j].matrix, g_strdup_printf ("blk.%u.%s.weight", i, matrices[j].name), matrices[j].rows,
+                         matrices[j].cols, error))
       return FALSE;
   for (guint j = 0; j < G_N_ELEMENTS (vectors); j++) {
-    g_autofree char *name = g_strdup_printf ("blk.%u.%s", i, vectors[j].name);
-    if (vectors[j].wanted && !bind_vector (model, vectors[j].vector, name, vectors[j].n, vectors[j].required, error))
+    g_autofree char *name = layer_name (i, vectors[j].name);
+    if (!bind_vector (model, vectors[j].vector, name, vectors[j].n, vectors[j].required, error))
       return FALSE;
   }
+  return t->qk_norm == ENG_QK_NORM_NONE
+         || (bind_head_norm (model, &layer->q_norm, layer_name (i, "attn_q_norm.weight"), t->n_heads, error)
+             && bind_head_norm (model, &layer->k_norm, layer_name (i, "attn_k_norm.weight"), t->n_kv_heads, error));
+}
+
+static gboolean bind_factors (EngModel *model, const float **factors, const char *name, GError **error)
+{
+  guint n = model->traits.n_rot / 2;
+  if (!bind_vector (model, factors, name, n, FALSE, error))
+    return FALSE;
+  for (guint i = 0; *factors != NULL && i < n; i++)
+    if (!((*factors)[i] > 0))
+      return fail (model, error, ENG_ERROR_FORMAT, name, "holds a factor that is not positive: the file is damaged");
+  return TRUE;
+}
+
+/* A tensor that the graph has no place for would be lost without a word, and the answers be another model's. */
+static gboolean check_nothing_left (EngModel *model, GError **error)
+{
+  for (guint i = 0; i < eng_gguf_n_tensors (model->gguf); i++) {
+    const char *name = eng_gguf_tensor (model->gguf, i)->name;
+    if (!g_hash_table_contains (model->bound, name) && !g_str_has_prefix (name, "xinput."))
+      return fail (model, error, ENG_ERROR_UNSUPPORTED, name,
+                   "has no place in the decoder that Valise knows by this architecture's name, so the model would answer wrongly");
+  }
+  g_clear_pointer (&model->bound, g_hash_table_unref);
   return TRUE;
 }
 
@@ -210,15 +304,14 @@ static gboolean bind_all (EngModel *model, GError **error)
   for (guint i = 0; i < t->n_layers; i++)
     if (!bind_layer (model, i, error))
       return FALSE;
-  if (!bind_matrix (model, &model->embedding, g_strdup ("token_embd.weight"), t->n_vocab, t->n_embd, error)
-      || (!t->tied_head && !bind_matrix (model, &model->head, g_strdup ("output.weight"), t->n_vocab, t->n_embd, error))
-      || !bind_vector (model, &model->output_norm, "output_norm.weight", t->n_embd, TRUE, error)
-      || !bind_vector (model, &model->rope_factors, "rope_freqs.weight", t->n_rot / 2, FALSE, error))
-    return FALSE;
-  for (guint i = 0; model->rope_factors != NULL && i < t->n_rot / 2; i++)
-    if (!(model->rope_factors[i] > 0))
-      return fail (model, error, ENG_ERROR_FORMAT, "rope_freqs.weight", "holds a factor that is not positive: the file is damaged");
-  return TRUE;
+  return bind_matrix (model, &model->embedding, g_strdup ("token_embd.weight"), t->n_vocab, t->n_embd, error)
+         && (t->tied_head || bind_matrix (model, &model->head, g_strdup ("output.weight"), t->n_vocab, t->n_embd, error))
+         && bind_vector (model, &model->head_bias, "output.bias", t->n_vocab, FALSE, error)
+         && bind_vector (model, &model->output_norm.gain, "output_norm.weight", t->n_embd, TRUE, error)
+         && bind_vector (model, &model->output_norm.bias, "output_norm.bias", t->n_embd, FALSE, error)
+         && bind_factors (model, &model->rope_factors, "rope_freqs.weight", error)
+         && bind_factors (model, &model->rope_short, "rope_factors_short.weight", error)
+         && bind_factors (model, &model->rope_long, "rope_factors_long.weight", error) && check_nothing_left (model, error);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
@@ -241,6 +334,7 @@ EngModel *eng_model_new (EngGguf *gguf, GError **error)
   model->layers = g_new0 (EngLayer, traits.n_layers);
   model->matrices = g_ptr_array_new ();
   model->opened = g_ptr_array_new_with_free_func ((GDestroyNotify)xb_matrix_free);
+  model->bound = g_hash_table_new (g_str_hash, g_str_equal);
   model->inputs = g_hash_table_new_full (NULL, NULL, NULL, (GDestroyNotify)xb_input_free);
   model->owned = g_ptr_array_new_with_free_func (g_free);
   if (!bind_all (model, error))
@@ -283,6 +377,7 @@ void eng_model_unref (EngModel *model)
   g_clear_pointer (&model->chat_template, eng_chat_template_free);
   g_clear_pointer (&model->tokenizer, eng_tokenizer_free);
   g_clear_error (&model->template_error);
+  g_clear_pointer (&model->bound, g_hash_table_unref);
   g_ptr_array_unref (model->matrices);
   g_ptr_array_unref (model->opened);
   g_hash_table_unref (model->inputs);
@@ -331,14 +426,21 @@ const EngMatrix *eng_model_head (const EngModel *model)
   return model->traits.tied_head ? &model->embedding : &model->head;
 }
 
-const float *eng_model_output_norm (const EngModel *model)
+const EngNorm *eng_model_output_norm (const EngModel *model)
 {
-  return model->output_norm;
+  return &model->output_norm;
 }
 
-const float *eng_model_rope_factors (const EngModel *model)
+const float *eng_model_head_bias (const EngModel *model)
 {
-  return model->rope_factors;
+  return model->head_bias;
+}
+
+const float *eng_model_rope_factors (const EngModel *model, guint n_ctx)
+{
+  if (model->rope_factors != NULL)
+    return model->rope_factors;
+  return n_ctx > model->traits.rope_n_ctx ? model->rope_long : model->rope_short;
 }
 
 guint eng_model_n_matrices (const EngModel *model)

@@ -10,12 +10,23 @@
 /* Newest `valise.version` this engine reads, and the one eng_repack and the quantizer write. */
 #define ENG_FILE_VERSION 1
 
-/* One described decoder. Everything the graph needs to know about a family is here, read from metadata. */
+enum { ENG_MAX_LAYERS = 1024 };
+
+typedef enum { ENG_ACTIVATION_SILU, ENG_ACTIVATION_GELU_TANH, ENG_ACTIVATION_GELU } EngActivation;
+typedef enum {
+  ENG_QK_NORM_NONE,
+  ENG_QK_NORM_HEAD,  /* each head with the same gain */
+  ENG_QK_NORM_HEADS, /* each head with its own gain */
+  ENG_QK_NORM_WIDTH  /* all heads together */
+} EngQkNorm;
+
+/* One described decoder. Everything the graph needs to know about a family is here, read from metadata and the presence of tensors.
+ * What is zero is as in Llama. */
 typedef struct {
   char architecture[32];
   guint n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_rot, n_vocab, n_ctx_train;
   float norm_eps, rope_theta;
-  float rope_scale;         /* positions are multiplied by it: 1 / the linear scaling's factor */
+  float rope_scale;         /* positions are multiplied by it: 1 / the scaling's factor */
   gboolean rope_halves;     /* NeoX layout; else pairs */
   gboolean tied_head;
   gboolean qkv_bias;
@@ -23,7 +34,37 @@ typedef struct {
   guint64 file_bytes;
   guint n_ctx_planned;      /* the session a fit's budget was reckoned for: its context, 0 when nothing is said ... */
   int kv_bits_planned;      /* ... and the depth of its KV cache */
+
+  gboolean layer_norm;      /* instead of RMS norms */
+  gboolean no_pre_norm;     /* the halves of a layer read the residual stream as it is */
+  gboolean post_norm;       /* what they add to it is normed */
+  gboolean parallel;        /* both halves read the layer's input */
+  gboolean shared_norm;     /* parallel, and normed once for both */
+  gboolean fused_qkv, fused_gate_up;
+  gboolean ungated;         /* activation (up) instead of activation (gate) * up */
+  EngActivation activation;
+  EngQkNorm qk_norm;
+  float embedding_scale, residual_scale, logit_scale; /* 0: none */
+  float attention_scale;    /* 0: 1 / sqrt (head_dim) */
+  float attention_soft_cap, logit_soft_cap; /* 0: none */
+  guint window;             /* positions a windowed layer sees, its own included */
+  guint32 windowed[ENG_MAX_LAYERS / 32];
+  guint32 unturned[ENG_MAX_LAYERS / 32]; /* layers without rope */
+  float rope_theta_local;   /* of windowed layers, whose positions are not scaled; 0: as the others */
+  float rope_magnitude;     /* sines and cosines are multiplied by it; 0: 1 */
+  float yarn_mix, yarn_fast, yarn_slow; /* (Peng et al. 2023, YaRN, section 3.2); mix 0: none */
+  guint rope_n_ctx;         /* the context that rope was first trained for: beyond it, long factors */
 } EngTraits;
+
+static inline gboolean eng_traits_windowed (const EngTraits *traits, guint layer)
+{
+  return traits->window > 0 && traits->windowed[layer / 32] >> layer % 32 & 1;
+}
+
+static inline gboolean eng_traits_turned (const EngTraits *traits, guint layer)
+{
+  return !(traits->unturned[layer / 32] >> layer % 32 & 1);
+}
 
 /* A weight matrix as the decoder sees it: either packed or raw, with the pipeline in front of it. */
 typedef struct {
@@ -36,12 +77,19 @@ typedef struct {
   guint64 bytes;            /* stored */
 } EngMatrix;
 
+/* A norm: [n] of its width, or NULL. */
+typedef struct {
+  const float *gain, *bias;
+} EngNorm;
+
 typedef struct {
   EngMatrix attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down;
-  const float *attn_norm, *ffn_norm;       /* f32 [n_embd] */
-  const float *q_bias, *k_bias, *v_bias;   /* or NULL */
+  EngMatrix attn_qkv; /* fused_qkv: instead of the three; fused_gate_up: ffn_up holds the gate's rows first */
+  EngNorm attn_norm, ffn_norm, attn_post_norm, ffn_post_norm;
+  const float *q_norm, *k_norm;          /* as traits.qk_norm says */
+  const float *q_bias, *k_bias, *v_bias; /* or NULL */
+  const float *qkv_bias, *output_bias, *gate_bias, *up_bias, *down_bias;
 } EngLayer;
-
 
 typedef struct EngModel EngModel; /* reference counted, immutable: any thread */
 
@@ -62,15 +110,20 @@ const char *eng_gguf_chat_template (const EngGguf *gguf); /* its text, the same 
 const EngLayer *eng_model_layer (const EngModel *model, guint i);
 const EngMatrix *eng_model_embedding (const EngModel *model);
 const EngMatrix *eng_model_head (const EngModel *model); /* == embedding when tied */
-const float *eng_model_output_norm (const EngModel *model);
-/* [n_rot / 2] what the angle of each rotated pair is divided by, or NULL (Llama 3's rope_freqs). */
-const float *eng_model_rope_factors (const EngModel *model);
+const EngNorm *eng_model_output_norm (const EngModel *model);
+const float *eng_model_head_bias (const EngModel *model); /* [n_vocab] or NULL */
+/* [n_rot / 2] what the angle of each rotated pair is divided by, or NULL: Llama 3's rope_freqs, or the short or long factors for a
+ * context of n_ctx. */
+const float *eng_model_rope_factors (const EngModel *model, guint n_ctx);
 /* All matrices in file order, for walking: layers' seven each, then embedding, then head if untied. */
 guint eng_model_n_matrices (const EngModel *model);
 const EngMatrix *eng_model_matrix (const EngModel *model, guint i);
 
 /* Reads the traits from metadata alone (no weights touched); refuses an unknown architecture by name. */
 gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error);
+/* What the decoder does beyond the plain Llama one (RMS norms before each half, SiLU gate, one rope, biases of q, k and v at most), as
+ * words for a sentence: "scaled embeddings". NULL: nothing. */
+const char *eng_traits_beyond_llama (const EngTraits *traits);
 
 /* Whether eng_model_open can take the file without repacking. */
 gboolean eng_gguf_is_computable (const EngGguf *gguf);

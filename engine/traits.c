@@ -1,34 +1,10 @@
-/* traits.c: what a file's metadata says about its decoder, checked. A family is a row of a table, not a file. */
+/* traits.c: what a file's metadata says about its decoder, checked. A family is a row of a table (families.c), not a file. */
 #include "engine/error.h"
+#include "engine/families.h"
 #include "engine/model.h"
 
+#include <math.h>
 #include <string.h>
-
-typedef struct {
-  const char *name; /* general.architecture, and the prefix of its keys */
-  gboolean rope_halves;
-  gboolean qkv_bias;
-} Family;
-
-static const Family families[] = {
-  { "llama", FALSE, FALSE },
-};
-
-static const Family *find_family (const char *name)
-{
-  for (guint i = 0; i < G_N_ELEMENTS (families); i++)
-    if (strcmp (families[i].name, name) == 0)
-      return &families[i];
-  return NULL;
-}
-
-static char *known_families (void)
-{
-  GString *names = g_string_new (NULL);
-  for (guint i = 0; i < G_N_ELEMENTS (families); i++)
-    g_string_append_printf (names, "%s%s", i > 0 ? ", " : "", families[i].name);
-  return g_string_free (names, FALSE);
-}
 
 /* ---- reading checked values ---------------------------------------------------------------------------------------------- */
 
@@ -76,24 +52,164 @@ static gboolean read_positive (const Reader *reader, const char *suffix, double 
   return FALSE;
 }
 
-/* Sets rope_scale. Llama 3's own scaling arrives as a tensor of factors, not as a kind. */
-static gboolean read_rope_scaling (const Reader *reader, EngTraits *traits)
+/* A multiplier that need not be there: 0 then. */
+static gboolean read_optional (const Reader *reader, const char *suffix, float *value)
+{
+  g_autofree char *key = g_strconcat (reader->prefix, ".", suffix, NULL);
+  *value = 0;
+  return !eng_gguf_has (reader->gguf, key) || eng_gguf_get_float (reader->gguf, key, 0) == 0
+         || read_positive (reader, suffix, 0, value);
+}
+
+static gboolean has_tensor (const EngGguf *gguf, const char *name)
+{
+  g_autofree char *packed = g_strconcat (name, ".xbit", NULL);
+  return eng_gguf_find_tensor (gguf, name) != NULL || eng_gguf_find_tensor (gguf, packed) != NULL;
+}
+
+/* ---- rope ---------------------------------------------------------------------------------------------------------------- */
+
+/* What YaRN multiplies sines and cosines by; where log_multiplier is given, the larger heads' scale already holds a part of it. */
+static float yarn_magnitude (float factor, float log_multiplier)
+{
+  float plain = factor <= 1 ? 1 : 0.1f * logf (factor) + 1;
+  return log_multiplier == 0 ? plain : plain / (factor <= 1 ? 1 : 0.1f * log_multiplier * logf (factor) + 1);
+}
+
+/* Llama 3's own scaling arrives as a tensor of factors, not as a kind; so do longrope's. */
+static gboolean read_rope (const Reader *reader, const EngFamily *family, EngTraits *t)
 {
   g_autofree char *type_key = g_strconcat (reader->prefix, ".rope.scaling.type", NULL);
-  const char *type = eng_gguf_get_string (reader->gguf, type_key, "none");
-  float factor = 1;
-  if (strcmp (type, "linear") == 0) {
-    if (!read_positive (reader, "rope.scaling.factor", 1, &factor))
-      return FALSE;
-  } else if (strcmp (type, "none") != 0) {
+  const char *type = eng_gguf_get_string (reader->gguf, type_key, "linear");
+  gboolean scaled = strcmp (type, "linear") == 0 || strcmp (type, "yarn") == 0;
+  float factor, attention_factor, log_multiplier;
+  if (!scaled && strcmp (type, "none") != 0 && strcmp (type, "longrope") != 0) {
     g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
-                 "%s: rope scaling \"%s\" is not known to Valise (none and linear are)", eng_gguf_path (reader->gguf), type);
-    return FALSE;
-  } else if (!read_positive (reader, "rope.scale_linear", 1, &factor)) {
+                 "%s: rope scaling \"%s\" is not known to Valise (none, linear, yarn and longrope are)", eng_gguf_path (reader->gguf), type);
     return FALSE;
   }
-  traits->rope_scale = 1 / factor;
+  if (!read_positive (reader, "rope.freq_base", 10000, &t->rope_theta) || !read_optional (reader, "rope.scaling.factor", &factor)
+      || (factor == 0 && !read_optional (reader, "rope.scale_linear", &factor))
+      || !read_positive (reader, "rope.scaling.attn_factor", 1, &attention_factor)
+      || !read_optional (reader, "rope.scaling.yarn_log_multiplier", &log_multiplier)
+      || !read_count (reader, "rope.scaling.original_context_length", t->n_ctx_train, G_MAXINT, &t->rope_n_ctx))
+    return FALSE;
+  t->rope_halves = (family->flags & ENG_FAMILY_ROPE_HALVES) != 0;
+  factor = factor == 0 ? 1 : factor;
+  t->rope_scale = scaled ? 1 / factor : 1;
+  t->rope_magnitude = attention_factor;
+  if (strcmp (type, "yarn") == 0) {
+    t->rope_magnitude *= yarn_magnitude (factor, log_multiplier);
+    if (!read_positive (reader, "rope.scaling.yarn_ext_factor", 1, &t->yarn_mix)
+        || !read_positive (reader, "rope.scaling.yarn_beta_fast", 32, &t->yarn_fast)
+        || !read_positive (reader, "rope.scaling.yarn_beta_slow", 1, &t->yarn_slow))
+      return FALSE;
+  }
+  for (guint i = 0; family->rope_period > 0 && i < t->n_layers; i++)
+    if ((i + 1) % family->rope_period == 0)
+      t->unturned[i / 32] |= 1u << i % 32;
   return TRUE;
+}
+
+/* Which layers see a window only: a list of booleans, or every layer but the last of each period. */
+static gboolean read_window (const Reader *reader, const EngFamily *family, EngTraits *t)
+{
+  g_autofree char *window_key = g_strconcat (reader->prefix, ".attention.sliding_window", NULL);
+  g_autofree char *pattern_key = g_strconcat (reader->prefix, ".attention.sliding_window_pattern", NULL);
+  gint64 window = eng_gguf_get_int (reader->gguf, window_key, family->window);
+  gint64 period = eng_gguf_get_int (reader->gguf, pattern_key, family->window_period);
+  if (window <= 0 || family->window_period == 0)
+    return TRUE;
+  EngKvType kind;
+  gsize listed = eng_gguf_array_length (reader->gguf, pattern_key, &kind);
+  if (listed > 0 && listed < t->n_layers) {
+    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: %s lists %" G_GSIZE_FORMAT " of %u layers: the file is damaged",
+                 eng_gguf_path (reader->gguf), pattern_key, listed, t->n_layers);
+    return FALSE;
+  }
+  t->window = (guint)MIN (window, G_MAXINT);
+  for (guint i = 0; i < t->n_layers; i++)
+    if (listed > 0 ? eng_gguf_array_int (reader->gguf, pattern_key, i) != 0 : period <= 1 || i % period < period - 1)
+      t->windowed[i / 32] |= 1u << i % 32;
+  if ((family->flags & ENG_FAMILY_LOCAL_ROPE) == 0)
+    return TRUE;
+  return read_positive (reader, "rope.freq_base_swa", family->local_theta > 0 ? family->local_theta : t->rope_theta, &t->rope_theta_local);
+}
+
+/* ---- the rest ------------------------------------------------------------------------------------------------------------ */
+
+static EngQkNorm qk_norm_of (const EngGguf *gguf, const EngTraits *t)
+{
+  const EngTensor *norm = eng_gguf_find_tensor (gguf, "blk.0.attn_q_norm.weight");
+  if (norm == NULL)
+    return ENG_QK_NORM_NONE;
+  return norm->n_dims >= 2 && norm->dims[1] > 1 ? ENG_QK_NORM_HEADS : norm->dims[0] == t->head_dim ? ENG_QK_NORM_HEAD : ENG_QK_NORM_WIDTH;
+}
+
+/* What follows from the family and the tensors that are there. */
+static void read_shape (const EngGguf *gguf, const EngFamily *family, EngTraits *t)
+{
+  guint flags = family->flags;
+  g_autofree char *parallel_key = g_strconcat (family->name, ".use_parallel_residual", NULL);
+  gboolean has_ffn_norm = has_tensor (gguf, "blk.0.ffn_norm.weight"), has_second = has_tensor (gguf, "blk.0.attn_norm_2.weight");
+  t->layer_norm = (flags & ENG_FAMILY_LAYER_NORM) != 0;
+  t->no_pre_norm = (flags & ENG_FAMILY_NO_PRE_NORM) != 0;
+  t->post_norm = (flags & ENG_FAMILY_POST_NORM) != 0;
+  t->ungated = (flags & ENG_FAMILY_UNGATED) != 0;
+  t->fused_gate_up = (flags & ENG_FAMILY_FUSED_UP) != 0;
+  t->activation = flags & ENG_FAMILY_GELU        ? ENG_ACTIVATION_GELU
+                  : flags & ENG_FAMILY_GELU_TANH ? ENG_ACTIVATION_GELU_TANH
+                                                 : ENG_ACTIVATION_SILU;
+  t->qkv_bias = (flags & ENG_FAMILY_QKV_BIAS) != 0 || has_tensor (gguf, "blk.0.attn_q.bias");
+  t->fused_qkv = has_tensor (gguf, "blk.0.attn_qkv.weight");
+  t->qk_norm = qk_norm_of (gguf, t);
+  /* StableLM's 12B is parallel and says so only by having one norm. */
+  t->parallel = flags & ENG_FAMILY_PARALLEL ? eng_gguf_get_bool (gguf, parallel_key, TRUE)
+                                            : t->layer_norm && !t->ungated && !has_ffn_norm;
+  t->shared_norm = t->parallel && !has_ffn_norm && !has_second;
+  t->tied_head = !has_tensor (gguf, "output.weight");
+  if (flags & ENG_FAMILY_SCALED_EMBEDDING)
+    t->embedding_scale = sqrtf (t->n_embd);
+  if (family->wide_layers == t->n_layers)
+    t->attention_scale = 1 / sqrtf ((float)t->n_embd / t->n_heads);
+}
+
+static gboolean read_scales (const Reader *reader, const EngFamily *family, EngTraits *t)
+{
+  float embedding, attention;
+  if (!read_optional (reader, "embedding_scale", &embedding) || !read_optional (reader, "residual_scale", &t->residual_scale)
+      || !read_optional (reader, "logit_scale", &t->logit_scale) || !read_optional (reader, "attention.scale", &attention)
+      || !read_optional (reader, "attn_logit_softcapping", &t->attention_soft_cap)
+      || !read_optional (reader, "final_logit_softcapping", &t->logit_soft_cap))
+    return FALSE;
+  if (t->logit_scale > 0 && (family->flags & ENG_FAMILY_LOGIT_DIVISOR) != 0)
+    t->logit_scale = 1 / t->logit_scale;
+  t->embedding_scale = embedding > 0 ? embedding : t->embedding_scale;
+  t->attention_scale = attention > 0 ? attention : t->attention_scale;
+  return TRUE;
+}
+
+const char *eng_traits_beyond_llama (const EngTraits *t)
+{
+  const struct {
+    gboolean is_beyond;
+    const char *what;
+  } things[] = {
+    { t->layer_norm, "layer norms" },
+    { t->no_pre_norm || t->post_norm || t->parallel, "norms or residuals placed otherwise" },
+    { t->fused_qkv || t->fused_gate_up, "fused matrices" },
+    { t->ungated || t->activation != ENG_ACTIVATION_SILU, "another activation" },
+    { t->qk_norm != ENG_QK_NORM_NONE, "normed queries and keys" },
+    { t->embedding_scale > 0 || t->residual_scale > 0 || t->logit_scale > 0 || t->attention_scale > 0, "scaled embeddings, residuals or scores" },
+    { t->attention_soft_cap > 0 || t->logit_soft_cap > 0, "soft caps" },
+    { t->window > 0 && t->window < t->n_ctx_train, "sliding windows" },
+    { t->yarn_mix > 0 || (t->rope_magnitude != 0 && t->rope_magnitude != 1) || t->rope_n_ctx != t->n_ctx_train, "YaRN or long rope" },
+    { t->unturned[0] != 0, "layers without rope" },
+  };
+  for (guint i = 0; i < G_N_ELEMENTS (things); i++)
+    if (things[i].is_beyond)
+      return things[i].what;
+  return NULL;
 }
 
 static gboolean read_vocabulary (const Reader *reader, EngTraits *traits)
@@ -138,7 +254,7 @@ static gboolean check_consistency (const Reader *reader, const EngTraits *t)
 static guint64 count_parameters (const EngTraits *t)
 {
   guint64 embd = t->n_embd, q = (guint64)t->n_heads * t->head_dim, kv = (guint64)t->n_kv_heads * t->head_dim;
-  guint64 layer = 2 * embd * q + 2 * embd * kv + 3 * embd * t->n_ff + 2 * embd + (t->qkv_bias ? q + 2 * kv : 0);
+  guint64 layer = 2 * embd * q + 2 * embd * kv + (t->ungated ? 2 : 3) * embd * t->n_ff + 2 * embd + (t->qkv_bias ? q + 2 * kv : 0);
   return t->n_vocab * embd * (t->tied_head ? 1 : 2) + t->n_layers * layer + embd;
 }
 
@@ -150,11 +266,10 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
                  "%s does not say which architecture it is (general.architecture): it is no language model", eng_gguf_path (gguf));
     return FALSE;
   }
-  const Family *family = find_family (name);
+  const EngFamily *family = eng_family_find (name);
   if (family == NULL) {
-    g_autofree char *known = known_families (), *shown = g_utf8_substring (name, 0, MIN (g_utf8_strlen (name, -1), 40));
-    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s is of architecture \"%s\", which Valise cannot compute; it knows: %s",
-                 eng_gguf_path (gguf), shown, known);
+    g_autofree char *why = eng_family_refusal (name);
+    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s %s", eng_gguf_path (gguf), why);
     return FALSE;
   }
   gint64 version = eng_gguf_get_int (gguf, "valise.version", 0);
@@ -166,7 +281,8 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
   }
 
   Reader reader = { gguf, family->name, error };
-  EngTraits t = { .rope_halves = family->rope_halves, .qkv_bias = family->qkv_bias, .file_bytes = eng_gguf_file_bytes (gguf) };
+  EngTraits t = { .file_bytes = eng_gguf_file_bytes (gguf) };
+  const char *epsilon = family->flags & ENG_FAMILY_LAYER_NORM ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
   g_strlcpy (t.architecture, family->name, sizeof t.architecture);
   g_autofree char *experts_key = g_strconcat (family->name, ".expert_count", NULL);
   if (eng_gguf_get_int (gguf, experts_key, 0) > 0) {
@@ -174,15 +290,14 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
                  eng_gguf_path (gguf));
     return FALSE;
   }
-  if (!read_count (&reader, "block_count", 0, 4096, &t.n_layers) || !read_count (&reader, "embedding_length", 0, 1 << 20, &t.n_embd)
+  if (!read_count (&reader, "block_count", 0, ENG_MAX_LAYERS, &t.n_layers) || !read_count (&reader, "embedding_length", 0, 1 << 20, &t.n_embd)
       || !read_count (&reader, "feed_forward_length", 0, 1 << 22, &t.n_ff)
       || !read_count (&reader, "attention.head_count", 0, 4096, &t.n_heads)
       || !read_count (&reader, "attention.head_count_kv", t.n_heads, 4096, &t.n_kv_heads)
       || !read_count (&reader, "attention.key_length", MAX (1, t.n_embd / t.n_heads), 512, &t.head_dim)
       || !read_count (&reader, "rope.dimension_count", t.head_dim, 4096, &t.n_rot)
       || !read_count (&reader, "context_length", 2048, G_MAXINT, &t.n_ctx_train)
-      || !read_positive (&reader, "attention.layer_norm_rms_epsilon", 1e-5, &t.norm_eps)
-      || !read_positive (&reader, "rope.freq_base", 10000, &t.rope_theta) || !read_rope_scaling (&reader, &t)
+      || !read_positive (&reader, epsilon, 1e-5, &t.norm_eps) || !read_rope (&reader, family, &t) || !read_window (&reader, family, &t)
       || !read_vocabulary (&reader, &t) || !check_consistency (&reader, &t))
     return FALSE;
   guint value_length;
@@ -193,7 +308,9 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
                  eng_gguf_path (gguf), value_length, t.head_dim);
     return FALSE;
   }
-  t.tied_head = eng_gguf_find_tensor (gguf, "output.weight") == NULL && eng_gguf_find_tensor (gguf, "output.weight.xbit") == NULL;
+  read_shape (gguf, family, &t);
+  if (!read_scales (&reader, family, &t))
+    return FALSE;
   t.n_parameters = count_parameters (&t);
   read_planned_session (gguf, &t);
   *traits = t;

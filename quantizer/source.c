@@ -97,6 +97,13 @@ QzSource *qz_source_new (EngGguf *gguf, GError **error)
   if (!eng_traits_read (&source->traits, gguf, error))
     return NULL;
   const EngTraits *t = &source->traits;
+  const char *beyond = eng_traits_beyond_llama (t);
+  if (beyond != NULL) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
+                 "%s is of architecture %s, whose decoder has %s: Valise can chat with it, but not fit it yet", eng_gguf_path (gguf), t->architecture,
+                 beyond);
+    return NULL;
+  }
   guint q_rows = t->n_heads * t->head_dim, kv_rows = t->n_kv_heads * t->head_dim;
   const guint rows[QZ_LAYER_MATRICES] = { q_rows, kv_rows, kv_rows, t->n_embd, t->n_ff, t->n_ff, t->n_embd };
   const guint cols[QZ_LAYER_MATRICES] = { t->n_embd, t->n_embd, t->n_embd, q_rows, t->n_embd, t->n_embd, t->n_ff };

@@ -58,11 +58,11 @@ static void test_missing_key (void)
 
 static void test_unknown (void)
 {
-  TinyModel mamba = TINY_MODEL_DEFAULTS, yarn = TINY_MODEL_DEFAULTS, newer = TINY_MODEL_DEFAULTS;
+  TinyModel mamba = TINY_MODEL_DEFAULTS, xpos = TINY_MODEL_DEFAULTS, newer = TINY_MODEL_DEFAULTS;
   mamba.architecture = "mamba";
   expect_error (&mamba, ENG_ERROR_UNSUPPORTED, "\"mamba\" llama");
-  yarn.rope_scaling = "yarn";
-  expect_error (&yarn, ENG_ERROR_UNSUPPORTED, "\"yarn\" rope");
+  xpos.rope_scaling = "xpos";
+  expect_error (&xpos, ENG_ERROR_UNSUPPORTED, "\"xpos\" rope");
   newer.version = ENG_FILE_VERSION + 1;
   expect_error (&newer, ENG_ERROR_UNSUPPORTED, "newer Valise");
 }

@@ -1,0 +1,42 @@
+/* activation.c: SiLU (Elfwing et al. 2018) and both forms of GELU (Hendrycks & Gimpel 2016), gated (Shazeer 2020) or not. */
+#include "engine/activation.h"
+#include "kernels/ops.h"
+
+#include <math.h>
+
+enum { PIECE = 256 };
+
+static void exact_gelu (float *x, const float *up, gsize n)
+{
+  for (gsize i = 0; i < n; i++)
+    x[i] = 0.5f * x[i] * (1 + erff (x[i] * (float)G_SQRT2 / 2)) * (up != NULL ? up[i] : 1);
+}
+
+/* The kernels know gated forms only: an ungated one is gated by ones, a piece at a time. */
+void eng_activate (EngActivation activation, float *x, const float *up, gsize n)
+{
+  float ones[PIECE];
+  if (activation == ENG_ACTIVATION_GELU) {
+    exact_gelu (x, up, n);
+    return;
+  }
+  for (guint i = 0; up == NULL && i < PIECE; i++)
+    ones[i] = 1;
+  for (gsize at = 0, step; at < n; at += step) {
+    step = up != NULL ? n : MIN (PIECE, n - at);
+    if (activation == ENG_ACTIVATION_SILU)
+      xb_silu_mul (x + at, up != NULL ? up : ones, x + at, step);
+    else
+      xb_gelu_mul (x + at, up != NULL ? up : ones, x + at, step);
+  }
+}
+
+void eng_cap (float *x, float scale, float cap, gsize n)
+{
+  if (cap == 0) {
+    xb_scale (x, scale, n);
+    return;
+  }
+  for (gsize i = 0; i < n; i++)
+    x[i] = cap * tanhf (x[i] * scale / cap);
+}

@@ -1,0 +1,188 @@
+/* test_architectures.c: each kind of decoder against the transformers package (tests/fixtures/make_decoders.py). */
+#include "engine/error.h"
+#include "engine/families.h"
+#include "engine/memory_plan.h"
+#include "engine/session.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+  guint n_prompt, n_steps, n_vocab;
+  const gint32 *tokens;
+  const float *logits;
+  char *bytes;
+} Answer;
+
+/* Within the first context of the case of short factors. */
+enum { N_CTX = 96, EVERY = 4 /* steps whose logits are in the fixture */ };
+
+static EngWorkers *workers;
+
+static char *fixture (const char *name, const char *suffix)
+{
+  g_autofree char *file = g_strconcat (name, suffix, NULL);
+  return g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", file, NULL);
+}
+
+static void read_answer (Answer *answer, const char *name)
+{
+  g_autofree char *path = fixture (name, ".bin");
+  g_autoptr (GError) error = NULL;
+  gsize size;
+  g_file_get_contents (path, &answer->bytes, &size, &error);
+  g_assert_no_error (error);
+  memcpy (&answer->n_prompt, answer->bytes, 12);
+  answer->tokens = (const gint32 *)(gpointer)(answer->bytes + 12);
+  answer->logits = (const float *)(answer->tokens + answer->n_prompt + answer->n_steps);
+  g_assert_cmpuint (size, ==, 12 + 4 * (answer->n_prompt + answer->n_steps + answer->n_steps / EVERY * answer->n_vocab));
+}
+
+static guint largest (const float *logits, guint n)
+{
+  guint best = 0;
+  for (guint i = 1; i < n; i++)
+    best = logits[i] > logits[best] ? i : best;
+  return best;
+}
+
+static double worst_error (const float *a, const float *b, guint n)
+{
+  double worst = 0;
+  for (guint i = 0; i < n; i++)
+    worst = MAX (worst, fabs ((double)a[i] - b[i]));
+  return worst;
+}
+
+static EngSession *open_session (const char *name, EngSessionOptions options)
+{
+  g_autofree char *path = fixture (name, ".gguf");
+  g_autoptr (GError) error = NULL;
+  g_autoptr (EngModel) model = eng_model_open (path, &error);
+  g_assert_no_error (error);
+  options.n_ctx = N_CTX;
+  EngSession *session = eng_session_new (model, workers, &options, &error);
+  g_assert_no_error (error);
+  return session;
+}
+
+/* The prompt in batches, then each of our own choices: 64 greedy tokens identical and every logit within 0.001. */
+static void check_greedy (const char *name, guint batch)
+{
+  Answer answer;
+  read_answer (&answer, name);
+  g_autoptr (EngSession) session = open_session (name, (EngSessionOptions){ .activation_bits = 32, .batch = batch });
+  g_autoptr (GError) error = NULL;
+  double worst = 0;
+  g_assert_true (eng_session_eval (session, answer.tokens, answer.n_prompt, FALSE, NULL, &error));
+  for (guint i = 0; i < answer.n_steps; i++) {
+    const float *logits = eng_session_logits (session);
+    gint32 token = (gint32)largest (logits, answer.n_vocab);
+    if (i % EVERY == 0)
+      worst = MAX (worst, worst_error (logits, answer.logits + (gsize)(i / EVERY) * answer.n_vocab, answer.n_vocab));
+    if (token != answer.tokens[answer.n_prompt + i] || worst > 1e-3) {
+      g_test_fail_printf ("%s, batches of %u: step %u chooses %d instead of %d, logits differ by up to %g", name, batch, i, token,
+                          answer.tokens[answer.n_prompt + i], worst);
+      break;
+    }
+    g_assert_true (eng_session_eval (session, &token, 1, FALSE, NULL, &error));
+  }
+  g_test_message ("%s, batches of %u: logits within %.2g", name, batch, worst);
+  g_free (answer.bytes);
+}
+
+/* All logits of one batch, which is how a text is measured. */
+static void check_all_at_once (const char *name)
+{
+  Answer answer;
+  read_answer (&answer, name);
+  g_autoptr (EngSession) session = open_session (name, (EngSessionOptions){ .activation_bits = 32 });
+  g_assert_true (eng_session_eval (session, answer.tokens, answer.n_prompt + answer.n_steps, TRUE, NULL, NULL));
+  double worst = 0;
+  for (guint i = 0; i < answer.n_steps; i += EVERY)
+    worst = MAX (worst, worst_error (eng_session_logits_at (session, answer.n_prompt - 1 + i),
+                                     answer.logits + (gsize)(i / EVERY) * answer.n_vocab, answer.n_vocab));
+  if (worst > 1e-3)
+    g_test_fail_printf ("%s, all at once: logits differ by up to %g", name, worst);
+  g_free (answer.bytes);
+}
+
+/* Layout and cache are what the plan says, from the header alone. */
+static void check_plan (const char *name)
+{
+  g_autofree char *path = fixture (name, ".gguf");
+  g_autoptr (EngGguf) gguf = eng_gguf_open (path, NULL);
+  EngTraits traits;
+  EngMemoryPlan plan;
+  EngSessionOptions options = { .n_ctx = 256 };
+  g_assert_true (eng_traits_read (&traits, gguf, NULL));
+  eng_memory_plan (&plan, &traits, 0, &options, 2, 0);
+  guint64 kv = (guint64)traits.n_layers * traits.n_kv_heads * 2 * 256 * traits.head_dim * 2;
+  g_assert_cmpuint (plan.kv_bytes, >=, kv);
+  g_assert_cmpuint (plan.kv_bytes, <=, kv + kv / 4 + 8192);
+}
+
+static void test_family (gconstpointer data)
+{
+  check_greedy (data, 0);
+  check_greedy (data, 7);
+  check_all_at_once (data);
+  check_plan (data);
+}
+
+/* A decoder that the quantizer's own pass does not compute is called by what is beyond it. */
+static void test_beyond_llama (void)
+{
+  const struct {
+    const char *name, *what;
+  } cases[] = { { "llama", NULL },         { "llama31", NULL },          { "linear", NULL },
+                { "qwen2", NULL },         { "qwen3", "normed" },        { "gemma", "activation" },
+                { "gemma2", "placed" },    { "granite", "scaled" },      { "mistral", "windows" },
+                { "yarn", "YaRN" },        { "stablelm", "layer norm" }, { "smollm3", "without rope" },
+                { "phi3", "fused" } };
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autofree char *path = fixture (cases[i].name, ".gguf");
+    g_autoptr (EngGguf) gguf = eng_gguf_open (path, NULL);
+    EngTraits traits;
+    g_assert_true (eng_traits_read (&traits, gguf, NULL));
+    const char *what = eng_traits_beyond_llama (&traits);
+    g_assert_true ((what == NULL) == (cases[i].what == NULL));
+    g_assert_true (what == NULL || strstr (what, cases[i].what) != NULL);
+  }
+}
+
+static void test_refusal (void)
+{
+  const struct {
+    const char *name, *nearest, *kind;
+  } cases[] = { { "qwen3next", "qwen3", "recurrent" }, { "gemma3n", "gemma3", "" }, { "mamba2", "llama", "recurrent" }, { "olmo", "olmo2", "" } };
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autofree char *why = eng_family_refusal (cases[i].name);
+    g_assert_null (eng_family_find (cases[i].name));
+    g_assert_nonnull (strstr (why, cases[i].name));
+    g_assert_true (g_str_has_suffix (why, cases[i].nearest));
+    g_assert_nonnull (strstr (why, cases[i].kind));
+  }
+}
+
+int main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  workers = eng_workers_new (2);
+  g_test_add_func ("/architectures/beyond-llama-is-named", test_beyond_llama);
+  g_test_add_func ("/architectures/unknown-ones-are-named-with-the-nearest", test_refusal);
+  g_autofree char *folder = g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", NULL);
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  g_autoptr (GPtrArray) names = g_ptr_array_new_with_free_func (g_free);
+  for (const char *file; (file = g_dir_read_name (dir)) != NULL;)
+    if (g_str_has_suffix (file, ".gguf")) {
+      char *name = g_strndup (file, strlen (file) - strlen (".gguf"));
+      g_autofree char *path = g_strconcat ("/architectures/", name, NULL);
+      g_ptr_array_add (names, name);
+      g_test_add_data_func (path, name, test_family);
+    }
+  g_assert_cmpuint (names->len, >=, 26);
+  int result = g_test_run ();
+  eng_workers_free (workers);
+  return result;
+}
