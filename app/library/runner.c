@@ -13,7 +13,7 @@ typedef struct {
   OrderKind kind;
   guint load; /* the load this order belongs to */
   ValiseModel *model;
-  guint context;
+  guint context, threads;
   int kv_bits;
   JsonArray *messages;
   EngSamplerOptions sampling;
@@ -30,6 +30,7 @@ typedef struct {
   /* The worker's own. */
   EngModel *model;
   EngWorkers *workers;
+  guint threads; /* asked for when the workers were made */
   EngSession *session;
   guint loaded; /* number of the load that succeeded last, 0: none */
   /* Shared. */
@@ -45,7 +46,7 @@ struct _ValiseRunner {
   Shared *shared;
   ValiseRunnerState state;
   ValiseModel *model;
-  guint context, last_load;
+  guint context, last_load, threads;
   int kv_bits;
   guint pending; /* generations ordered and not ended */
   GPtrArray *cancellables; /* of orders that have not ended */
@@ -168,8 +169,14 @@ void valise_runner_load (ValiseRunner *runner, ValiseModel *model, guint context
   order->model = g_object_ref (model);
   order->context = context;
   order->kv_bits = kv_bits;
+  order->threads = runner->threads;
   push (runner, order);
   set_state (runner, VALISE_RUNNER_LOADING);
+}
+
+void valise_runner_set_threads (ValiseRunner *runner, guint threads)
+{
+  runner->threads = threads;
 }
 
 void valise_runner_unload (ValiseRunner *runner)
@@ -356,8 +363,11 @@ static gboolean load (Shared *shared, const Order *order, GError **error)
   EngSessionOptions options;
   Loading loading = { shared, order, 0 };
   unload (shared); /* first: two models at once would break the promise of the plan */
+  if (shared->workers && shared->threads != order->threads)
+    g_clear_pointer (&shared->workers, eng_workers_free);
   if (!shared->workers)
-    shared->workers = eng_workers_new (0);
+    shared->workers = eng_workers_new (order->threads);
+  shared->threads = order->threads;
   shared->model = valise_library_open_model (shared->library, order->model, report_loading, &loading, order->cancellable, error);
   if (!shared->model)
     return FALSE;

@@ -18,6 +18,8 @@ G_DECLARE_FINAL_TYPE (ValiseRunner, valise_runner, VALISE, RUNNER, GObject)
 ValiseRunner *valise_runner_new (ValiseLibrary *library);
 /* Loads (or reloads, if model, context or kv differ). Cancels what is running. */
 void valise_runner_load (ValiseRunner *runner, ValiseModel *model, guint context, int kv_bits);
+/* Threads that compute from the next load on; 0: every processor this program may use. */
+void valise_runner_set_threads (ValiseRunner *runner, guint threads);
 void valise_runner_unload (ValiseRunner *runner);
 ValiseRunnerState valise_runner_get_state (ValiseRunner *runner);
 ValiseModel *valise_runner_get_model (ValiseRunner *runner); /* borrowed, NULL when empty */

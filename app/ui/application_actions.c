@@ -34,7 +34,9 @@ void valise_application_add_actions (ValiseApplication *self)
     { "app.quit", { "<Control>q" } }, { "app.preferences", { "<Control>comma" } }, { "window.close", { "<Control>w" } },
     { "win.new-chat", { "<Control>n" } }, { "win.search", { "<Control>f" } }, { "win.show-models", { "<Control>m" } },
     { "win.show-chats", { "<Alt>Home" } }, { "win.import-file", { "<Control>o" } }, { "win.stop", { "<Control>period" } },
-    { "win.chat-settings", { "<Control><Shift>comma" } }, { "win.choose-model", { "<Control>l" } } };
+    { "win.chat-settings", { "<Control><Shift>comma" } }, { "win.choose-model", { "<Control>l" } },
+    { "win.regenerate", { "<Control>r" } }, { "win.edit", { "<Control>e" } }, { "win.rename-shown-chat", { "F2" } },
+    { "win.export-shown-chat", { "<Control>s" } }, { "win.delete-shown-chat", { "<Control>d" } } };
   g_action_map_add_action_entries (G_ACTION_MAP (self), entries, G_N_ELEMENTS (entries), self);
   for (gsize i = 0; i < G_N_ELEMENTS (accels); i++)
     gtk_application_set_accels_for_action (GTK_APPLICATION (self), accels[i].action, (const char *const *) accels[i].keys);

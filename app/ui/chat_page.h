@@ -18,6 +18,9 @@ void valise_chat_page_new_chat (ValiseChatPage *self, ValiseModel *model);
 void valise_chat_page_choose_model (ValiseChatPage *self);
 /* The chat's settings or title have changed in the store. */
 void valise_chat_page_reload (ValiseChatPage *self);
+/* The last answer once more; the last question once more in other words. */
+void valise_chat_page_regenerate (ValiseChatPage *self);
+void valise_chat_page_edit (ValiseChatPage *self);
 gint64 valise_chat_page_get_chat_id (ValiseChatPage *self);
 
 G_END_DECLS

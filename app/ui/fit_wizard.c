@@ -45,6 +45,11 @@ static void update (ValiseFitWizard *self)
   gtk_button_set_label (self->next_button, self->step == STEP_BUDGET ? C_("fit", "_Fit") : self->step == STEP_DONE ? C_("fit", "_Close")
                                                                                                                : C_("fit", "_Next"));
   gtk_widget_set_visible (GTK_WIDGET (self->next_button), self->step != STEP_FITTING);
+  /* At the end it is the chat that is suggested. */
+  if (self->step == STEP_DONE)
+    gtk_widget_remove_css_class (GTK_WIDGET (self->next_button), "suggested-action");
+  else
+    gtk_widget_add_css_class (GTK_WIDGET (self->next_button), "suggested-action");
   gtk_widget_set_sensitive (GTK_WIDGET (self->next_button), self->step != STEP_BUDGET || ready);
 }
 

@@ -2,6 +2,8 @@
  * and touched only where the block's content differs. */
 #include "app/ui/markdown_view.h"
 
+#include <string.h>
+
 #include "app/ui/code_block.h"
 #include "app/ui/markdown.h"
 
@@ -212,17 +214,26 @@ static void reconcile (GtkBox *box, GPtrArray *blocks, guint skip)
   }
 }
 
+/* More lines can only change the last block of a document; more letters also decide whether a line begun is one more row of the table
+ * before it. */
+static void settle (ValiseMarkdownView *self, GPtrArray *blocks)
+{
+  const char *text = self->text->str + self->settled;
+  if (!blocks->len)
+    return;
+  guint open = blocks->len - 1;
+  if (open && !strchr (text + ((ValiseMarkdownBlock *) g_ptr_array_index (blocks, open))->offset, '\n'))
+    open--;
+  self->settled += ((ValiseMarkdownBlock *) g_ptr_array_index (blocks, open))->offset;
+  self->n_settled += open;
+}
+
 static void draw (ValiseMarkdownView *self)
 {
   gint64 start_us = g_get_monotonic_time ();
   g_autoptr (GPtrArray) blocks = valise_markdown_parse (self->text->str + self->settled, self->text->len - self->settled);
   reconcile (GTK_BOX (self), blocks, self->n_settled);
-  if (blocks->len > 1) {
-    /* More text can only change the last block of a document. */
-    ValiseMarkdownBlock *last = g_ptr_array_index (blocks, blocks->len - 1);
-    self->settled += last->offset;
-    self->n_settled += blocks->len - 1;
-  }
+  settle (self, blocks);
   gint64 now_us = g_get_monotonic_time ();
   self->next_draw_us = now_us + (now_us - start_us) * (MAX_SHARE - 1);
 }
@@ -247,12 +258,23 @@ void valise_markdown_view_append (ValiseMarkdownView *self, const char *text)
     self->draw_source = g_timeout_add ((guint) (wait_us / 1000 + 1), draw_later, self);
 }
 
-void valise_markdown_view_finish (ValiseMarkdownView *self)
+void valise_markdown_view_draw_now (ValiseMarkdownView *self)
 {
   if (!self->draw_source)
     return;
   g_clear_handle_id (&self->draw_source, g_source_remove);
   draw (self);
+}
+
+void valise_markdown_view_finish (ValiseMarkdownView *self)
+{
+  /* What a link refers to may have been named long after it, or before what is still open. */
+  if (strstr (self->text->str, "]: ")) {
+    g_clear_handle_id (&self->draw_source, g_source_remove);
+    self->settled = self->n_settled = 0;
+    draw (self);
+  }
+  valise_markdown_view_draw_now (self);
 }
 
 void valise_markdown_view_set_text (ValiseMarkdownView *self, const char *text)

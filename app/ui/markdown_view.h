@@ -13,6 +13,7 @@ GtkWidget *valise_markdown_view_new (void);
 void valise_markdown_view_set_text (ValiseMarkdownView *self, const char *text);
 /* More text. Drawing it is put off where it takes long, so that the main loop stays free; finish draws what is left. */
 void valise_markdown_view_append (ValiseMarkdownView *self, const char *text);
+void valise_markdown_view_draw_now (ValiseMarkdownView *self);
 void valise_markdown_view_finish (ValiseMarkdownView *self);
 const char *valise_markdown_view_get_text (ValiseMarkdownView *self);
 

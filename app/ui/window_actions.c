@@ -48,6 +48,16 @@ static void stop (GSimpleAction *action, GVariant *parameter, gpointer data)
   valise_conversation_stop (valise_application_get_conversation (valise_app ()));
 }
 
+static void regenerate (GSimpleAction *action, GVariant *parameter, gpointer data)
+{
+  valise_chat_page_regenerate (valise_window_get_chat_page (data));
+}
+
+static void edit (GSimpleAction *action, GVariant *parameter, gpointer data)
+{
+  valise_chat_page_edit (valise_window_get_chat_page (data));
+}
+
 static void choose_model (GSimpleAction *action, GVariant *parameter, gpointer data)
 {
   valise_chat_page_choose_model (valise_window_get_chat_page (data));
@@ -290,7 +300,7 @@ static void chat_settings (GSimpleAction *action, GVariant *parameter, gpointer 
 
 static void on_chat_id (ValiseWindow *self)
 {
-  static const char *const needs_chat[] = { "chat-settings", "rename-shown-chat", "export-shown-chat", "delete-shown-chat" };
+  static const char *const needs_chat[] = { "chat-settings", "rename-shown-chat", "export-shown-chat", "delete-shown-chat", "regenerate", "edit" };
   for (gsize i = 0; i < G_N_ELEMENTS (needs_chat); i++)
     g_simple_action_set_enabled (G_SIMPLE_ACTION (g_action_map_lookup_action (G_ACTION_MAP (self), needs_chat[i])), shown_chat (self) != 0);
 }
@@ -299,7 +309,7 @@ void valise_window_add_actions (ValiseWindow *self)
 {
   static const GActionEntry entries[] = {
     { "new-chat", new_chat }, { "show-chat", show_chat, "x" }, { "show-models", show_models }, { "show-chats", back }, { "back", back },
-    { "search", search }, { "stop", stop }, { "choose-model", choose_model }, { "chat-with-model", chat_with_model, "x" },
+    { "search", search }, { "stop", stop }, { "regenerate", regenerate }, { "edit", edit }, { "choose-model", choose_model }, { "chat-with-model", chat_with_model, "x" },
     { "fit-model", fit_model, "x" }, { "rename-chat", rename_action, "x" }, { "rename-shown-chat", rename_action },
     { "pin-chat", pin_chat, "x" }, { "export-chat", export_action, "x" }, { "export-shown-chat", export_action },
     { "delete-chat", delete_action, "x" }, { "delete-shown-chat", delete_action }, { "undelete-chat", undelete_chat, "x" },
