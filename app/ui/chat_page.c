@@ -9,6 +9,7 @@
 #include "app/ui/memory_meter.h"
 #include "app/ui/message_list.h"
 #include "app/ui/model_button.h"
+#include "app/ui/progress_text.h"
 #include "app/ui/window.h"
 
 struct _ValiseChatPage {
@@ -435,7 +436,7 @@ static void on_loading (ValiseChatPage *self, double fraction, const char *what)
   gtk_progress_bar_set_fraction (self->load_bar, fraction);
   ValiseMessageRow *row = written_row (self);
   if (row && !*valise_conversation_get_text (conversation (self)))
-    valise_message_row_set_status (row, what);
+    valise_message_row_set_status (row, valise_progress_text (what));
 }
 
 static void on_runner_state (ValiseChatPage *self)

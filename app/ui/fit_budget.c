@@ -6,6 +6,7 @@
 
 #include "app/ui/application.h"
 #include "app/ui/fit_plot.h"
+#include "app/ui/progress_text.h"
 #include "engine/memory_plan.h"
 #include "engine/workers.h"
 #include "kernels/cpu.h"
@@ -245,7 +246,7 @@ static void on_analysis (ValiseFitBudget *self)
 {
   ValiseJobState state = valise_job_get_state (self->analysis);
   gtk_progress_bar_set_fraction (self->analyse_bar, valise_job_get_fraction (self->analysis));
-  gtk_progress_bar_set_text (self->analyse_bar, valise_job_get_detail (self->analysis));
+  gtk_progress_bar_set_text (self->analyse_bar, valise_progress_text (valise_job_get_detail (self->analysis)));
   if (state == VALISE_JOB_RUNNING)
     return;
   if (state == VALISE_JOB_FAILED)

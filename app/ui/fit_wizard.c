@@ -7,6 +7,7 @@
 #include "app/ui/depth_map.h"
 #include "app/ui/fit_budget.h"
 #include "app/ui/job_row.h"
+#include "app/ui/progress_text.h"
 
 typedef enum { STEP_MODEL, STEP_BUDGET, STEP_FITTING, STEP_DONE, N_STEPS } Step;
 
@@ -115,7 +116,7 @@ static void on_job (ValiseFitWizard *self)
   g_autofree char *time = g_strdup_printf (*left ? "%.0f%% · %s" : "%.0f%%", 100 * fraction, left);
   ValiseJobState state = valise_job_get_state (self->job);
   gtk_progress_bar_set_fraction (self->progress, fraction);
-  gtk_label_set_text (self->detail_label, valise_job_get_detail (self->job));
+  gtk_label_set_text (self->detail_label, valise_progress_text (valise_job_get_detail (self->job)));
   gtk_label_set_text (self->time_label, time);
   valise_depth_map_set_fraction (self->depth_map, fraction);
   if (state == VALISE_JOB_RUNNING)

@@ -4,6 +4,7 @@
 #include <glib/gi18n.h>
 
 #include "app/ui/application.h"
+#include "app/ui/progress_text.h"
 
 struct _ValiseJobRow {
   GtkListBoxRow parent;
@@ -57,8 +58,8 @@ static void update (ValiseJobRow *self)
     return;
   }
   g_autofree char *left = valise_time_left (self->started_us, fraction);
-  g_autofree char *said = g_strdup_printf (C_("job", "%.0f%% · %s%s%s"), 100 * fraction, valise_job_get_detail (self->job),
-                                           *left ? " · " : "", left);
+  g_autofree char *said = g_strdup_printf (C_("job", "%.0f%% · %s%s%s"), 100 * fraction,
+                                           valise_progress_text (valise_job_get_detail (self->job)), *left ? " · " : "", left);
   gtk_label_set_text (self->detail_label, said);
 }
 

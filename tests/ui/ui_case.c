@@ -1,8 +1,10 @@
 /* ui_case.c: see ui_case.h. */
 #include "tests/ui/ui_case.h"
 
+#include <glib/gi18n.h>
 #include <glib/gstdio.h>
 #include <gtksourceview/gtksource.h>
+#include <locale.h>
 #include <string.h>
 
 #include "app/library/files.h"
@@ -106,6 +108,12 @@ void ui_init (int *argc, char ***argv)
   g_autoptr (GError) error = NULL;
   cases = g_ptr_array_new_with_free_func (g_free);
   g_test_init (argc, argv, NULL);
+  if (g_getenv ("UI_LOCALE_DIR")) {
+    setlocale (LC_ALL, "");
+    bindtextdomain (GETTEXT_PACKAGE, g_getenv ("UI_LOCALE_DIR"));
+    bind_textdomain_codeset (GETTEXT_PACKAGE, "UTF-8");
+    textdomain (GETTEXT_PACKAGE);
+  }
   g_assert_true (valise_settings_check (&error));
   valise_ui_register_resource ();
   gtk_init ();
