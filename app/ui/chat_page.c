@@ -136,6 +136,14 @@ static void show_branch (ValiseChatPage *self)
     say (self, error->message);
     return;
   }
+  /* Who is answering is in the store only with the first words. */
+  for (guint i = 0; writes_here (self) && i < branch->len; i++) {
+    ValiseMessage *message = g_ptr_array_index (branch, i);
+    if (message->id == valise_conversation_get_message_id (conversation (self)) && self->model) {
+      g_free (message->model_name);
+      message->model_name = g_strdup (valise_model_get_name (self->model));
+    }
+  }
   valise_message_list_set_branch (self->messages, branch);
   ValiseMessageRow *row = written_row (self);
   if (row) {

@@ -127,9 +127,9 @@ static void draw_ghosts (ValiseFitPlot *self, cairo_t *cr, double width, double 
     cairo_arc (cr, x, y, 3.5, 0, 2 * G_PI);
     valise_palette_set (cr, VALISE_COLOR_ACCENT, 0.55);
     cairo_fill (cr);
-    /* Above the curve, which falls; below it where there is no room to the right. */
+    /* Above the curve, which falls; as far to the right as there is room. */
     gboolean room = x < width - RIGHT - 48;
-    draw_text (self, cr, label, x + (room ? 6 : -7), y + (room ? -5 : 3), room ? 0 : 1, room ? 1 : 0, 0.6);
+    draw_text (self, cr, label, room ? x + 6 : width - 4, y - (room ? 5 : 9), room ? 0 : 1, 1, 0.6);
   }
 }
 

@@ -34,7 +34,6 @@ static void add_row (AdwPreferencesGroup *group, const char *name, const char *v
   adw_preferences_row_set_title (ADW_PREFERENCES_ROW (row), name);
   gtk_list_box_row_set_activatable (GTK_LIST_BOX_ROW (row), FALSE);
   gtk_list_box_row_set_child (GTK_LIST_BOX_ROW (row), box);
-  gtk_widget_set_focusable (row, FALSE);
   adw_preferences_group_add (group, row);
 }
 

@@ -41,6 +41,10 @@ static void add_chat (UiCase *c, const char *question, const char *answer, gint6
   g_autoptr (ValiseChat) chat = valise_library_create_chat (c->library, model_id, &error);
   gint64 asked = valise_library_add_message (c->library, chat->id, 0, "user", question, &error);
   chat->leaf_id = valise_library_add_message (c->library, chat->id, asked, "assistant", answer, &error);
+  ValiseMessage *message = &(ValiseMessage) { .id = chat->leaf_id, .chat_id = chat->id, .parent_id = asked, .role = (char *) "assistant",
+                                              .content = (char *) answer, .model_name = (char *) "SmolLM2 135M", .tokens_per_second = 61,
+                                              .finish_reason = (char *) "stop" };
+  valise_library_update_message (c->library, message, &error);
   g_free (chat->title);
   chat->title = g_strdup (question);
   valise_library_update_chat (c->library, chat, &error);
@@ -60,12 +64,14 @@ static void chats (UiCase *c)
   ui_activate (c, "win.chat-with-model", "x", id);
   ui_wait (valise_runner_get_state (valise_application_get_runner (c->application)) == VALISE_RUNNER_READY);
   ui_picture (c->window, "chat-empty");
-  ui_type (c, "Write a Python function that returns the first n Fibonacci numbers, with an example.");
+  ui_type (c, "Write a Python function that tells whether a number is prime, and explain it.");
   ui_click (ui_find (c->window, "send_button"));
   ui_wait (valise_conversation_get_text (conversation (c)) && strlen (valise_conversation_get_text (conversation (c))) > 200);
   ui_picture (c->window, "chat-streaming");
   ui_wait (!valise_conversation_is_busy (conversation (c)));
+  resize (c, 1040, 860);
   ui_picture (c->window, "chat-answered");
+  resize (c, 1040, 720);
   gpointer meter = ui_find_type (ui_find_type (c->window, VALISE_TYPE_MEMORY_METER), GTK_TYPE_MENU_BUTTON);
   gtk_menu_button_popup (meter);
   ui_wait (gtk_widget_get_mapped (GTK_WIDGET (gtk_menu_button_get_popover (meter))));
