@@ -64,12 +64,17 @@ static void chats (UiCase *c)
   ui_activate (c, "win.chat-with-model", "x", id);
   ui_wait (valise_runner_get_state (valise_application_get_runner (c->application)) == VALISE_RUNNER_READY);
   ui_picture (c->window, "chat-empty");
-  ui_type (c, "Write a Python function that tells whether a number is prime, and explain it.");
+  /* The likeliest words, so that the picture is the same each time. */
+  g_autoptr (ValiseChat) chat = valise_library_create_chat (c->library, id, NULL);
+  chat->sampling.temperature = 0;
+  g_assert_true (valise_library_update_chat (c->library, chat, NULL));
+  ui_activate (c, "win.show-chat", "x", chat->id);
+  ui_type (c, "Write a Python function that reverses a string, with an example.");
   ui_click (ui_find (c->window, "send_button"));
   ui_wait (valise_conversation_get_text (conversation (c)) && strlen (valise_conversation_get_text (conversation (c))) > 200);
   ui_picture (c->window, "chat-streaming");
   ui_wait (!valise_conversation_is_busy (conversation (c)));
-  resize (c, 1040, 860);
+  resize (c, 960, 600);
   ui_picture (c->window, "chat-answered");
   resize (c, 1040, 720);
   gpointer meter = ui_find_type (ui_find_type (c->window, VALISE_TYPE_MEMORY_METER), GTK_TYPE_MENU_BUTTON);
