@@ -10,6 +10,7 @@ typedef struct {
   const char *name;
   const char *arguments; /* "MODEL [FILE]" for the help */
   const char *summary;   /* one line */
+  const char *example;   /* what follows "valise NAME " in one that does something useful */
   int (*run) (int argc, char **argv);
 } CliCommand;
 

@@ -9,20 +9,34 @@
 #include <string.h>
 
 static const CliCommand commands[] = {
-  { "hardware", "", "What this computer offers", cli_hardware },
-  { "import", "SOURCE", "Add a model from a .gguf, a folder, or an archive (.whl, .zip, .tar)", cli_import },
-  { "list", "", "The models in the library", cli_list },
-  { "show", "NAME", "One model in full", cli_show },
-  { "plan", "MODEL", "What a fit to a budget would need, and how good it would be", cli_plan },
-  { "fit", "MODEL", "Quantize a model to a budget", cli_fit },
-  { "chat", "MODEL", "Chat, or answer one prompt", cli_chat },
-  { "eval", "MODEL", "Perplexity on a text, and divergence from a reference", cli_eval },
-  { "bench", "MODEL", "Speed and memory", cli_bench },
-  { "tokenize", "MODEL", "The tokens of a text", cli_tokenize },
-  { "render", "[MODEL]", "The prompt a chat template makes of messages", cli_render },
-  { "remove", "NAME", "Remove a model and its files", cli_remove },
-  { "export", "NAME [FILE]", "Copy a model's file out of the library", cli_export },
-  { "verify", "NAME", "Hold a model's file against its checksum and structure", cli_verify },
+  { "hardware", "", "What this computer offers", "--json",
+    cli_hardware },
+  { "import", "SOURCE", "Add a model from a .gguf, a folder, or an archive (.whl, .zip, .tar)", "SmolLM2-135M-Instruct-Q4_1.gguf --name smol",
+    cli_import },
+  { "list", "", "The models in the library", "--json",
+    cli_list },
+  { "show", "NAME", "One model in full", "smol",
+    cli_show },
+  { "plan", "MODEL", "What a fit to a budget would need, and how good it would be", "smol --ram 200M --context 2048",
+    cli_plan },
+  { "fit", "MODEL", "Quantize a model to a budget", "smol --ram 200M --context 2048 -o small",
+    cli_fit },
+  { "chat", "MODEL", "Chat, or answer one prompt", "small --prompt \"Name three rivers.\"",
+    cli_chat },
+  { "eval", "MODEL", "Perplexity on a text, and divergence from a reference", "small --text book.txt --reference smol",
+    cli_eval },
+  { "bench", "MODEL", "Speed and memory", "small --prompt-tokens 256",
+    cli_bench },
+  { "tokenize", "MODEL", "The tokens of a text", "small --text \"Hello world\"",
+    cli_tokenize },
+  { "render", "[MODEL]", "The prompt a chat template makes of messages", "small --messages messages.json",
+    cli_render },
+  { "remove", "NAME", "Remove a model and its files", "small",
+    cli_remove },
+  { "export", "NAME [FILE]", "Copy a model's file out of the library", "small ~/Models",
+    cli_export },
+  { "verify", "NAME", "Hold a model's file against its checksum and structure", "small",
+    cli_verify },
 };
 
 const CliCommand *cli_find_command (const char *name)
@@ -43,7 +57,8 @@ static void print_help (FILE *file)
   }
   fprintf (file, "\nMODEL is a name in the library or the path of a .gguf file. Sizes read 96M, 1.5G (powers of ten) or 900MiB.\n"
                  "Every command takes --json (one object on stdout) and --help.\n"
-                 "The library is in $VALISE_HOME, else in ~/.local/share/valise.\n");
+                 "The library is in $VALISE_HOME, else in ~/.local/share/valise.\n"
+                 "Exit status: 0 done, 1 failed, 2 not understood, 130 interrupted.\n");
 }
 
 int main (int argc, char **argv)
@@ -61,13 +76,18 @@ int main (int argc, char **argv)
     print_help (stderr);
     return CLI_USAGE;
   }
+  char *explained[] = { argv[0], argc > 2 ? argv[2] : NULL, (char *) "--help", NULL };
+  if (g_str_equal (argv[1], "help") && argc > 2) { /* "help COMMAND" is "COMMAND --help" */
+    argv = explained;
+    argc = 3;
+  }
   if (g_str_equal (argv[1], "--help") || g_str_equal (argv[1], "-h") || g_str_equal (argv[1], "help")) {
     print_help (stdout);
     return cli_flush (CLI_OK);
   }
   if (g_str_equal (argv[1], "--version")) {
     printf ("valise " VALISE_VERSION "\n");
-    return CLI_OK;
+    return cli_flush (CLI_OK);
   }
   const CliCommand *command = cli_find_command (argv[1]);
   if (!command) {

@@ -25,6 +25,8 @@ gboolean cli_parse (const GOptionEntry *entries, int min, int max, int *argc, ch
   g_set_prgname (program);
   g_autoptr (GOptionContext) context = g_option_context_new (command->arguments);
   g_option_context_set_summary (context, command->summary);
+  g_autofree char *example = g_strdup_printf ("Example:\n  valise %s %s", command->name, command->example);
+  g_option_context_set_description (context, example);
   if (entries)
     g_option_context_add_main_entries (context, entries, NULL);
   g_option_context_add_main_entries (context, common, NULL);

@@ -11,7 +11,7 @@
 #define ROUND_BYTES 100000 /* a smallest budget is named in tenths of a megabyte, rounded up */
 
 static gboolean check_target (const ValiseTarget *target, GError **error);
-static gboolean too_small (const char *what, guint64 asked, guint64 smallest, GError **error);
+static gboolean too_small (guint64 asked, guint n_ctx, guint64 smallest, GError **error);
 
 guint64 valise_program_base_bytes (gboolean window)
 {
@@ -66,7 +66,7 @@ gboolean valise_plan_with_curves (QzCurves *curves, const EngTraits *traits, con
   plan->smallest_ram_bytes = (plan->memory.total_bytes + ROUND_BYTES - 1) / ROUND_BYTES * ROUND_BYTES;
   if (target->ram_bytes) {
     if (target->ram_bytes < around + least)
-      return too_small ("RAM", target->ram_bytes, plan->smallest_ram_bytes, error);
+      return too_small (target->ram_bytes, options.n_ctx, plan->smallest_ram_bytes, error);
     plan->file_target_bytes = target->ram_bytes - around;
   } else if (target->size_bytes) {
     plan->file_target_bytes = target->size_bytes;
@@ -74,7 +74,7 @@ gboolean valise_plan_with_curves (QzCurves *curves, const EngTraits *traits, con
     plan->file_target_bytes = qz_curves_bytes_for_bpw (curves, target->bpw);
   }
   if (plan->file_target_bytes < least)
-    return too_small ("the file", plan->file_target_bytes, (least + ROUND_BYTES - 1) / ROUND_BYTES * ROUND_BYTES, error);
+    return too_small (plan->file_target_bytes, 0, (least + ROUND_BYTES - 1) / ROUND_BYTES * ROUND_BYTES, error);
   QzPreview preview;
   qz_curves_preview (curves, plan->file_target_bytes, &preview);
   eng_memory_plan (&plan->memory, traits, preview.file_bytes, &options, target->threads, target->program_base_bytes);
@@ -134,10 +134,12 @@ static gboolean check_target (const ValiseTarget *target, GError **error)
   return TRUE;
 }
 
-static gboolean too_small (const char *what, guint64 asked, guint64 smallest, GError **error)
+/* n_ctx 0: it is the file's size that was asked for. */
+static gboolean too_small (guint64 asked, guint n_ctx, guint64 smallest, GError **error)
 {
   g_autofree char *have = valise_size_format (asked);
-  g_set_error (error, VALISE_ERROR, VALISE_ERROR_TOO_SMALL, "%s for %s is too small for this model: the smallest possible is %.1fM", have, what,
-               (double) smallest / 1e6);
+  g_autofree char *what = n_ctx ? g_strdup_printf ("of RAM is too small for this model with a context of %u tokens", n_ctx)
+                                : g_strdup ("is too small for a file of this model");
+  g_set_error (error, VALISE_ERROR, VALISE_ERROR_TOO_SMALL, "%s %s: the smallest possible is %.1fM", have, what, (double) smallest / 1e6);
   return FALSE;
 }
