@@ -46,7 +46,6 @@ int cli_fail (const GError *error);
 /* Takes the object or array: one line of JSON on stdout. Returns CLI_OK. */
 int cli_print_object (JsonObject *object);
 int cli_print_array (JsonArray *array);
-void cli_set_number (JsonObject *object, const char *name, double value); /* null unless finite */
 /* The exit status, once everything printed has arrived: CLI_FAILED, with a line, when it could not. */
 int cli_flush (int status);
 double cli_rate (guint n, gint64 us);

@@ -139,8 +139,8 @@ static int answer_once (Conversation *talk, const char *prompt)
   json_object_set_string_member (object, "text", text->str);
   json_object_set_int_member (object, "prompt_tokens", stats.prompt_tokens);
   json_object_set_int_member (object, "generated_tokens", stats.generated_tokens);
-  cli_set_number (object, "prompt_tokens_per_second", cli_rate (stats.prompt_tokens - stats.reused_tokens, stats.prompt_us));
-  cli_set_number (object, "generated_tokens_per_second", cli_rate (stats.generated_tokens, stats.generate_us));
+  valise_json_set_number (object, "prompt_tokens_per_second", cli_rate (stats.prompt_tokens - stats.reused_tokens, stats.prompt_us));
+  valise_json_set_number (object, "generated_tokens_per_second", cli_rate (stats.generated_tokens, stats.generate_us));
   json_object_set_int_member (object, "peak_rss_bytes", (gint64) eng_memory_peak_rss ());
   json_object_set_string_member (object, "finish_reason", stats.finish_reason);
   cli_print_object (object);

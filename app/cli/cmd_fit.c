@@ -117,9 +117,9 @@ int cli_fit (int argc, char **argv)
     json_object_set_string_member (object, "name", valise_model_get_name (fit));
     json_object_set_string_member (object, "path", valise_model_get_path (fit));
     json_object_set_int_member (object, "bytes", (gint64) valise_model_get_bytes (fit));
-    cli_set_number (object, "kl_divergence", result.kl_divergence);
-    cli_set_number (object, "top1_agreement", result.top1_agreement);
-    cli_set_number (object, "seconds", result.seconds);
+    valise_json_set_number (object, "kl_divergence", result.kl_divergence);
+    valise_json_set_number (object, "top1_agreement", result.top1_agreement);
+    valise_json_set_number (object, "seconds", result.seconds);
     json_object_set_int_member (object, "peak_rss_bytes", (gint64) eng_memory_peak_rss ());
     return cli_print_object (object);
   }

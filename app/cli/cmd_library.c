@@ -174,9 +174,8 @@ int cli_verify (int argc, char **argv)
   g_autoptr (ValiseLibrary) library = NULL;
   g_autoptr (ValiseModel) model = open_named (&library, argv[1], &error);
   gboolean intact = model && valise_library_verify (library, model, cli_progress, NULL, cli_cancellable (), &error);
-  if (!intact)
-    cli_fail (error);
-  if (cli_json && model) {
+  int status = intact ? CLI_OK : cli_fail (error);
+  if (cli_json && model && status != CLI_CANCELLED) {
     JsonObject *object = json_object_new ();
     json_object_set_string_member (object, "name", valise_model_get_name (model));
     json_object_set_string_member (object, "path", valise_model_get_path (model));
@@ -189,7 +188,7 @@ int cli_verify (int argc, char **argv)
     cli_progress_end ();
     printf ("%s is intact.\n", valise_model_get_name (model));
   }
-  return intact ? CLI_OK : CLI_FAILED;
+  return status;
 }
 
 /* ---- helpers ---- */

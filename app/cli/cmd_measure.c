@@ -31,14 +31,14 @@ static int print_evaluation (const EngEvaluation *evaluation)
   }
   JsonObject *object = json_object_new ();
   json_object_set_int_member (object, "tokens", (gint64) evaluation->tokens);
-  cli_set_number (object, "ppl", evaluation->ppl);
+  valise_json_set_number (object, "ppl", evaluation->ppl);
   if (evaluation->has_reference) {
     JsonObject *kl = json_object_new ();
-    cli_set_number (kl, "mean", evaluation->kl_mean);
-    cli_set_number (kl, "p99", evaluation->kl_p99);
-    cli_set_number (kl, "max", evaluation->kl_max);
+    valise_json_set_number (kl, "mean", evaluation->kl_mean);
+    valise_json_set_number (kl, "p99", evaluation->kl_p99);
+    valise_json_set_number (kl, "max", evaluation->kl_max);
     json_object_set_object_member (object, "kl_divergence", kl);
-    cli_set_number (object, "top1_agreement", evaluation->top1_agreement);
+    valise_json_set_number (object, "top1_agreement", evaluation->top1_agreement);
   } else {
     json_object_set_null_member (object, "kl_divergence");
     json_object_set_null_member (object, "top1_agreement");
@@ -181,10 +181,10 @@ static int print_bench (const Bench *bench)
     return CLI_OK;
   }
   JsonObject *object = json_object_new ();
-  cli_set_number (object, "prompt_tokens_per_second", bench->prompt_rate);
-  cli_set_number (object, "generated_tokens_per_second", bench->generate_rate);
-  cli_set_number (object, "load_ms", bench->load_ms);
-  cli_set_number (object, "first_token_ms", bench->first_token_ms);
+  valise_json_set_number (object, "prompt_tokens_per_second", bench->prompt_rate);
+  valise_json_set_number (object, "generated_tokens_per_second", bench->generate_rate);
+  valise_json_set_number (object, "load_ms", bench->load_ms);
+  valise_json_set_number (object, "first_token_ms", bench->first_token_ms);
   json_object_set_int_member (object, "weight_bytes", (gint64) bench->weight_bytes);
   json_object_set_int_member (object, "peak_rss_bytes", (gint64) eng_memory_peak_rss ());
   json_object_set_string_member (object, "backend", "cpu");

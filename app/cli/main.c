@@ -2,11 +2,13 @@
 #include "app/cli/cli.h"
 #include "kernels/cpu.h"
 
+#include <fcntl.h>
 #include <locale.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const CliCommand commands[] = {
   { "hardware", "", "What this computer offers", "--json",
@@ -61,8 +63,17 @@ static void print_help (FILE *file)
                  "Exit status: 0 done, 1 failed, 2 not understood, 130 interrupted.\n");
 }
 
+/* A program started without stdin, stdout or stderr would open its files in their places, and print into them. These fail instead. */
+static void hold_standard_files (void)
+{
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+    if (fcntl (fd, F_GETFD) < 0 && open ("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+      _exit (CLI_FAILED);
+}
+
 int main (int argc, char **argv)
 {
+  hold_standard_files ();
   /* The budget is for the model: no arenas per thread, and freed blocks go back to the system. */
   mallopt (M_ARENA_MAX, 1);
   mallopt (M_MMAP_THRESHOLD, 256 << 10);

@@ -112,14 +112,6 @@ int cli_print_array (JsonArray *array)
   return print_node (node);
 }
 
-void cli_set_number (JsonObject *object, const char *name, double value)
-{
-  if (isfinite (value))
-    json_object_set_double_member (object, name, value);
-  else
-    json_object_set_null_member (object, name);
-}
-
 double cli_rate (guint n, gint64 us)
 {
   return us > 0 ? (double) n * G_USEC_PER_SEC / (double) us : 0;

@@ -1,5 +1,5 @@
-/* bandwidth.c: how fast this machine reads memory: decoding is bound by it. Measured once in under 100 ms, kept in the library's
- * settings for this CPU and number of threads. */
+/* bandwidth.c: how fast this machine reads memory: decoding is bound by it. Measured in under 100 ms by the first few programs that ask;
+ * the best is kept in the library's settings for this CPU and number of threads, because a busy moment must not count for ever. */
 #include "app/library/library-private.h"
 #include "kernels/cpu.h"
 
@@ -9,6 +9,7 @@
 #define BUFFER_BYTES ((gsize) 64 << 20) /* beyond the caches of most machines, as a model is */
 #define PIECE_BYTES ((gsize) 256 << 10)
 #define MEASURE_US 60000
+#define MEASUREMENTS 5
 /* Share of the read bandwidth that a decode step of a small model turned into tokens (docs/library.md has the figures). */
 #define DECODE_SHARE 0.5
 
@@ -62,11 +63,14 @@ void valise_bandwidth_prepare (ValiseLibrary *library)
     return;
   g_autofree char *key = g_strdup_printf ("read-bandwidth:%s:%u", xb_cpu_model (), eng_workers_default_count ());
   g_autofree char *value = library ? valise_store_get_setting (library->store, key) : NULL;
-  bytes_per_second = value ? g_ascii_strtoll (value, NULL, 10) : 0;
-  if (bytes_per_second > 0)
+  char *count = NULL; /* "BYTES MEASUREMENTS" */
+  gint64 known = value ? g_ascii_strtoll (value, &count, 10) : 0;
+  guint64 measurements = count ? g_ascii_strtoull (count, NULL, 10) : 0;
+  gboolean settled = known > 0 && measurements >= MEASUREMENTS;
+  bytes_per_second = settled ? known : MAX (known, (gint64) measure ());
+  if (settled)
     return;
-  bytes_per_second = (gint64) measure ();
-  g_autofree char *text = g_strdup_printf ("%" G_GINT64_FORMAT, bytes_per_second);
+  g_autofree char *text = g_strdup_printf ("%" G_GINT64_FORMAT " %" G_GUINT64_FORMAT, bytes_per_second, measurements + 1);
   g_autoptr (GError) error = NULL;
   /* A figure for show: when it cannot be kept it is measured again the next time. */
   if (library && !valise_store_set_setting (library->store, key, text, &error))

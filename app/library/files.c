@@ -85,7 +85,8 @@ void valise_temp_sweep (const char *home)
     g_autofree char *path = g_build_filename (folder, name, NULL);
     g_autofree char *owner = g_build_filename (path, ".owner", NULL);
     int fd = g_open (owner, O_RDWR | O_CLOEXEC, 0);
-    if (fd < 0 || flock (fd, LOCK_EX | LOCK_NB) == 0)
+    gboolean dead = fd >= 0 ? flock (fd, LOCK_EX | LOCK_NB) == 0 : errno == ENOENT || errno == ENOTDIR;
+    if (dead) /* any other error says nothing about the owner */
       valise_remove_tree (path);
     if (fd >= 0)
       close (fd);

@@ -61,7 +61,7 @@ gboolean valise_library_sweep_derived (ValiseLibrary *library, GHashTable *known
 char *valise_library_find_analysis (ValiseLibrary *library, const char *key);
 
 /* ---- speed of this machine, for the plan ---- */
-/* Loads what is known from the store; measures once (under 100 ms) when nothing is. */
+/* Loads what is known from the store; measures (under 100 ms) when that is little. */
 void valise_bandwidth_prepare (ValiseLibrary *library);
 /* Bytes of weights per second a decode step gets through. */
 double valise_bandwidth_get (void);

@@ -122,6 +122,14 @@ guint valise_model_get_context (ValiseModel *model)
   return model->row.context;
 }
 
+void valise_json_set_number (JsonObject *object, const char *name, double value)
+{
+  if (isfinite (value))
+    json_object_set_double_member (object, name, value);
+  else
+    json_object_set_null_member (object, name);
+}
+
 JsonObject *valise_model_to_json (ValiseModel *model)
 {
   const ValiseModelRow *row = &model->row;
@@ -137,10 +145,7 @@ JsonObject *valise_model_to_json (ValiseModel *model)
   json_object_set_string_member (object, "path", row->path);
   json_object_set_string_member (object, "sha256", row->sha256);
   json_object_set_int_member (object, "context", row->context);
-  if (isnan (row->kl))
-    json_object_set_null_member (object, "kl_divergence");
-  else
-    json_object_set_double_member (object, "kl_divergence", row->kl);
+  valise_json_set_number (object, "kl_divergence", row->kl);
   return object;
 }
 

@@ -94,14 +94,6 @@ gboolean valise_library_plan (ValiseLibrary *library, ValiseModel *model, const 
   return gguf && eng_traits_read (&traits, gguf, error) && valise_plan_with_curves (curves, &traits, target, plan, error);
 }
 
-static void set_number (JsonObject *object, const char *name, double value)
-{
-  if (isfinite (value))
-    json_object_set_double_member (object, name, value);
-  else
-    json_object_set_null_member (object, name);
-}
-
 JsonObject *valise_plan_to_json (const ValisePlan *plan)
 {
   JsonObject *object = json_object_new ();
@@ -111,10 +103,10 @@ JsonObject *valise_plan_to_json (const ValisePlan *plan)
   json_object_set_int_member (object, "program_bytes", (gint64) plan->memory.program_bytes);
   json_object_set_int_member (object, "total_bytes", (gint64) plan->memory.total_bytes);
   json_object_set_int_member (object, "smallest_ram_bytes", (gint64) plan->smallest_ram_bytes);
-  set_number (object, "bpw", plan->bpw);
-  set_number (object, "expected_kl", plan->expected_kl);
-  set_number (object, "expected_top1", plan->expected_top1);
-  set_number (object, "expected_tokens_per_second", plan->expected_tokens_per_second);
+  valise_json_set_number (object, "bpw", plan->bpw);
+  valise_json_set_number (object, "expected_kl", plan->expected_kl);
+  valise_json_set_number (object, "expected_top1", plan->expected_top1);
+  valise_json_set_number (object, "expected_tokens_per_second", plan->expected_tokens_per_second);
   json_object_set_boolean_member (object, "is_estimate", plan->is_estimate);
   return object;
 }

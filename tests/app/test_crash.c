@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#define SILENT (G_SUBPROCESS_FLAGS_STDOUT_SILENCE | G_SUBPROCESS_FLAGS_STDERR_SILENCE)
+
 static const char *tiny (void)
 {
   static char *path;
@@ -89,7 +91,7 @@ static void test_killed_import (gconstpointer data)
     scratch_archive (source, &entry, 1);
   guint killed = 0, through = 0, kept = 0;
   for (guint i = 0; i < 400 && through < 5; i++) {
-    g_autoptr (GSubprocess) process = program_start (home, "import", source, "--name", "tiny", "--json", NULL);
+    g_autoptr (GSubprocess) process = program_start (home, SILENT, "import", source, "--name", "tiny", "--json", NULL);
     gboolean ended = !kill_after (process, 300 + 250 * i);
     guint n = expect_sound (home);
     g_assert_cmpuint (n, <=, 1);
@@ -122,7 +124,7 @@ static void test_killed_fit (void)
       }
     }
     g_autoptr (GSubprocess) process
-      = program_start (home, "fit", "tiny", "--bpw", "4", "-o", "fitted", "--calibration", words (), "--json", NULL);
+      = program_start (home, SILENT, "fit", "tiny", "--bpw", "4", "-o", "fitted", "--calibration", words (), "--json", NULL);
     gboolean ended = !kill_after (process, 2000 + 12000 * i);
     guint n = expect_sound (home);
     g_assert_cmpuint (n, <=, 2);
@@ -149,7 +151,7 @@ static void test_killed_export (void)
   program_object (import);
   guint through = 0;
   for (guint i = 0; i < 200 && through < 5; i++) {
-    g_autoptr (GSubprocess) process = program_start (home, "export", "tiny", file, NULL);
+    g_autoptr (GSubprocess) process = program_start (home, SILENT, "export", "tiny", file, NULL);
     through += !kill_after (process, 300 + 250 * i);
     guint n = scratch_count (folder);
     g_assert_cmpuint (n, <=, 1);

@@ -338,6 +338,38 @@ static void test_conversation (void)
   program_expect_failure (nothing, 1, "there is no prompt");
 }
 
+/* A model removed under a conversation serves it to its end. */
+static void test_removed_meanwhile (void)
+{
+  g_autofree char *where = scratch_path ("busy-home");
+  g_autoptr (GError) error = NULL;
+  g_autoptr (ProgramRun) import = program_run (where, "import", tiny (), "--json", NULL);
+  program_object (import);
+  g_autoptr (GSubprocess) chat
+    = program_start (where, G_SUBPROCESS_FLAGS_STDIN_PIPE | G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_SILENCE, "chat", "tiny",
+                     "--max-tokens", "5", "--temp", "0", NULL);
+  GOutputStream *in = g_subprocess_get_stdin_pipe (chat);
+  GInputStream *out = g_subprocess_get_stdout_pipe (chat);
+  g_assert_true (g_output_stream_write_all (in, "hello\n", 6, NULL, NULL, &error));
+  char first[1];
+  g_assert_cmpint (g_input_stream_read (out, first, 1, NULL, &error), ==, 1); /* it answers */
+  g_autoptr (ProgramRun) remove = program_run (where, "remove", "tiny", "--json", NULL);
+  program_object (remove);
+  g_autofree char *objects = g_build_filename (where, "objects", NULL);
+  g_assert_cmpuint (scratch_count (objects), ==, 0);
+  g_assert_true (g_output_stream_write_all (in, "world\n/clear\nhello\n", 19, NULL, NULL, &error));
+  g_assert_true (g_output_stream_close (in, NULL, &error));
+  gsize more;
+  g_autofree char *rest = g_malloc (1 << 16);
+  g_assert_true (g_input_stream_read_all (out, rest, 1 << 16, &more, NULL, &error));
+  g_assert_cmpuint (more, >, 2);
+  g_assert_true (g_subprocess_wait (chat, NULL, &error));
+  g_assert_true (g_subprocess_get_if_exited (chat));
+  g_assert_cmpint (g_subprocess_get_exit_status (chat), ==, 0);
+  g_autoptr (ProgramRun) gone = program_run (where, "chat", "tiny", "--prompt", "x", NULL);
+  program_expect_failure (gone, 1, "there is no model named \"tiny\"");
+}
+
 /* The prompt counts the tokens that its rendered form has. */
 static void test_render_and_tokenize (void)
 {
@@ -585,13 +617,10 @@ static void test_sizes (void)
 /* Output that cannot be written is an error, whatever its form. */
 static void test_full_output (void)
 {
-  static const char *const commands[] = { "list", "list --json", "show small", "hardware", "--help", "chat small --prompt x --max-tokens 3" };
-  if (access ("/dev/full", W_OK) < 0) {
-    g_test_skip ("there is no /dev/full");
-    return;
-  }
+  static const char *const commands[] = { "list > /dev/full", "list --json > /dev/full", "show small > /dev/full", "hardware > /dev/full",
+                                          "--help > /dev/full", "chat small --prompt x --max-tokens 3 > /dev/full", "list >&-", "list --json >&- <&-" };
   for (guint i = 0; i < G_N_ELEMENTS (commands); i++) {
-    g_autofree char *line = g_strdup_printf ("VALISE_HOME='%s' '%s' %s > /dev/full", home (), g_getenv ("VALISE_PROGRAM"), commands[i]);
+    g_autofree char *line = g_strdup_printf ("VALISE_HOME='%s' '%s' %s", home (), g_getenv ("VALISE_PROGRAM"), commands[i]);
     const char *shell[] = { "/bin/sh", "-c", line, NULL };
     g_autoptr (GError) error = NULL;
     g_autofree char *err = NULL;
@@ -621,6 +650,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/first-light/fit-to-a-file", test_fit_to_file);
   g_test_add_func ("/first-light/chat-repeats-for-a-seed", test_chat);
   g_test_add_func ("/first-light/conversation", test_conversation);
+  g_test_add_func ("/first-light/removed-meanwhile", test_removed_meanwhile);
   g_test_add_func ("/first-light/render-and-tokenize", test_render_and_tokenize);
   g_test_add_func ("/first-light/eval", test_eval);
   g_test_add_func ("/first-light/bench", test_bench);
