@@ -165,6 +165,34 @@ static void test_killed_export (void)
   g_assert_cmpuint (expect_sound (home), ==, 1);
 }
 
+/* The interrupt key is no crash: the program tidies up itself and says so by its exit status. */
+static void test_interrupted (void)
+{
+  g_autofree char *home = scratch_path ("interrupted");
+  static const int signals[] = { SIGINT, SIGTERM };
+  g_autoptr (ProgramRun) import = program_run (home, "import", tiny (), "--json", NULL);
+  program_object (import);
+  guint interrupted = 0;
+  for (guint i = 0; i < 60 && interrupted < 12; i++) {
+    g_autoptr (GSubprocess) process
+      = program_start (home, SILENT, "fit", "tiny", "--bpw", "4", "-o", "fitted", "--json", NULL);
+    g_usleep (5000 + 25000 * i);
+    g_subprocess_send_signal (process, signals[i % 2]);
+    g_assert_true (g_subprocess_wait (process, NULL, NULL));
+    if (g_subprocess_get_if_signaled (process)) /* before it had begun to listen */
+      continue;
+    int status = g_subprocess_get_exit_status (process);
+    g_assert_true (status == 130 || status == 0);
+    interrupted += status == 130;
+    g_assert_cmpuint (entries (home, "tmp"), ==, 0); /* without any sweep */
+    g_assert_cmpuint (expect_sound (home), ==, status == 0 ? 2 : 1);
+    if (status == 0)
+      forget (home, "fitted");
+  }
+  g_test_message ("interrupted %u times", interrupted);
+  g_assert_cmpuint (interrupted, >, 0);
+}
+
 /* What a program of before left behind, whatever it was, goes; what a living one works on stays. */
 static void test_sweep (void)
 {
@@ -290,6 +318,7 @@ int main (int argc, char **argv)
   g_test_add_data_func ("/crash/killed/import-zip", "killed.zip", test_killed_import);
   g_test_add_func ("/crash/killed/fit", test_killed_fit);
   g_test_add_func ("/crash/killed/export", test_killed_export);
+  g_test_add_func ("/crash/interrupted", test_interrupted);
   g_test_add_func ("/crash/leftovers-are-swept", test_sweep);
   g_test_add_func ("/crash/file-limit/import", test_limited);
   g_test_add_func ("/crash/file-limit/fit", test_limited_fit);

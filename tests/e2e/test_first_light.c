@@ -286,6 +286,12 @@ static void test_fit_to_file (void)
 
 /* ---- chat and measures ---- */
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEASURES_MEMORY FALSE /* a sanitizer's own memory is counted with ours */
+#else
+#define MEASURES_MEMORY TRUE
+#endif
+
 #define CHAT_MEMBERS \
   "text:s prompt_tokens:i generated_tokens:i prompt_tokens_per_second:d generated_tokens_per_second:d peak_rss_bytes:i finish_reason:s"
 
@@ -452,6 +458,12 @@ static void test_bench (void)
   g_assert_cmpint (int_of (object, "threads"), ==, 2);
   g_assert_cmpstr (string_of (object, "backend"), ==, "cpu");
   g_assert_cmpfloat (number_of (object, "first_token_ms"), >=, number_of (object, "load_ms"));
+  /* What the plan says of program, cache and scratch holds for a model that is next to nothing. */
+  g_autoptr (ProgramRun) plan = program_run (home (), "plan", "tiny", "--size", "90K", "--context", "65", "--threads", "2", "--json", NULL);
+  g_test_message ("peak %" G_GINT64_FORMAT " of a planned %" G_GINT64_FORMAT, int_of (object, "peak_rss_bytes"),
+                  int_of (program_object (plan), "total_bytes"));
+  if (MEASURES_MEMORY)
+    g_assert_cmpint (int_of (object, "peak_rss_bytes"), <=, int_of (program_object (plan), "total_bytes"));
   g_autoptr (ProgramRun) far = program_run (home (), "bench", "small", "--prompt-tokens", "100000", "--json", NULL);
   program_expect_failure (far, 1, "a context of 256 tokens at most");
 }
