@@ -6,7 +6,7 @@
 #define DEFAULT_CONTEXT 4096
 /* Resident size of each program with its library open and no model (docs/library.md); tests/e2e holds the terminal's to it. */
 #define TERMINAL_BASE_BYTES (G_GUINT64_CONSTANT (12) << 20)
-#define WINDOW_BASE_BYTES (G_GUINT64_CONSTANT (96) << 20)
+#define WINDOW_BASE_BYTES (G_GUINT64_CONSTANT (112) << 20)
 #define NAMES_BYTES 1024 /* what a fit's file says of itself at most (its name, its source's, the licence), which the curves know nothing of */
 #define ROUND_BYTES 100000 /* a smallest budget is named in tenths of a megabyte, rounded up */
 
