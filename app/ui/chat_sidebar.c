@@ -1,4 +1,4 @@
-/* chat_sidebar.c: rows are made anew when the chats change; the selection stays with the chat. */
+/* chat_sidebar.c: follows the chats of the library; the selection stays with the chat. */
 #include "app/ui/chat_sidebar.h"
 
 #include <glib/gi18n.h>
@@ -122,6 +122,44 @@ static GtkWidget *make_row (const ValiseChat *chat)
   return row;
 }
 
+/* A row says a chat's title and whether it is pinned, through its menu. */
+static gboolean says (GtkListBoxRow *row, const ValiseChat *chat)
+{
+  return g_str_equal (row_chat (row)->title, chat->title) && row_chat (row)->pinned == chat->pinned;
+}
+
+/* Rows of chats that stay are kept: with many chats, making all of them anew for each question would be felt. */
+static void show (ValiseChatSidebar *self, GPtrArray *chats)
+{
+  g_autoptr (GHashTable) kept = g_hash_table_new (g_int64_hash, g_int64_equal);
+  g_autoptr (GPtrArray) gone = g_ptr_array_new ();
+  for (guint i = 0; i < chats->len; i++)
+    g_hash_table_insert (kept, &((ValiseChat *) g_ptr_array_index (chats, i))->id, NULL);
+  GtkListBoxRow *row;
+  for (int i = 0; (row = gtk_list_box_get_row_at_index (self->list, i)); i++)
+    if (g_hash_table_contains (kept, &row_chat (row)->id))
+      g_hash_table_insert (kept, &row_chat (row)->id, row);
+    else
+      g_ptr_array_add (gone, row);
+  for (guint i = 0; i < gone->len; i++)
+    gtk_list_box_remove (self->list, g_ptr_array_index (gone, i));
+  for (guint i = 0; i < chats->len; i++) {
+    const ValiseChat *chat = g_ptr_array_index (chats, i);
+    row = g_hash_table_lookup (kept, &chat->id);
+    gboolean same = row && says (row, chat);
+    if (!same || gtk_list_box_row_get_index (row) != (int) i) {
+      GtkWidget *widget = g_object_ref_sink (same ? GTK_WIDGET (row) : make_row (chat));
+      if (row)
+        gtk_list_box_remove (self->list, GTK_WIDGET (row));
+      gtk_list_box_insert (self->list, widget, (int) i);
+      row = GTK_LIST_BOX_ROW (widget);
+      g_object_unref (widget);
+    }
+    g_object_set_data_full (G_OBJECT (row), "chat", valise_chat_copy (chat), (GDestroyNotify) valise_chat_free);
+  }
+  gtk_list_box_invalidate_headers (self->list);
+}
+
 static void refresh (ValiseChatSidebar *self)
 {
   g_autoptr (GError) error = NULL;
@@ -131,11 +169,7 @@ static void refresh (ValiseChatSidebar *self)
     g_warning ("the chats cannot be listed: %s", error->message);
     return;
   }
-  GtkListBoxRow *row;
-  while ((row = gtk_list_box_get_row_at_index (self->list, 0)))
-    gtk_list_box_remove (self->list, GTK_WIDGET (row));
-  for (guint i = 0; i < chats->len; i++)
-    gtk_list_box_append (self->list, make_row (g_ptr_array_index (chats, i)));
+  show (self, chats);
   gtk_stack_set_visible_child_name (self->stack, chats->len ? "list" : *search ? "not-found" : "empty");
   valise_chat_sidebar_select (self, self->selected);
 }

@@ -201,10 +201,14 @@ static void test_tidy (UiCase *c)
   gpointer sidebar = ui_find_type (c->window, VALISE_TYPE_CHAT_SIDEBAR);
   ui_ask (c, "apples");
   gint64 apples = chat_id (c);
+  g_autoptr (GPtrArray) alone = ui_find_all (sidebar, GTK_TYPE_LIST_BOX_ROW);
   ui_activate (c, "win.new-chat", NULL);
   g_assert_cmpint (chat_id (c), ==, 0);
   ui_ask (c, "pears");
   ui_wait (n_chats (c) == 2);
+  g_autoptr (GPtrArray) both = ui_find_all (sidebar, GTK_TYPE_LIST_BOX_ROW);
+  g_assert_true (ui_shows (g_ptr_array_index (both, 0), "pears"));
+  g_assert_true (g_ptr_array_index (both, 1) == g_ptr_array_index (alone, 0));
   /* rename */
   ui_activate (c, "win.rename-chat", "x", apples);
   ui_wait (ui_dialog (c));

@@ -65,6 +65,29 @@ static void test_tokens (UiCase *c)
   meter_end (&meter, source, "tokens of a model");
 }
 
+static void add_many (UiCase *c)
+{
+  add_liner (c);
+  for (guint i = 0; i < 300; i++) {
+    g_autoptr (GError) error = NULL;
+    g_autoptr (ValiseChat) chat = valise_library_create_chat (c->library, 0, &error);
+    g_assert_no_error (error);
+    g_free (chat->title);
+    chat->title = g_strdup_printf ("Chat number %u", i);
+    g_assert_true (valise_library_update_chat (c->library, chat, &error));
+  }
+}
+
+static void test_many_chats (UiCase *c)
+{
+  Meter meter;
+  ui_ask (c, "hello");
+  guint source = meter_start (&meter);
+  ui_ask (c, "hello");
+  meter_end (&meter, source, "a question among 300 chats");
+  ui_picture (c->window, "many-chats");
+}
+
 static char *section (guint n)
 {
   static const char *const words[] = { "of", "memory", "**bold**", "a", "`code`", "model", "*that*", "fits", "into", "what", "there", "is," };
@@ -125,6 +148,7 @@ int main (int argc, char **argv)
 {
   ui_init (&argc, &argv);
   ui_add ("/ui/stream/tokens", add_liner, test_tokens, NULL);
+  ui_add ("/ui/stream/many-chats", add_many, test_many_chats, NULL);
   ui_add ("/ui/stream/markdown", add_liner, test_markdown, NULL);
   return ui_run ();
 }
