@@ -117,7 +117,7 @@ static void valise_chat_settings_init (ValiseChatSettings *self)
 
 ValiseChatSettings *valise_chat_settings_new (ValiseWindow *window, const ValiseChat *chat)
 {
-  ValiseChatSettings *self = g_object_new (VALISE_TYPE_CHAT_SETTINGS, "transient-for", window, NULL);
+  ValiseChatSettings *self = g_object_new (VALISE_TYPE_CHAT_SETTINGS, "transient-for", window, "destroy-with-parent", TRUE, NULL);
   const EngSamplerOptions *sampling = &chat->sampling;
   self->window = window;
   self->chat = valise_chat_copy (chat);

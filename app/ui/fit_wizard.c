@@ -253,7 +253,7 @@ static void valise_fit_wizard_init (ValiseFitWizard *self)
 
 ValiseFitWizard *valise_fit_wizard_new (ValiseWindow *window, ValiseModel *model)
 {
-  ValiseFitWizard *self = g_object_new (VALISE_TYPE_FIT_WIZARD, "transient-for", window, NULL);
+  ValiseFitWizard *self = g_object_new (VALISE_TYPE_FIT_WIZARD, "transient-for", window, "destroy-with-parent", TRUE, NULL);
   g_autoptr (ValiseModel) parent = valise_application_find_model (valise_app (), valise_model_get_parent (model));
   self->model = g_object_ref (parent ? parent : model);
   g_autofree char *title = g_strdup_printf (C_("fit", "Fit %s"), valise_model_get_name (self->model));

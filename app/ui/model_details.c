@@ -67,6 +67,7 @@ AdwWindow *valise_model_details_new (GtkWindow *parent, ValiseModel *model)
   gtk_window_set_title (GTK_WINDOW (window), valise_model_get_name (model));
   gtk_window_set_default_size (GTK_WINDOW (window), 480, 620);
   gtk_window_set_transient_for (GTK_WINDOW (window), parent);
+  gtk_window_set_destroy_with_parent (GTK_WINDOW (window), TRUE);
   gtk_window_set_modal (GTK_WINDOW (window), TRUE);
   return ADW_WINDOW (window);
 }

@@ -133,5 +133,5 @@ static void valise_preferences_init (ValisePreferences *self)
 
 ValisePreferences *valise_preferences_new (GtkWindow *parent)
 {
-  return g_object_new (VALISE_TYPE_PREFERENCES, "transient-for", parent, NULL);
+  return g_object_new (VALISE_TYPE_PREFERENCES, "transient-for", parent, "destroy-with-parent", TRUE, NULL);
 }

@@ -89,7 +89,7 @@ static void test_fit (UiCase *c)
 {
   GtkWindow *wizard = open_budget (c);
   double last = 0;
-  guint moves = 0;
+  gboolean moved = FALSE, pictured = FALSE;
   ui_click (ui_find (wizard, "next_button"));
   g_assert_true (ui_shows (wizard, "3 of 4"));
   g_assert_cmpuint (g_list_model_get_n_items (valise_application_get_jobs (c->application)), ==, 1);
@@ -97,15 +97,14 @@ static void test_fit (UiCase *c)
     gpointer bar = ui_find (wizard, "progress");
     double fraction = bar ? gtk_progress_bar_get_fraction (bar) : 1;
     g_assert_cmpfloat (fraction, >=, last);
-    if (fraction > 0.6 && moves < 1000) {
-      ui_picture (wizard, "fit-fitting-tiny");
-      moves = 1000;
-    }
-    moves += fraction > last;
+    moved |= fraction > 0 && fraction < 1;
     last = fraction;
+    if (moved && !pictured)
+      ui_picture (wizard, "fit-fitting-tiny");
+    pictured |= moved;
     ui_run_for (5);
   }
-  g_assert_cmpuint (moves, >, 3);
+  g_assert_true (moved);
   g_assert_true (ui_shows (wizard, "4 of 4"));
   g_assert_true (ui_shows (wizard, "Promised"));
   g_assert_true (ui_shows (wizard, "Measured"));
@@ -122,7 +121,6 @@ static void test_cancel (UiCase *c)
 {
   GtkWindow *wizard = open_budget (c);
   ui_click (ui_find (wizard, "next_button"));
-  ui_run_for (50);
   ui_click (ui_find (wizard, "back_button"));
   ui_wait (ui_shows (wizard, "2 of 4"));
   ui_wait (g_list_model_get_n_items (valise_application_get_jobs (c->application)) == 0);
@@ -135,7 +133,6 @@ static void start_fit (UiCase *c)
 {
   GtkWindow *wizard = open_budget (c);
   ui_click (ui_find (wizard, "next_button"));
-  ui_run_for (50);
 }
 
 /* The wizard and the window go; the fit stays, and the program with it until it is done. */
@@ -147,6 +144,15 @@ static void test_close (UiCase *c)
   g_assert_nonnull (ui_find_type (c->window, VALISE_TYPE_JOB_ROW));
   gtk_window_close (GTK_WINDOW (c->window));
   g_assert_null (c->window);
+}
+
+/* The window first: the wizard goes with it, and finds nobody to tell when the fit ends. */
+static void test_close_under_wizard (UiCase *c)
+{
+  start_fit (c);
+  gtk_window_close (GTK_WINDOW (c->window));
+  g_assert_null (c->window);
+  g_assert_null (ui_dialog (c));
 }
 
 static void check_fitted (UiCase *c)
@@ -179,6 +185,7 @@ int main (int argc, char **argv)
   ui_add ("/ui/fit/promise-and-result", add_tiny, test_fit, NULL);
   ui_add ("/ui/fit/cancel", add_tiny, test_cancel, NULL);
   ui_add ("/ui/fit/goes-on-without-a-window", add_tiny, test_close, check_fitted);
+  ui_add ("/ui/fit/goes-on-when-its-wizard-goes-with-the-window", add_tiny, test_close_under_wizard, check_fitted);
   ui_add ("/ui/fit/quit-leaves-nothing", add_tiny, test_quit, check_not_fitted);
   return ui_run ();
 }

@@ -39,7 +39,6 @@ static void strike (UiCase *c, GtkWindow *window, const char *command, const cha
   g_assert_true (g_spawn_async (NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid, &error));
   g_child_watch_add (pid, on_struck, &done);
   ui_wait (done);
-  ui_run_for (50);
 }
 
 static gboolean no_xdotool (void)
@@ -50,12 +49,13 @@ static gboolean no_xdotool (void)
   return !path;
 }
 
-static char *written (UiCase *c)
+static gboolean composer_says (UiCase *c, const char *text)
 {
   GtkTextIter start, end;
   GtkTextBuffer *buffer = gtk_text_view_get_buffer (ui_find (c->window, "view"));
   gtk_text_buffer_get_bounds (buffer, &start, &end);
-  return gtk_text_buffer_get_text (buffer, &start, &end, FALSE);
+  g_autofree char *written = gtk_text_buffer_get_text (buffer, &start, &end, FALSE);
+  return g_str_equal (written, text);
 }
 
 static void test_composer (UiCase *c)
@@ -65,22 +65,18 @@ static void test_composer (UiCase *c)
   strike (c, GTK_WINDOW (c->window), "type", "one");
   strike (c, GTK_WINDOW (c->window), "key", "shift+Return");
   strike (c, GTK_WINDOW (c->window), "type", "two");
-  g_autofree char *text = written (c);
-  g_assert_cmpstr (text, ==, "one\ntwo");
+  ui_wait (composer_says (c, "one\ntwo"));
   g_assert_false (valise_conversation_is_busy (conversation (c)));
   strike (c, GTK_WINDOW (c->window), "key", "Return");
   ui_wait (ui_last_row (c) && !valise_conversation_is_busy (conversation (c)) && ui_shows (ui_last_row (c), "tokens/s"));
-  g_autofree char *rest = written (c);
-  g_assert_cmpstr (rest, ==, "");
+  ui_wait (composer_says (c, ""));
   g_autoptr (GPtrArray) messages = valise_library_get_branch (c->library, chat_id (c), NULL);
   g_assert_cmpstr (((ValiseMessage *) g_ptr_array_index (messages, 0))->content, ==, "one\ntwo");
   /* Ctrl+E takes it back into the composer, Escape leaves it as it was. */
   strike (c, GTK_WINDOW (c->window), "key", "ctrl+e");
-  g_autofree char *edited = written (c);
-  g_assert_cmpstr (edited, ==, "one\ntwo");
+  ui_wait (composer_says (c, "one\ntwo"));
   strike (c, GTK_WINDOW (c->window), "key", "Escape");
-  g_autofree char *left = written (c);
-  g_assert_cmpstr (left, ==, "");
+  ui_wait (composer_says (c, ""));
   strike (c, GTK_WINDOW (c->window), "key", "ctrl+r");
   ui_wait (ui_last_row (c) && !valise_conversation_is_busy (conversation (c)) && ui_shows (ui_last_row (c), "2/2"));
 }
@@ -99,7 +95,7 @@ static void test_places (UiCase *c)
   ui_wait (chat_id (c) == 0);
   strike (c, GTK_WINDOW (c->window), "key", "ctrl+f");
   strike (c, GTK_WINDOW (c->window), "type", "jolt");
-  ui_run_for (300);
+  ui_wait (g_str_equal (gtk_editable_get_text (ui_find (c->window, "search_entry")), "jolt"));
   /* From the entry down into what was found, and open it. */
   strike (c, GTK_WINDOW (c->window), "key", "Tab");
   strike (c, GTK_WINDOW (c->window), "key", "Return");
