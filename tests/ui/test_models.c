@@ -130,7 +130,7 @@ static void test_remove (UiCase *c)
   adw_message_dialog_response (ADW_MESSAGE_DIALOG (ui_dialog (c)), "remove");
   gtk_window_close (ui_dialog (c));
   ui_wait (ui_shows (c->window, "No models yet"));
-  g_assert_true (ui_shows (c->window, "are free again"));
+  ui_wait (ui_shows (c->window, "are free again"));
   g_assert_false (g_file_test (valise_model_get_path (model), G_FILE_TEST_EXISTS));
   /* What was said with it stays. */
   g_autoptr (GPtrArray) chats = valise_library_list_chats (c->library, NULL, NULL);
