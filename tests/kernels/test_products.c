@@ -3,13 +3,12 @@
 #include <glib.h>
 #include <math.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "kernels/cpu.h"
 #include "kernels/table.h"
 #include "kernels/xbit.h"
 
+#include "guarded.h"
 #include "sets.h"
 
 typedef struct {
@@ -19,22 +18,6 @@ typedef struct {
   int depth;              /* -1: every cell another */
   int codebook;
 } Case;
-
-/* Memory whose end is the end of a page, with a page behind it that nobody may touch: reading or writing past the end ends the test. */
-static guint8 *guarded_new (gsize size)
-{
-  gsize page = (gsize) sysconf (_SC_PAGESIZE), body = (size + page - 1) / page * page;
-  guint8 *base = mmap (NULL, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  g_assert_true (base != MAP_FAILED);
-  g_assert_cmpint (mprotect (base + body, page, PROT_NONE), ==, 0);
-  return base + body - size;
-}
-
-static void guarded_free (guint8 *memory, gsize size)
-{
-  gsize page = (gsize) sysconf (_SC_PAGESIZE), body = (size + page - 1) / page * page;
-  munmap (memory + size - body, body + page);
-}
 
 /* A matrix packed from numbers the test keeps. */
 typedef struct {

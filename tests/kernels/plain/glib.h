@@ -34,6 +34,8 @@ typedef struct {
 #define FALSE 0
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define G_N_ELEMENTS(a) (sizeof (a) / sizeof (a)[0])
+#define G_PI 3.141592653589793
 #define GINT_TO_POINTER(i) ((gpointer) (intptr_t) (i))
 #define GPOINTER_TO_INT(p) ((gint) (intptr_t) (p))
 
@@ -112,13 +114,13 @@ typedef struct {
   gconstpointer data;
 } PlainTest;
 
-static PlainTest plain_tests[512];
+static PlainTest plain_tests[1024];
 static guint plain_count;
 static const char *plain_skipped;
 
 static inline void plain_add (const char *path, void (*plain) (void), void (*with_data) (gconstpointer data), gconstpointer data)
 {
-  plain_check (plain_count < 512, "room for one more test");
+  plain_check (plain_count < 1024, "room for one more test");
   plain_tests[plain_count++] = (PlainTest) { strdup (path), plain, with_data, data };
 }
 
