@@ -7,6 +7,7 @@
 #include "kernels/table.h"
 
 #define XB_VL 4
+#include "kernels/xbit_grid.h"
 #include "kernels/xbit_scales.h"
 
 static void pack_tile (uint8_t *tile, uint32_t depth, const uint8_t *codes, size_t stride)
@@ -78,12 +79,15 @@ xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *co
   uint8_t *out = find_band (data, &l, stripe_offset, n_groups, band, &stripe);
   size_t stride = xb_cols_padded (l.cols);
   for (uint32_t p = 0; p < l.n_panels; p++) {
-    uint32_t depth = l.cells[(size_t) stripe * l.n_panels + p].depth, begin = xb_panel_begin (&l, p);
-    for (uint32_t t = 0; t < xb_panel_tiles (&l, p) && depth; t++) {
-      memset (out, 0, (size_t) depth * 64);
-      pack_tile (out, depth, codes + begin + t * 32, stride);
-      out += (size_t) depth * 64;
-    }
+    const xb_cell *cell = &l.cells[(size_t) stripe * l.n_panels + p];
+    uint32_t depth = cell->depth, begin = xb_panel_begin (&l, p), bytes = xb_tile_bytes (&l, cell);
+    memset (out, 0, xb_cell_bytes (&l, stripe, p));
+    for (uint32_t t = 0; t < xb_panel_tiles (&l, p) && depth; t++)
+      if (cell->codebook == XB_GRID)
+        pack_grid_tile (&l.grids[cell->table], out + (size_t) t * bytes, codes + begin + t * 32, stride);
+      else
+        pack_tile (out + (size_t) t * bytes, depth, codes + begin + t * 32, stride);
+    out += xb_cell_bytes (&l, stripe, p);
   }
   pack_scales (&l, n_groups, out, scale, super);
   if (l.has_offset)
@@ -99,11 +103,18 @@ void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *s
   size_t stride = xb_cols_padded (l->cols);
   memset (codes, 0, stride * 16);
   for (uint32_t p = 0; p < l->n_panels; p++) {
-    uint32_t depth = l->cells[(size_t) stripe * l->n_panels + p].depth, begin = xb_panel_begin (l, p);
-    for (uint32_t t = 0; t < xb_panel_tiles (l, p) && depth; t++, tile += (size_t) depth * 64)
-      for (uint32_t r = 0; r < 16; r++)
-        for (uint32_t c = 0; c < 32; c++)
-          codes[r * stride + begin + t * 32 + c] = (uint8_t) xb_tile_code (tile, depth, r, c);
+    const xb_cell *cell = &l->cells[(size_t) stripe * l->n_panels + p];
+    uint32_t begin = xb_panel_begin (l, p), bytes = xb_tile_bytes (l, cell);
+    for (uint32_t t = 0; t < xb_panel_tiles (l, p) && cell->depth; t++) {
+      uint8_t *out = codes + begin + t * 32;
+      if (cell->codebook == XB_GRID)
+        unpack_grid_tile (&l->grids[cell->table], tile + (size_t) t * bytes, out, stride);
+      else
+        for (uint32_t r = 0; r < 16; r++)
+          for (uint32_t c = 0; c < 32; c++)
+            out[r * stride + c] = (uint8_t) xb_tile_code (tile + (size_t) t * bytes, cell->depth, r, c);
+    }
+    tile += xb_cell_bytes (l, stripe, p);
   }
   expand_scales (m, band, 0, m->n_groups, scale, offset);
 }
@@ -114,6 +125,7 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
   const uint8_t *tile = xb_band (m, band);
   uint32_t stripe = m->band_stripe[band];
   float scale[16], offset[16], value[256];
+  uint8_t expanded[512] __attribute__ ((aligned (64)));
   for (uint32_t p = 0; p < l->n_panels; p++) {
     const xb_cell *cell = &l->cells[(size_t) stripe * l->n_panels + p];
     uint32_t begin = xb_panel_begin (l, p), end = l->panel_end[p], depth = cell->depth;
@@ -123,21 +135,27 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
         memset (out + (size_t) (r - r0) * l->cols + begin, 0, (end - begin) * sizeof (float));
       continue;
     }
-    for (uint32_t u = 0; u < 1u << depth; u++)
-      value[u] = cell->codebook == XB_TABLE ? (float) l->tables[cell->table][u] : (float) u - (float) cell->z2 * 0.5f;
+    for (uint32_t u = 0; u < 256; u++)
+      value[u] = cell->codebook == XB_TABLE ? (float) l->tables[cell->table][u % 16] : (float) u - (cell->codebook == XB_GRID ? 128 : (float) cell->z2 * 0.5f);
     for (uint32_t c = begin; c < end; c++) {
       uint32_t g = m->panel_group[p] + (c - begin) / width;
       if (g != group) {
         expand_scales (m, band, g, 1, scale, offset);
         group = g;
       }
-      const uint8_t *at = tile + (size_t) ((c - begin) / 32) * depth * 64;
+      const uint8_t *at = tile + (size_t) ((c - begin) / 32) * xb_tile_bytes (l, cell);
+      if (cell->codebook == XB_GRID) {
+        if ((c - begin) % 32 == 0)
+          expand_grid_tile (&l->grids[cell->table], l->grid_values + l->grids[cell->table].offset, at, expanded);
+        at = expanded;
+        depth = 8;
+      }
       for (uint32_t r = r0; r < r1; r++) {
         float w = scale[r] * value[xb_tile_code (at, depth, r, (c - begin) % 32)];
         out[(size_t) (r - r0) * l->cols + c] = l->has_offset ? w + offset[r] : w;
       }
     }
-    tile += (size_t) xb_panel_tiles (l, p) * depth * 64;
+    tile += xb_cell_bytes (l, stripe, p);
   }
 }
 

@@ -34,7 +34,7 @@ enum {
 typedef enum {
   XB_UNIFORM = 0, /* w = s (u - z), z = z2 / 2 */
   XB_TABLE = 1,   /* w = s table[u], 2^depth int8 entries, depth <= 4 */
-  XB_GRID = 2,    /* reserved: IQ1..IQ3 */
+  XB_GRID = 2,    /* w = s v, v from a stored table of 4 or 8 values, perhaps with signs (xb_grid): IQ1..IQ3 */
   XB_TRELLIS = 3  /* reserved: EXL3/QTIP and our own */
 } xb_codebook;
 
@@ -46,11 +46,21 @@ typedef enum {
 
 /* One stripe x panel of the depth map. */
 typedef struct {
-  uint8_t depth;    /* bits per code, 0: the whole cell is 0 */
+  uint8_t depth;    /* bits per code, 0: the whole cell is 0; grid: bits per weight, rounded up */
   uint8_t codebook; /* xb_codebook */
   uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one */
-  uint32_t table;   /* table: index into the matrix's tables */
+  uint32_t table;   /* table, grid: index into the matrix's tables or grids */
 } xb_cell;
+
+/* A grid: `dim` neighbouring weights of a row are one of 2^index_bits stored rows of values, each weight with its sign. A tile of a grid cell is
+ * 512 index_bits / dim + 64 sign_bits bits, one after another; a cell's tiles are padded to 64 bytes together. */
+typedef struct {
+  uint8_t dim;        /* 4 or 8 */
+  uint8_t index_bits; /* 8 to 12 */
+  uint8_t sign_bits;  /* to 8 weights: 8; 7, the last one making the number of minus signs even; 0: none */
+  uint8_t zero[5];
+  uint64_t offset;    /* of int8 [2^index_bits][dim], -127 to 127, in the matrix's grid values */
+} xb_grid;
 
 /* Everything that decides the size and place of every byte of a matrix. Plain data, pointers owned by the caller. */
 typedef struct {
@@ -64,6 +74,9 @@ typedef struct {
   const uint32_t *panel_end;  /* [n_panels] columns, ascending, multiples of 32 but the last = cols */
   const xb_cell *cells;       /* [n_stripes][n_panels] */
   const int8_t (*tables)[16]; /* [n_tables] */
+  uint32_t n_grids, grid_bytes;
+  const xb_grid *grids;       /* [n_grids] */
+  const int8_t *grid_values;  /* [grid_bytes] */
 } xb_layout;
 
 /* A validated view of a packed matrix. Borrows the bytes it was opened on; they must stay mapped and 64-byte aligned. */
@@ -87,7 +100,9 @@ size_t xb_matrix_size (const xb_matrix *matrix);
 /* Packs one band: rows band*16 .. +15 of a blob made by xb_matrix_init. `codes` is [16][cols_padded] (cols rounded up to 32),
  * `scale` (and `offset`, when has_offset) is [n_groups][16] f32, rounded here to the stored kind: callers that need to know
  * what is stored use xb_round_scale first. For XB_SCALE_GROUP_I8, `super` is [ceil(cols/256)][16] (scale) and `super_offset`
- * likewise, and scale/offset are the integer multipliers -128..127. Groups are numbered panel by panel, depth-0 cells too. */
+ * likewise, and scale/offset are the integer multipliers -128..127. Groups are numbered panel by panel, depth-0 cells too.
+ * In a grid cell the top bit of a weight's code is its sign (1 = minus), and the low seven bits of the first and second code of `dim`
+ * are the low seven and the high bits of their index. */
 xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *codes, const float *scale, const float *offset,
                        const float *super, const float *super_offset);
 /* A scale as the file will hold it: rounded to f16. */

@@ -1,4 +1,7 @@
 /* xbit_bytes.h: registers of codes as the compiler's own vectors, XB_VL * 4 bytes each; part of every vocabulary of xbit_product_tmpl.h. */
+#ifndef XB_BYTES_H
+#define XB_BYTES_H
+
 #include "kernels/vec.h"
 
 typedef uint8_t xi __attribute__ ((vector_size (XB_VL * 4)));
@@ -52,3 +55,5 @@ static inline int32_t four (const int8_t *x)
   memcpy (&word, x, 4);
   return word;
 }
+
+#endif

@@ -1,8 +1,8 @@
 /* xbit_layout.c: from a layout to bytes and, for a blob nobody trusts, back.
  *
  * Header of 64 bytes: u32 magic "XBIT", version 1, rows, cols, group, kind (scale kind | has_offset << 8), input_id, n_stripes, n_panels,
- * n_tables, 0, 0, u64 size, u64 0. Then, each padded to 64 bytes: stripe ends (u32), panel ends (u32), cells (u8 depth, u8 codebook,
- * u16 z2, u32 table), tables (16 x i8), stripe offsets (u64, from the blob's start). Then the bands. */
+ * n_tables, n_grids, grid_bytes, u64 size, u64 0. Then, each padded to 64 bytes: stripe ends (u32), panel ends (u32), cells (u8 depth, u8 codebook,
+ * u16 z2, u32 table), tables (16 x i8), grids (xb_grid), their values, stripe offsets (u64, from the blob's start). Then the bands. */
 #include "kernels/xbit_layout.h"
 
 #include <stdlib.h>
@@ -10,26 +10,28 @@
 
 #include "kernels/half.h"
 
-enum { MAGIC = 0x54494258, VERSION = 1, HEADER = 64, MAX_SIDE = 1 << 28, MAX_CELLS = 1 << 24 };
+enum { MAGIC = 0x54494258, VERSION = 1, HEADER = 64, MAX_SIDE = 1 << 28, MAX_CELLS = 1 << 24, MAX_GRIDS = 256 };
 
 typedef struct {
-  uint32_t magic, version, rows, cols, group, kind, input_id, n_stripes, n_panels, n_tables, zero0, zero1;
+  uint32_t magic, version, rows, cols, group, kind, input_id, n_stripes, n_panels, n_tables, n_grids, grid_bytes;
   uint64_t size, zero2;
 } header;
 
 typedef struct {
-  size_t stripes, panels, cells, tables, offsets, bands;
+  size_t stripes, panels, cells, tables, grids, values, offsets, bands;
 } places;
 
-static places place (uint32_t n_stripes, uint32_t n_panels, uint32_t n_tables)
+static places place (const xb_layout *l)
 {
   places p;
   p.stripes = HEADER;
-  p.panels = p.stripes + xb_pad64 ((size_t) n_stripes * 4);
-  p.cells = p.panels + xb_pad64 ((size_t) n_panels * 4);
-  p.tables = p.cells + xb_pad64 ((size_t) n_stripes * n_panels * sizeof (xb_cell));
-  p.offsets = p.tables + xb_pad64 ((size_t) n_tables * 16);
-  p.bands = p.offsets + xb_pad64 ((size_t) n_stripes * 8);
+  p.panels = p.stripes + xb_pad64 ((size_t) l->n_stripes * 4);
+  p.cells = p.panels + xb_pad64 ((size_t) l->n_panels * 4);
+  p.tables = p.cells + xb_pad64 ((size_t) l->n_stripes * l->n_panels * sizeof (xb_cell));
+  p.grids = p.tables + xb_pad64 ((size_t) l->n_tables * 16);
+  p.values = p.grids + xb_pad64 ((size_t) l->n_grids * sizeof (xb_grid));
+  p.offsets = p.values + xb_pad64 (l->grid_bytes);
+  p.bands = p.offsets + xb_pad64 ((size_t) l->n_stripes * 8);
   return p;
 }
 
@@ -42,7 +44,8 @@ static xb_error check_counts (const xb_layout *l)
   if (l->scale_kind != XB_SCALE_ROW_F16 && l->group != 16 && l->group != 32 && l->group != 64 && l->group != 128)
     return "an X-bit matrix has groups of a size other than 16, 32, 64 or 128";
   if (l->n_stripes == 0 || l->n_panels == 0 || l->n_stripes > (l->rows + 15) / 16 || l->n_panels > (l->cols + 31) / 32
-      || (uint64_t) l->n_stripes * l->n_panels > MAX_CELLS || l->n_tables > MAX_CELLS)
+      || (uint64_t) l->n_stripes * l->n_panels > MAX_CELLS || l->n_tables > MAX_CELLS
+      || l->n_grids > MAX_GRIDS || l->grid_bytes > MAX_GRIDS * (8u << 12))
     return "an X-bit matrix has an impossible number of cells";
   return NULL;
 }
@@ -55,14 +58,28 @@ static xb_error check_borders (const uint32_t *end, uint32_t n, uint32_t last, u
   return NULL;
 }
 
+static xb_error check_grids (const xb_layout *l)
+{
+  for (uint32_t i = 0; i < l->n_grids; i++) {
+    const xb_grid *g = &l->grids[i];
+    if ((g->dim != 4 && g->dim != 8) || g->index_bits < 8 || g->index_bits > 12 || (g->sign_bits != 0 && g->sign_bits != 7 && g->sign_bits != 8)
+        || g->offset > l->grid_bytes || (size_t) g->dim << g->index_bits > l->grid_bytes - g->offset)
+      return "an X-bit matrix has a grid of an unknown shape; it was made by a newer version";
+  }
+  return NULL;
+}
+
 static xb_error check_cells (const xb_layout *l)
 {
   for (uint64_t i = 0; i < (uint64_t) l->n_stripes * l->n_panels; i++) {
     const xb_cell *c = &l->cells[i];
-    if (c->depth > XB_MAX_DEPTH || (c->codebook != XB_UNIFORM && c->codebook != XB_TABLE))
+    if (c->depth > XB_MAX_DEPTH || (c->codebook != XB_UNIFORM && c->codebook != XB_TABLE && c->codebook != XB_GRID))
       return "an X-bit matrix has a cell of an unknown depth or codebook; it was made by a newer version";
     if (c->codebook == XB_TABLE && (c->depth > 4 || c->table >= l->n_tables))
       return "an X-bit matrix has a cell whose table is missing";
+    if (c->codebook == XB_GRID && c->depth
+        && (c->table >= l->n_grids || c->depth != (xb_grid_tile_bytes (&l->grids[c->table]) + 63) / 64))
+      return "an X-bit matrix has a cell whose grid is missing";
     if (c->codebook == XB_UNIFORM && c->z2 > 510)
       return "an X-bit matrix has a cell with an impossible zero point";
     if (l->has_offset && (c->codebook != XB_UNIFORM || c->z2 != 0))
@@ -78,6 +95,8 @@ static xb_error check (const xb_layout *l)
     e = check_borders (l->stripe_end, l->n_stripes, l->rows, 16);
   if (!e)
     e = check_borders (l->panel_end, l->n_panels, l->cols, 32);
+  if (!e)
+    e = check_grids (l);
   return e ? e : check_cells (l);
 }
 
@@ -122,7 +141,7 @@ size_t xb_layout_bytes (const xb_layout *l, xb_error *error)
     *error = e;
   if (e)
     return 0;
-  size_t size = place (l->n_stripes, l->n_panels, l->n_tables).bands;
+  size_t size = place (l).bands;
   uint32_t n_groups = xb_layout_groups (l);
   for (uint32_t s = 0; s < l->n_stripes; s++)
     size += (size_t) stripe_bands (l, s) * band_size (l, s, n_groups);
@@ -137,9 +156,10 @@ xb_error xb_matrix_init (void *data, size_t size, const xb_layout *l)
     return e;
   if (bytes != size)
     return "an X-bit matrix is written into a buffer of another size";
-  places p = place (l->n_stripes, l->n_panels, l->n_tables);
+  places p = place (l);
   header h = { MAGIC, VERSION, l->rows, l->cols, l->scale_kind == XB_SCALE_ROW_F16 ? 0 : l->group,
-               (uint32_t) l->scale_kind | (uint32_t) l->has_offset << 8, l->input_id, l->n_stripes, l->n_panels, l->n_tables, 0, 0, size, 0 };
+               (uint32_t) l->scale_kind | (uint32_t) l->has_offset << 8, l->input_id, l->n_stripes, l->n_panels, l->n_tables, l->n_grids,
+               l->grid_bytes, size, 0 };
   uint8_t *out = data;
   memset (out, 0, size);
   memcpy (out, &h, sizeof h);
@@ -148,6 +168,10 @@ xb_error xb_matrix_init (void *data, size_t size, const xb_layout *l)
   memcpy (out + p.cells, l->cells, (size_t) l->n_stripes * l->n_panels * sizeof (xb_cell));
   if (l->n_tables)
     memcpy (out + p.tables, l->tables, (size_t) l->n_tables * 16);
+  if (l->n_grids) {
+    memcpy (out + p.grids, l->grids, l->n_grids * sizeof (xb_grid));
+    memcpy (out + p.values, l->grid_values, l->grid_bytes);
+  }
   uint64_t at = p.bands;
   uint32_t n_groups = xb_layout_groups (l);
   for (uint32_t s = 0; s < l->n_stripes; s++) {
@@ -185,6 +209,7 @@ static xb_layout layout_of (const header *h)
   return (xb_layout) {
     .rows = h->rows, .cols = h->cols, .group = h->group, .scale_kind = (uint8_t) (h->kind & 255), .has_offset = (uint8_t) (h->kind >> 8),
     .input_id = h->input_id, .n_stripes = h->n_stripes, .n_panels = h->n_panels, .n_tables = h->n_tables,
+    .n_grids = h->n_grids, .grid_bytes = h->grid_bytes,
   };
 }
 
@@ -194,6 +219,8 @@ static void point_into (xb_layout *l, const uint8_t *base, const places *p)
   l->panel_end = (const uint32_t *) (const void *) (base + p->panels);
   l->cells = (const xb_cell *) (const void *) (base + p->cells);
   l->tables = (const int8_t (*)[16]) (const void *) (base + p->tables);
+  l->grids = (const xb_grid *) (const void *) (base + p->grids);
+  l->grid_values = (const int8_t *) (base + p->values);
 }
 
 const uint64_t *xb_blob_layout (const void *data, size_t size, xb_layout *layout)
@@ -205,7 +232,7 @@ const uint64_t *xb_blob_layout (const void *data, size_t size, xb_layout *layout
   if (h.magic != MAGIC || h.size != size)
     return NULL;
   *layout = layout_of (&h);
-  places p = place (h.n_stripes, h.n_panels, h.n_tables);
+  places p = place (layout);
   point_into (layout, data, &p);
   return (const uint64_t *) (const void *) ((const uint8_t *) data + p.offsets);
 }
@@ -231,7 +258,7 @@ xb_matrix *xb_matrix_open (const void *data, size_t size, xb_error *error)
     *error = e;
     return NULL;
   }
-  places p = place (l.n_stripes, l.n_panels, l.n_tables);
+  places p = place (&l);
   if (p.bands > size)
     return NULL;
   const uint8_t *base = data;

@@ -65,12 +65,28 @@ static inline size_t xb_super_part (const xb_layout *l)
   return l->scale_kind == XB_SCALE_GROUP_I8 ? xb_pad64 ((size_t) ((l->cols + XB_SUPER_COLS - 1) / XB_SUPER_COLS) * 32) : 0;
 }
 
+static inline uint32_t xb_grid_tile_bytes (const xb_grid *g)
+{
+  return 64u * g->index_bits / g->dim + 8u * g->sign_bits;
+}
+
+static inline uint32_t xb_tile_bytes (const xb_layout *l, const xb_cell *cell)
+{
+  return cell->depth && cell->codebook == XB_GRID ? xb_grid_tile_bytes (&l->grids[cell->table]) : cell->depth * 64u;
+}
+
+/* Bytes of the tiles of one cell in a band. */
+static inline size_t xb_cell_bytes (const xb_layout *l, uint32_t stripe, uint32_t panel)
+{
+  return xb_pad64 ((size_t) xb_panel_tiles (l, panel) * xb_tile_bytes (l, &l->cells[(size_t) stripe * l->n_panels + panel]));
+}
+
 /* Bytes of tiles before `panel` in a band of `stripe`. */
 static inline size_t xb_tiles_before (const xb_layout *l, uint32_t stripe, uint32_t panel)
 {
   size_t bytes = 0;
   for (uint32_t p = 0; p < panel; p++)
-    bytes += (size_t) xb_panel_tiles (l, p) * 64 * l->cells[(size_t) stripe * l->n_panels + p].depth;
+    bytes += xb_cell_bytes (l, stripe, p);
   return bytes;
 }
 

@@ -14,7 +14,9 @@ enum { GROUP_CHUNK = 32, VECTOR_BLOCK = 64, AHEAD_BYTES = 16384 };
 typedef struct {
   const uint8_t *tiles;
   const int8_t *table;      /* [16] of a table cell */
-  uint32_t depth, codebook;
+  const xb_grid *grid;      /* of a grid cell, and its values */
+  const int8_t *values;
+  uint32_t depth, codebook, tile_bytes;
   uint32_t tile0, n_tiles;  /* in the whole row, of this run */
   uint32_t per_group;       /* tiles per group; 0: two groups in a tile (group 16) */
   const float *scale, *zero; /* [groups][16] */
@@ -39,9 +41,14 @@ static void walk_band (const xb_matrix *m, uint32_t band, const void *vectors, u
     uint32_t n_tiles = xb_panel_tiles (l, p), n_groups = xb_panel_groups (l, p);
     if (cell->depth == 0)
       continue;
-    run r = { .table = cell->codebook == XB_TABLE ? l->tables[cell->table] : NULL, .depth = cell->depth, .codebook = cell->codebook };
+    run r = { .table = cell->codebook == XB_TABLE ? l->tables[cell->table] : NULL, .depth = cell->depth, .codebook = cell->codebook,
+              .tile_bytes = xb_tile_bytes (l, cell) };
+    if (cell->codebook == XB_GRID) {
+      r.grid = &l->grids[cell->table];
+      r.values = l->grid_values + r.grid->offset;
+    }
     uint32_t step = l->scale_kind == XB_SCALE_ROW_F16 ? n_tiles : l->group / 32;
-    float z = cell->codebook == XB_TABLE ? 128.0f : (float) cell->z2 * 0.5f;
+    float z = cell->codebook != XB_UNIFORM ? 128.0f : (float) cell->z2 * 0.5f;
     for (uint32_t g = 0; g < n_groups; g += GROUP_CHUNK) {
       uint32_t count = n_groups - g < GROUP_CHUNK ? n_groups - g : GROUP_CHUNK;
       uint32_t first = step ? g * step : g / 2, last = step ? (g + count) * step : (g + count + 1) / 2;
@@ -54,17 +61,17 @@ static void walk_band (const xb_matrix *m, uint32_t band, const void *vectors, u
         memset (scale + count * 16, 0, 16 * sizeof (float));
         memset (zero + count * 16, 0, 16 * sizeof (float));
       }
-      r.tiles = tiles + (size_t) first * cell->depth * 64;
+      r.tiles = tiles + (size_t) first * r.tile_bytes;
       r.tile0 = xb_panel_begin (l, p) / 32 + first;
       r.n_tiles = last - first;
       r.ahead = r.tiles + AHEAD_BYTES + (size_t) r.tile0 * scale_step;
-      r.ahead_step = cell->depth * 64 + scale_step;
+      r.ahead_step = r.tile_bytes + scale_step;
       r.per_group = step;
       r.scale = scale;
       r.zero = zero;
       f (&r, vectors, i0, n, acc);
     }
-    tiles += (size_t) n_tiles * cell->depth * 64;
+    tiles += xb_cell_bytes (l, stripe, p);
   }
 }
 

@@ -7,6 +7,7 @@
  *   XI_TOGETHER                        vectors that dot takes at once in the product with many
  *   XI_ARRANGE (codes)                 optional: another order of a tile's codes for the product with many
  * Every function below is instantiated with depth, codebook and the group-16 flag as constants. */
+#include "kernels/xbit_grid.h"
 #include "kernels/xbit_product.h"
 
 #define ALWAYS static inline __attribute__ ((always_inline))
@@ -56,6 +57,15 @@ ALWAYS void decode (xi codes[8], const uint8_t *tile, const int depth, const int
   if (codebook == XB_TABLE)
     UNROLL for (int q = 0; q < 8; q++)
       codes[q] = XI_LOOKUP (table, codes[q]);
+}
+
+/* A tile of a grid becomes one of depth 8 first. */
+ALWAYS const uint8_t *tile_codes (const run *r, const int codebook, const uint8_t *tile, uint8_t expanded[512])
+{
+  if (codebook != XB_GRID)
+    return tile;
+  expand_grid_tile (r->grid, r->values, tile, expanded);
+  return expanded;
 }
 
 /* A table of the matrix in every 16 bytes, biased by 128 where codes are unsigned. */
@@ -121,12 +131,14 @@ ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t
   place at = { r->scale, r->zero, r->per_group };
   for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
     const size_t first = i0 * row_tiles + r->tile0 + t;
+    uint8_t expanded[512] __attribute__ ((aligned (64)));
+    const uint8_t *tile = tile_codes (r, codebook, r->tiles + (size_t) t * (codebook == XB_GRID ? r->tile_bytes : depth * 64u), expanded);
     for (int part = 0; part < PARTS; part++) {
       vf scale[2], zero[2];
       group_scales (&at, part, split, scale, zero);
       float *out = acc + part * XB_VL;
       xi codes[8];
-      decode (codes, r->tiles + (size_t) t * depth * 64, depth, codebook, table, part);
+      decode (codes, tile, depth, codebook, table, part);
 #ifdef XI_ARRANGE
       XI_ARRANGE (codes);
 #endif
@@ -157,6 +169,7 @@ ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t
 /* The same for the first vector alone: the sum stays in registers; with few parts even and odd tiles apart, for the latency. */
 ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int split)
 {
+  const int lines = codebook == XB_GRID ? 4 : depth + 1; /* a tile, and its share of the scales */
   const xi table = load_table (r->table);
   vf even[PARTS], odd[PARTS];
   UNROLL for (int part = 0; part < PARTS; part++) {
@@ -165,12 +178,15 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
   }
   place at = { r->scale, r->zero, r->per_group };
   const uint8_t *tile = r->tiles, *ahead = r->ahead;
-  for (size_t t = r->tile0, end = t + r->n_tiles; t < end; t++, tile += depth * 64, ahead += r->ahead_step) {
-    UNROLL for (int line = 0; line <= depth; line++)
+  for (size_t t = r->tile0, end = t + r->n_tiles; t < end; t++, ahead += r->ahead_step) {
+    uint8_t expanded[512] __attribute__ ((aligned (64)));
+    const uint8_t *from = tile_codes (r, codebook, tile, expanded);
+    tile += codebook == XB_GRID ? r->tile_bytes : depth * 64u;
+    UNROLL for (int line = 0; line < lines; line++)
       __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
     UNROLL for (int part = 0; part < PARTS; part++) {
       xi codes[8];
-      decode (codes, tile, depth, codebook, table, part);
+      decode (codes, from, depth, codebook, table, part);
       vf scale[2], zero[2];
       group_scales (&at, part, split, scale, zero);
       multiply (codes, depth, codebook, split, 1, acts, t, 0, scale, zero, &even[part]);
@@ -215,12 +231,15 @@ CELLS (table1, 1, XB_TABLE)
 CELLS (table2, 2, XB_TABLE)
 CELLS (table3, 3, XB_TABLE)
 CELLS (table4, 4, XB_TABLE)
+CELLS (grid, 8, XB_GRID)
 
-static const run_function many[2][9] = { { NULL, uniform1, uniform2, uniform3, uniform4, uniform5, uniform6, uniform7, uniform8 },
-                                         { NULL, table1, table2, table3, table4 } };
-static const run_function one[2][9] = {
+static const run_function many[3][9] = { { NULL, uniform1, uniform2, uniform3, uniform4, uniform5, uniform6, uniform7, uniform8 },
+                                         { NULL, table1, table2, table3, table4 },
+                                         { NULL, grid, grid, grid, grid } };
+static const run_function one[3][9] = {
   { NULL, uniform1_one, uniform2_one, uniform3_one, uniform4_one, uniform5_one, uniform6_one, uniform7_one, uniform8_one },
-  { NULL, table1_one, table2_one, table3_one, table4_one }
+  { NULL, table1_one, table2_one, table3_one, table4_one },
+  { NULL, grid_one, grid_one, grid_one, grid_one }
 };
 
 static void run_many (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
@@ -247,8 +266,12 @@ static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ld
 #define DECODE(d, codebook) decode (codes, tile, d, codebook, table, part); break
 static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 {
-  const uint8_t *tile = r->tiles + (size_t) t * r->depth * 64;
-  const xi table = load_table (r->table), flip = xi_set (XI_SIGNED && (r->depth == 8 || r->codebook != XB_UNIFORM) ? 128 : 0);
+  const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
+  if (r->grid) {
+    expand_grid_tile (r->grid, r->values, tile, out);
+    return;
+  }
+  const xi table = load_table (r->table), flip = xi_set (XI_SIGNED && (r->depth == 8 || r->table) ? 128 : 0);
   for (int part = 0; part < PARTS; part++) {
     xi codes[8];
     switch (r->depth | (r->table ? 16 : 0)) {

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #define XB_VL 4
+#include "kernels/xbit_grid.h"
 #include "kernels/xbit_product.h"
 
 static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
@@ -30,12 +31,12 @@ static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
   }
 }
 
-/* Tables are biased by 128, so that every code is an unsigned byte u. */
+/* Tables and grids are biased by 128, so that every code is an unsigned byte u. */
 static int32_t product (const uint8_t *tile, const run *r, const int8_t *x, uint32_t row, uint32_t begin, uint32_t end)
 {
   int32_t sum = 0;
   for (uint32_t c = begin; c < end; c++) {
-    int32_t u = (int32_t) xb_tile_code (tile, r->depth, row, c);
+    int32_t u = (int32_t) xb_tile_code (tile, r->grid ? 8 : r->depth, row, c);
     sum += (r->table ? r->table[u] + 128 : u) * x[c];
   }
   return sum;
@@ -46,7 +47,12 @@ static void cells (const run *r, const void *vectors, uint32_t i0, uint32_t n, f
   const xb_acts *acts = vectors;
   uint32_t row_tiles = acts->cols_padded / 32;
   for (uint32_t t = 0; t < r->n_tiles; t++) {
-    const uint8_t *tile = r->tiles + (size_t) t * r->depth * 64;
+    const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
+    uint8_t expanded[512] __attribute__ ((aligned (64)));
+    if (r->grid) {
+      expand_grid_tile (r->grid, r->values, tile, expanded);
+      tile = expanded;
+    }
     for (uint32_t i = 0; i < n; i++) {
       size_t at = (size_t) (i0 + i) * row_tiles + r->tile0 + t;
       const int8_t *x = acts->q + at * 32;
@@ -77,7 +83,11 @@ static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ld
 
 static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 {
-  const uint8_t *tile = r->tiles + (size_t) t * r->depth * 64;
+  const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
+  if (r->grid) {
+    expand_grid_tile (r->grid, r->values, tile, out);
+    return;
+  }
   for (uint32_t row = 0; row < 16; row++)
     for (uint32_t c = 0; c < 32; c++) {
       uint32_t u = xb_tile_code (tile, r->depth, row, c);

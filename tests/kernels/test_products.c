@@ -11,12 +11,27 @@
 #include "guarded.h"
 #include "sets.h"
 
+/* One product: codes of a depth and codebook, or of a grid, or (MIXED) another in every cell. */
+enum { GRIDS = 6, UNIFORM1 = 0, TABLE1 = 8, GRID0 = 12, MIXED = GRID0 + GRIDS, N_KINDS };
+
+/* dim, bits of an index, bits of signs: the shapes of IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S and IQ1_M. */
+static const guint8 grid_shapes[GRIDS][3] = { { 8, 8, 7 }, { 8, 9, 7 }, { 8, 10, 8 }, { 4, 8, 7 }, { 4, 9, 8 }, { 8, 12, 0 } };
+
+static char *kind_name (int kind)
+{
+  if (kind < GRID0)
+    return g_strdup_printf ("%s%d", kind < TABLE1 ? "uniform" : "table", 1 + (kind < TABLE1 ? kind - UNIFORM1 : kind - TABLE1));
+  if (kind == MIXED)
+    return g_strdup_printf ("mixed");
+  const guint8 *g = grid_shapes[kind - GRID0];
+  return g_strdup_printf ("grid-%u-values-%u+%u-bits", g[0], g[1], g[2]);
+}
+
 typedef struct {
   guint rows, cols, group, n_vectors;
   int scale_kind;
   gboolean has_offset, is_extreme;
-  int depth;              /* -1: every cell another */
-  int codebook;
+  int kind, bits; /* of activations: 8 or 4 */
 } Case;
 
 /* A matrix packed from numbers the test keeps. */
@@ -25,6 +40,8 @@ typedef struct {
   guint32 stripe_end[8], panel_end[8];
   xb_cell cells[64];
   gint8 tables[2][16];
+  xb_grid grids[GRIDS];
+  gint8 *grid_values;
   guint8 *blob;
   gsize size;
   double *weights;        /* [rows][cols], from codes and scales, never from the blob */
@@ -45,21 +62,69 @@ static guint split (guint32 *end, guint n, guint unit, guint pieces)
 
 static void make_layout (Packed *p, const Case *c, GRand *rand)
 {
-  gboolean mixed = c->depth < 0;
+  gboolean mixed = c->kind == MIXED;
+  guint32 grid_bytes = 0;
+  for (guint i = 0; i < GRIDS; i++) {
+    const guint8 *shape = grid_shapes[i];
+    p->grids[i] = (xb_grid) { .dim = shape[0], .index_bits = shape[1], .sign_bits = shape[2], .offset = grid_bytes };
+    grid_bytes += (guint32) shape[0] << shape[1];
+  }
+  p->grid_values = g_new (gint8, grid_bytes);
+  for (guint i = 0; i < grid_bytes; i++)
+    p->grid_values[i] = (gint8) (c->is_extreme ? (i % 2 ? 127 : -127) : g_rand_int_range (rand, -127, 128));
   p->layout = (xb_layout) {
     .rows = c->rows, .cols = c->cols, .group = c->group, .scale_kind = (guint8) c->scale_kind, .has_offset = (guint8) c->has_offset,
     .stripe_end = p->stripe_end, .panel_end = p->panel_end, .cells = p->cells, .tables = (const gint8 (*)[16]) p->tables, .n_tables = 2,
+    .n_grids = c->has_offset ? 0 : GRIDS, .grid_bytes = c->has_offset ? 0 : grid_bytes, .grids = p->grids, .grid_values = p->grid_values,
   };
   p->layout.n_stripes = split (p->stripe_end, c->rows, 16, mixed ? 3 : 1);
   p->layout.n_panels = split (p->panel_end, c->cols, MAX (c->group, 32), mixed ? 3 : 1);
   for (guint i = 0; i < p->layout.n_stripes * p->layout.n_panels; i++) {
-    int depth = mixed ? g_rand_int_range (rand, 0, 9) : c->depth;
-    int codebook = c->has_offset || depth > 4 || depth == 0 ? XB_UNIFORM : mixed ? g_rand_int_range (rand, 0, 2) : c->codebook;
-    p->cells[i] = (xb_cell) { .depth = (guint8) depth, .codebook = (guint8) codebook, .table = i % 2,
-                              .z2 = (guint16) (c->has_offset || codebook == XB_TABLE ? 0 : (1u << depth) - (g_rand_boolean (rand) ? 1 : 0)) };
+    int kind = mixed ? g_rand_int_range (rand, 0, c->has_offset ? TABLE1 : MIXED) : c->kind;
+    if (mixed && g_rand_int_range (rand, 0, 8) == 0)
+      p->cells[i] = (xb_cell) { .depth = 0 };
+    else if (kind >= GRID0) {
+      const guint8 *shape = grid_shapes[kind - GRID0];
+      guint bytes = 64u * shape[1] / shape[0] + 8u * shape[2];
+      p->cells[i] = (xb_cell) { .depth = (guint8) ((bytes + 63) / 64), .codebook = XB_GRID, .table = (guint32) (kind - GRID0) };
+    } else if (kind >= TABLE1)
+      p->cells[i] = (xb_cell) { .depth = (guint8) (kind - TABLE1 + 1), .codebook = XB_TABLE, .table = i % 2 };
+    else
+      p->cells[i] = (xb_cell) { .depth = (guint8) (kind + 1), .z2 = (guint16) (c->has_offset ? 0 : (2u << kind) - (g_rand_boolean (rand) ? 1 : 0)) };
   }
   for (guint i = 0; i < 32; i++)
     p->tables[i / 16][i % 16] = (gint8) (c->is_extreme ? (i % 2 ? 127 : -128) : g_rand_int_range (rand, -128, 128));
+}
+
+/* The codes of 16 rows x cols of a cell in codes[16][stride], the first row and column being row0 and col0 of the matrix; v[16][stride]: what they mean. */
+static void fill_codes (const Packed *p, const xb_cell *cell, gboolean is_extreme, guint n_rows, guint begin, guint end, gsize stride, guint8 *codes, double *v,
+                        GRand *rand)
+{
+  if (cell->depth && cell->codebook == XB_GRID)
+    end = (end + 7) / 8 * 8; /* whole indices, and signs whose number is even */
+  for (guint r = 0; r < n_rows; r++) {
+    guint index = 0, minuses = 0;
+    for (guint col = begin; col < end; col++) {
+      guint8 *code = &codes[r * stride + col];
+      if (cell->depth && cell->codebook == XB_GRID) {
+        const xb_grid *g = &p->grids[cell->table];
+        guint place = (col - begin) % g->dim, minus = g->sign_bits && (is_extreme || g_rand_boolean (rand));
+        if (place == 0)
+          index = is_extreme ? (1u << g->index_bits) - 1 : (guint) g_rand_int_range (rand, 0, 1 << g->index_bits);
+        if ((col - begin) % 8 == 0)
+          minuses = 0;
+        if (g->sign_bits == 7 && (col - begin) % 8 == 7)
+          minus = minuses & 1;
+        minuses += minus;
+        *code = (guint8) ((place == 0 ? index & 127 : place == 1 ? index >> 7 : 0) | minus << 7);
+        v[r * stride + col] = p->grid_values[g->offset + index * g->dim + place] * (minus ? -1 : 1);
+      } else {
+        guint top = (1u << cell->depth) - 1;
+        *code = (guint8) (is_extreme ? top : (guint) g_rand_int_range (rand, 0, (gint) top + 1));
+        v[r * stride + col] = cell->codebook == XB_TABLE ? p->tables[cell->table][*code & 15] : *code - cell->z2 * 0.5;
+      }
+    }
+  }
 }
 
 static float random_scale (const Case *c, GRand *rand)
@@ -73,6 +138,7 @@ static void pack (Packed *p, const Case *c, GRand *rand)
 {
   guint bands = (c->rows + 15) / 16, padded = (c->cols + 31) / 32 * 32, n_groups = xb_layout_groups (&p->layout), supers = (c->cols + 255) / 256;
   g_autofree guint8 *codes = g_malloc (padded * 16);
+  g_autofree double *v = g_new (double, padded * 16);
   g_autofree float *scale = g_new (float, n_groups * 16), *offset = g_new (float, n_groups * 16);
   g_autofree float *super = g_new (float, supers * 16), *super_offset = g_new (float, supers * 16);
   for (guint band = 0; band < bands; band++) {
@@ -88,6 +154,9 @@ static void pack (Packed *p, const Case *c, GRand *rand)
       super_offset[i] = xb_round_scale ((float) g_rand_double_range (rand, 0, 0.002));
     }
     memset (codes, 0, padded * 16);
+    for (guint i = 0; i < p->layout.n_panels; i++)
+      fill_codes (p, &p->cells[stripe * p->layout.n_panels + i], c->is_extreme, MIN (16, c->rows - band * 16), i ? p->panel_end[i - 1] : 0, p->panel_end[i], padded,
+                  codes, v, rand);
     guint panel = 0, group = 0;
     for (guint col = 0; col < c->cols; col++) {
       while (p->panel_end[panel] <= col)
@@ -96,15 +165,12 @@ static void pack (Packed *p, const Case *c, GRand *rand)
         group++;
       const xb_cell *cell = &p->cells[stripe * p->layout.n_panels + panel];
       for (guint r = 0; r < 16 && band * 16 + r < c->rows; r++) {
-        guint top = (1u << cell->depth) - 1, u = c->is_extreme ? top : (guint) g_rand_int_range (rand, 0, (gint) top + 1);
-        codes[r * padded + col] = (guint8) u;
         double s = scale[group * 16 + r], m = c->has_offset ? (double) offset[group * 16 + r] : 0;
         if (c->scale_kind == XB_SCALE_GROUP_I8) {
           s *= (double) super[col / 256 * 16 + r];
           m *= (double) super_offset[col / 256 * 16 + r];
         }
-        double v = cell->codebook == XB_TABLE ? p->tables[cell->table][u] : u - cell->z2 * 0.5;
-        p->weights[(gsize) (band * 16 + r) * c->cols + col] = cell->depth ? s * v + m : 0;
+        p->weights[(gsize) (band * 16 + r) * c->cols + col] = cell->depth ? s * v[r * padded + col] + m : 0;
         p->terms[(gsize) (band * 16 + r) * c->cols + col] = fabs (s) * 256 + fabs (m);
       }
     }
@@ -131,6 +197,7 @@ static void clear (Packed *p)
 {
   xb_matrix_free (p->matrix);
   guarded_free (p->blob, p->size);
+  g_free (p->grid_values);
   g_free (p->weights);
   g_free (p->terms);
 }
@@ -153,7 +220,7 @@ static void check_product (const Packed *p, const Case *c, GRand *rand)
   for (gsize i = 0; i < (gsize) n * c->cols; i++)
     x[i] = c->is_extreme ? (i % 7 ? 127.0f : -127.0f) : (float) g_rand_double_range (rand, -3, 3);
   for (guint i = 0; i < n; i++)
-    xb_acts_quantize (&acts, i, x + (gsize) i * c->cols, 8);
+    xb_acts_quantize (&acts, i, x + (gsize) i * c->cols, c->bits);
   for (gsize i = 0; i < (gsize) n * ldy; i++)
     y[i] = exact[i] = -77.0f;
   xb_matmul (p->matrix, &acts, y, ldy, 0, c->rows);
@@ -225,90 +292,88 @@ static void run_case (const Case *c, GRand *rand)
   clear (&p);
 }
 
-static void test_isa (gconstpointer data)
-{
-  int set = GPOINTER_TO_INT (data);
-  if (!select_set (set))
-    return;
-  g_autoptr (GRand) rand = g_rand_new_with_seed (11);
-  static const guint groups[] = { 16, 32, 64, 128 };
-  for (int depth = -1; depth <= 8; depth++)
-    for (int codebook = 0; codebook < 2; codebook++)
-      for (int kind = 0; kind < 3; kind++)
-        for (guint g = 0; g < 4; g++)
-          for (int flags = 0; flags < 4; flags++) {
-            if (depth == 0 || (codebook && depth > 4) || !in_share ())
-              continue;
-            Case c = { .rows = (guint) g_rand_int_range (rand, 1, 70), .cols = (guint) g_rand_int_range (rand, 1, 600), .group = groups[g],
-                       .n_vectors = flags & 2 ? 1 : (guint) g_rand_int_range (rand, 2, 9), .scale_kind = kind, .has_offset = codebook == 0 && flags & 1,
-                       .is_extreme = depth > 0 && flags == 2, .depth = depth, .codebook = codebook };
-            run_case (&c, rand);
-          }
-  Case many = { .rows = 33, .cols = 96, .group = 32, .n_vectors = 150, .scale_kind = XB_SCALE_GROUP_F16, .depth = 4 };
-  run_case (&many, rand);
-}
-
 /* With scales of 1 every product is an integer below 2^24, which f32 holds exactly: each instruction set must return it to the last bit. */
-static void check_integers (int depth, int codebook, guint cols, guint n, gboolean is_extreme, GRand *rand)
+static void check_integers (int kind, guint cols, guint n, gboolean is_extreme, GRand *rand)
 {
   enum { ROWS = 21 };
-  guint32 stripe_end = ROWS, panel_end = cols;
+  Packed p = { 0 };
+  Case c = { .rows = ROWS, .cols = cols, .group = 16, .scale_kind = cols % 2 ? XB_SCALE_ROW_F16 : XB_SCALE_GROUP_F16, .kind = kind, .is_extreme = is_extreme };
   guint padded = (cols + 31) / 32 * 32;
-  gint8 tables[1][16];
-  xb_cell cell = { .depth = (guint8) depth, .codebook = (guint8) codebook };
-  xb_layout l = { .rows = ROWS, .cols = cols, .group = 16, .scale_kind = cols % 2 ? XB_SCALE_ROW_F16 : XB_SCALE_GROUP_F16, .n_stripes = 1, .n_panels = 1, .n_tables = 1,
-                  .stripe_end = &stripe_end, .panel_end = &panel_end, .cells = &cell, .tables = (const gint8 (*)[16]) tables };
-  for (guint i = 0; i < 16; i++)
-    tables[0][i] = (gint8) (is_extreme ? -128 : g_rand_int_range (rand, -128, 128));
-  gsize size = xb_layout_bytes (&l, NULL), bytes = xb_acts_bytes (cols, n);
+  make_layout (&p, &c, rand);
+  for (guint i = 0; i < p.layout.n_stripes * p.layout.n_panels; i++)
+    p.cells[i].z2 = 0;
+  gsize size = xb_layout_bytes (&p.layout, NULL), bytes = xb_acts_bytes (cols, n);
   guint8 *blob = guarded_new (size), *memory = guarded_new (bytes);
-  g_assert_null (xb_matrix_init (blob, size, &l));
-  g_autofree guint8 *codes = g_malloc0 ((gsize) 32 * padded);
-  g_autofree float *ones = g_new (float, (gsize) xb_layout_groups (&l) * 16), *x = g_new0 (float, cols), *y = g_new (float, (gsize) n * ROWS);
-  for (guint i = 0; i < xb_layout_groups (&l) * 16; i++)
+  g_assert_null (xb_matrix_init (blob, size, &p.layout));
+  g_autofree guint8 *codes = g_malloc0 ((gsize) 16 * padded), *unpacked = g_malloc ((gsize) 16 * padded);
+  g_autofree double *v = g_new0 (double, (gsize) 32 * padded);
+  g_autofree float *ones = g_new (float, (gsize) xb_layout_groups (&p.layout) * 16), *x = g_new0 (float, cols), *y = g_new (float, (gsize) n * ROWS);
+  for (guint i = 0; i < xb_layout_groups (&p.layout) * 16; i++)
     ones[i] = 1;
-  for (guint r = 0; r < ROWS; r++)
-    for (guint c = 0; c < cols; c++)
-      codes[r * padded + c] = (guint8) (is_extreme ? (1 << depth) - 1 : g_rand_int_range (rand, 0, 1 << depth));
-  for (guint32 band = 0; band < 2; band++)
-    g_assert_null (xb_pack_band (blob, size, band, codes + (gsize) band * 16 * padded, ones, NULL, NULL, NULL));
-  xb_matrix *matrix = xb_matrix_open (blob, size, NULL);
-  g_assert_nonnull (matrix);
+  xb_matrix *matrix = NULL;
+  for (guint32 band = 0; band < 2; band++) {
+    memset (codes, 0, (gsize) 16 * padded);
+    fill_codes (&p, &p.cells[0], is_extreme, MIN (16, ROWS - band * 16), 0, cols, padded, codes, v + (gsize) band * 16 * padded, rand);
+    g_assert_null (xb_pack_band (blob, size, band, codes, ones, NULL, NULL, NULL));
+    matrix = matrix ? matrix : xb_matrix_open (blob, size, NULL);
+    g_assert_nonnull (matrix);
+    xb_unpack_band (matrix, band, unpacked, ones, NULL);
+    for (guint r = 0; r < MIN (16, ROWS - band * 16); r++)
+      for (guint i = 0; i < cols; i++)
+        g_assert_cmpuint (unpacked[r * padded + i], ==, codes[r * padded + i]);
+  }
   xb_acts acts;
   xb_acts_init (&acts, memory, cols, n);
   for (guint i = 0; i < n; i++) {
-    for (guint c = 0; c < cols; c++)
-      x[c] = (float) (c % 32 == 0 || is_extreme ? (i % 2 ? -127 : 127) : g_rand_int_range (rand, -127, 128));
+    for (guint col = 0; col < cols; col++)
+      x[col] = (float) (col % 32 == 0 || is_extreme ? (i % 2 ? -127 : 127) : g_rand_int_range (rand, -127, 128));
     xb_acts_quantize (&acts, i, x, 8); /* the peak of every 32 is 127: the scale is 1 */
   }
   xb_matmul (matrix, &acts, y, ROWS, 0, ROWS);
   for (guint i = 0; i < n; i++)
     for (guint r = 0; r < ROWS; r++) {
       gint64 want = 0;
-      for (guint c = 0; c < cols; c++)
-        want += (codebook == XB_TABLE ? tables[0][codes[r * padded + c]] : (gint) codes[r * padded + c]) * (gint) acts.q[(gsize) i * padded + c];
+      for (guint col = 0; col < cols; col++)
+        want += (gint64) v[(gsize) r * padded + col] * (gint) acts.q[(gsize) i * padded + col];
       g_assert_cmpint ((gint64) y[(gsize) i * ROWS + r], ==, want);
     }
   xb_matrix_free (matrix);
+  g_free (p.grid_values);
   guarded_free (blob, size);
   guarded_free (memory, bytes);
 }
 
-static void test_integers (gconstpointer data)
+static void check_shapes (int kind, gboolean many, GRand *rand)
 {
-  int set = GPOINTER_TO_INT (data);
+  static const guint groups[] = { 16, 32, 64, 128 };
+  gboolean may_offset = kind < TABLE1 || kind == MIXED;
+  for (int scale_kind = 0; scale_kind < 3; scale_kind++)
+    for (guint g = 0; g < 4; g++)
+      for (int flags = 0; flags < 8; flags++) {
+        if (!in_share ())
+          continue;
+        Case c = { .rows = flags & 4 && flags & 1 ? 1 : (guint) g_rand_int_range (rand, 1, 40), .cols = (guint) g_rand_int_range (rand, 1, flags & 4 ? 40 : 400),
+                   .group = groups[g], .n_vectors = many ? (guint) g_rand_int_range (rand, 2, 9) : 1, .scale_kind = scale_kind,
+                   .has_offset = may_offset && flags & 1, .is_extreme = kind != MIXED && flags & 2, .kind = kind, .bits = flags == 7 ? 4 : 8 };
+        run_case (&c, rand);
+      }
+  Case blocks = { .rows = 33, .cols = 96, .group = 32, .n_vectors = 150, .scale_kind = XB_SCALE_GROUP_F16, .kind = kind, .bits = 8 };
+  if (many && (kind == UNIFORM1 + 3 || kind == GRID0))
+    run_case (&blocks, rand); /* more vectors than are multiplied at once */
+}
+
+static void test_product (gconstpointer data)
+{
+  int code = GPOINTER_TO_INT (data), set = code % N_SETS, kind = code / N_SETS % N_KINDS;
+  gboolean many = code / N_SETS / N_KINDS;
   if (!select_set (set))
     return;
-  g_autoptr (GRand) rand = g_rand_new_with_seed (3);
-  for (int depth = 1; depth <= 8; depth++)
-    for (int codebook = 0; codebook < (depth <= 4 ? 2 : 1); codebook++)
-      for (int is_extreme = 0; is_extreme < 2; is_extreme++)
-        for (guint cols = 1; cols <= 512; cols += cols < 70 ? 1 : 61) {
-          if (!in_share ())
-            continue;
-          check_integers (depth, codebook, cols, 1, is_extreme, rand);
-          check_integers (depth, codebook, cols, 3, is_extreme, rand);
-        }
+  g_autoptr (GRand) rand = g_rand_new_with_seed (11 + (guint) kind);
+  check_shapes (kind, many, rand);
+  for (int is_extreme = 0; is_extreme < 2 && kind != MIXED; is_extreme++)
+    for (guint cols = 1; cols <= 512; cols += cols < 70 ? 1 : 61)
+      if (in_share ())
+        check_integers (kind, cols, many ? 2 + cols % 3 : 1, is_extreme, rand);
 }
 
 /* Values too small for a scale of their own are 0, not noise; the sign and the size of the rest survive. */
@@ -333,7 +398,7 @@ static void test_tiny_activations (gconstpointer data)
 static void test_hostile (void)
 {
   g_autoptr (GRand) rand = g_rand_new_with_seed (5);
-  Case c = { .rows = 40, .cols = 200, .group = 32, .n_vectors = 1, .scale_kind = XB_SCALE_GROUP_F16, .depth = -1 };
+  Case c = { .rows = 40, .cols = 200, .group = 32, .n_vectors = 1, .scale_kind = XB_SCALE_GROUP_F16, .kind = MIXED, .bits = 8 };
   Packed p = { 0 };
   make (&p, &c, rand);
   g_autofree float *rows = g_new (float, (gsize) c.rows * c.cols);
@@ -366,10 +431,11 @@ int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   for (int set = 0; set < N_SETS; set++) {
-    g_autofree char *path = g_strdup_printf ("/kernels/products/%s", set_name (set));
-    g_test_add_data_func (path, GINT_TO_POINTER (set), test_isa);
-    g_autofree char *integers = g_strdup_printf ("/kernels/integers/%s", set_name (set));
-    g_test_add_data_func (integers, GINT_TO_POINTER (set), test_integers);
+    for (int kind = 0; kind < N_KINDS; kind++)
+      for (int many = 0; many < 2; many++) {
+        g_autofree char *name = kind_name (kind), *path = g_strdup_printf ("/kernels/products/%s/%s/%s", set_name (set), name, many ? "many" : "one");
+        g_test_add_data_func (path, GINT_TO_POINTER ((many * N_KINDS + kind) * N_SETS + set), test_product);
+      }
     g_autofree char *tiny = g_strdup_printf ("/kernels/activations/tiny/%s", set_name (set));
     g_test_add_data_func (tiny, GINT_TO_POINTER (set), test_tiny_activations);
   }
