@@ -1,6 +1,6 @@
 /* pretokenize.c: the patterns that published tokenizers cut text with, as state machines over Unicode classes.
  * Definitions: the "pre_tokenizer" of the models' own tokenizer.json; the pattern stands above each machine. */
-#include "engine/tokenizer/pretokenize.h"
+#include "engine/tokenizer/pretokenize_private.h"
 
 #include "engine/tokenizer/utf8.h"
 
@@ -12,7 +12,9 @@ static const EngPretokenizerTraits known[] = {
   { "default", ENG_PRE_GPT2, FALSE, FALSE },       { "phi-2", ENG_PRE_GPT2, FALSE, FALSE },
   { "mpt", ENG_PRE_GPT2, FALSE, FALSE },           { "olmo", ENG_PRE_GPT2, FALSE, FALSE },
   { "jais", ENG_PRE_GPT2, FALSE, FALSE },          { "trillion", ENG_PRE_GPT2, FALSE, FALSE },
-  { "granite-docling", ENG_PRE_GPT2, FALSE, FALSE },
+  { "granite-docling", ENG_PRE_GPT2, FALSE, FALSE }, { "exaone4", ENG_PRE_GPT2, FALSE, FALSE },
+  { "gigachat", ENG_PRE_GPT2, FALSE, FALSE },      { "a.x-4.0", ENG_PRE_GPT2, FALSE, FALSE },
+  { "mellum", ENG_PRE_GPT2, FALSE, FALSE },
   { "smollm", ENG_PRE_SMOLLM, FALSE, FALSE },      { "starcoder", ENG_PRE_SMOLLM, FALSE, FALSE },
   { "refact", ENG_PRE_SMOLLM, FALSE, FALSE },      { "command-r", ENG_PRE_SMOLLM, FALSE, FALSE },
   { "codeshell", ENG_PRE_SMOLLM, FALSE, FALSE },   { "exaone", ENG_PRE_SMOLLM, FALSE, FALSE },
@@ -21,14 +23,23 @@ static const EngPretokenizerTraits known[] = {
   { "llama-v3", ENG_PRE_LLAMA3, TRUE, TRUE },      { "falcon3", ENG_PRE_LLAMA3, TRUE, TRUE },
   { "falcon-h1", ENG_PRE_LLAMA3, TRUE, TRUE },     { "lfm2", ENG_PRE_LLAMA3, TRUE, TRUE },
   { "pixtral", ENG_PRE_LLAMA3, TRUE, TRUE },       { "dbrx", ENG_PRE_LLAMA3, FALSE, FALSE },
-  { "smaug-bpe", ENG_PRE_LLAMA3, FALSE, FALSE },   { "glm4", ENG_PRE_LLAMA3, FALSE, FALSE },
-  { "chatglm-bpe", ENG_PRE_LLAMA3, FALSE, FALSE },
+  { "smaug-bpe", ENG_PRE_LLAMA3, FALSE, FALSE },   { "glm4", ENG_PRE_LLAMA3, TRUE, FALSE },
+  { "chatglm-bpe", ENG_PRE_LLAMA3, FALSE, FALSE }, { "midm-2.0", ENG_PRE_LLAMA3, TRUE, TRUE },
   { "qwen2", ENG_PRE_QWEN2, FALSE, FALSE },        { "deepseek-r1-qwen", ENG_PRE_QWEN2, FALSE, FALSE },
   { "stablelm2", ENG_PRE_QWEN2, FALSE, FALSE },    { "hunyuan", ENG_PRE_QWEN2, FALSE, FALSE },
   { "megrez", ENG_PRE_QWEN2, FALSE, FALSE },       { "solar-open", ENG_PRE_QWEN2, FALSE, FALSE },
+  { "kormo", ENG_PRE_QWEN2, FALSE, FALSE },        { "grok-2", ENG_PRE_QWEN2, FALSE, FALSE },
+  { "qwen35", ENG_PRE_QWEN35, FALSE, FALSE },
+  { "gpt-4o", ENG_PRE_GPT4O, FALSE, FALSE },       { "llama4", ENG_PRE_GPT4O, FALSE, FALSE },
+  { "kanana2", ENG_PRE_GPT4O, FALSE, FALSE },      { "minimax-m2", ENG_PRE_GPT4O, FALSE, FALSE },
+  { "tekken", ENG_PRE_TEKKEN, TRUE, TRUE },
+  { "deepseek-llm", ENG_PRE_DEEPSEEK_LLM, FALSE, FALSE },
+  { "deepseek-coder", ENG_PRE_DEEPSEEK_CODER, FALSE, FALSE },
+  { "deepseek-v3", ENG_PRE_DEEPSEEK3, FALSE, FALSE },
+  { "hunyuan-dense", ENG_PRE_DEEPSEEK3, FALSE, FALSE },
+  { "falcon", ENG_PRE_FALCON, FALSE, FALSE },
 };
 
-static gsize gpt2_piece (const char *text, const char *end, gboolean single_digits);
 static gsize llama3_piece (const char *text, const char *end, guint max_digits);
 
 const EngPretokenizerTraits *eng_pretokenizer_find (const char *name)
@@ -39,23 +50,41 @@ const EngPretokenizerTraits *eng_pretokenizer_find (const char *name)
   return NULL;
 }
 
-gsize eng_pretokenize (EngPretokenizer rules, const char *text, const char *end)
+static gsize whole_piece (EngPretokenizer rules, const char *text, const char *end)
 {
   switch (rules) {
   case ENG_PRE_SMOLLM:
-    return gpt2_piece (text, end, TRUE);
+    return eng_pre_gpt2_piece (text, end, TRUE);
   case ENG_PRE_LLAMA3:
     return llama3_piece (text, end, 3);
   case ENG_PRE_QWEN2:
     return llama3_piece (text, end, 1);
-  case ENG_PRE_GPT2:
+  case ENG_PRE_QWEN35:
+    return eng_pre_qwen35_piece (text, end);
+  case ENG_PRE_GPT4O:
+    return eng_pre_gpt4o_piece (text, end, 3, TRUE);
+  case ENG_PRE_TEKKEN:
+    return eng_pre_gpt4o_piece (text, end, 1, FALSE);
   default:
-    return gpt2_piece (text, end, FALSE);
+    return eng_pre_gpt2_piece (text, end, FALSE);
   }
 }
 
+gsize eng_pretokenize (EngCut *cut, const char *text, const char *end)
+{
+  guint n = eng_pre_n_stages (cut->rules);
+  if (n == 0)
+    return whole_piece (cut->rules, text, end);
+  for (guint i = 0; i < n; i++) {
+    if (cut->stage_end[i] == NULL || cut->stage_end[i] <= text)
+      cut->stage_end[i] = text + eng_pre_stage_piece (cut->rules, i, text, end);
+    end = cut->stage_end[i];
+  }
+  return (gsize) (end - text);
+}
+
 /* \s is the White_Space property, which g_unichar_isspace does not follow for vertical tab and U+0085. */
-static gboolean is_space (guint32 c)
+gboolean eng_pre_is_space (guint32 c)
 {
   if (c < 0x80)
     return c == ' ' || (c >= 9 && c <= 13);
@@ -66,10 +95,10 @@ static gboolean is_space (guint32 c)
 static Class classify (guint32 c)
 {
   if (c < 0x80)
-    return ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ? LETTER : c >= '0' && c <= '9' ? NUMBER : is_space (c) ? SPACE : OTHER;
+    return ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ? LETTER : c >= '0' && c <= '9' ? NUMBER : eng_pre_is_space (c) ? SPACE : OTHER;
   if (c == ENG_UTF8_BROKEN)
     return OTHER;
-  if (is_space (c))
+  if (eng_pre_is_space (c))
     return SPACE;
   switch (g_unichar_type (c)) {
   case G_UNICODE_UPPERCASE_LETTER:
@@ -104,7 +133,7 @@ static const char *run_end (const char *p, const char *end, Class of, gsize most
 }
 
 /* 's 't 're 've 'm 'll 'd: their length, or 0. Ignoring case, the long s is an s too. */
-static gsize contraction (const char *p, const char *end, gboolean any_case)
+gsize eng_pre_contraction (const char *p, const char *end, gboolean any_case)
 {
   gsize left = (gsize) (end - p);
   if (left < 2 || p[0] != '\'')
@@ -121,7 +150,7 @@ static gsize contraction (const char *p, const char *end, gboolean any_case)
 }
 
 /* \s+(?!\S)|\s+ : white space up to `stop`. Its last character is left for the word that follows, unless it is all there is. */
-static gsize space_piece (const char *text, const char *stop, gboolean word_follows)
+gsize eng_pre_space_piece (const char *text, const char *stop, gboolean word_follows)
 {
   if (!word_follows)
     return (gsize) (stop - text);
@@ -133,9 +162,9 @@ static gsize space_piece (const char *text, const char *stop, gboolean word_foll
 
 /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  * With single_digits \p{N} cuts first, and what lies between two digits is matched as a text of its own. */
-static gsize gpt2_piece (const char *text, const char *end, gboolean single_digits)
+gsize eng_pre_gpt2_piece (const char *text, const char *end, gboolean single_digits)
 {
-  gsize n_contraction = contraction (text, end, FALSE);
+  gsize n_contraction = eng_pre_contraction (text, end, FALSE);
   if (n_contraction > 0)
     return n_contraction;
   guint n, n_next = 0;
@@ -151,13 +180,13 @@ static gsize gpt2_piece (const char *text, const char *end, gboolean single_digi
   }
   const char *stop = run_end (text, end, SPACE, G_MAXSIZE);
   gboolean word_follows = stop < end && !(single_digits && class_at (stop, end, &n_next) == NUMBER);
-  return space_piece (text, stop, word_follows);
+  return eng_pre_space_piece (text, stop, word_follows);
 }
 
 /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,max_digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
 static gsize llama3_piece (const char *text, const char *end, guint max_digits)
 {
-  gsize n_contraction = contraction (text, end, TRUE);
+  gsize n_contraction = eng_pre_contraction (text, end, TRUE);
   if (n_contraction > 0)
     return n_contraction;
   guint n, n_next;
@@ -181,5 +210,5 @@ static gsize llama3_piece (const char *text, const char *end, guint max_digits)
   for (const char *p = stop; p > text; p--)
     if (p[-1] == '\n' || p[-1] == '\r')
       return (gsize) (p - text);
-  return space_piece (text, stop, stop < end);
+  return eng_pre_space_piece (text, stop, stop < end);
 }

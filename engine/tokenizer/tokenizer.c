@@ -77,8 +77,9 @@ const char *eng_tokenizer_piece (const EngTokenizer *t, int token, gboolean spec
 /* Text without special tokens, by byte-level BPE. */
 static void encode_bpe (const EngTokenizer *t, EngMergeScratch *scratch, const char *text, const char *end, GArray *out)
 {
+  EngCut cut = { t->rules, { NULL } };
   while (text < end) {
-    gsize n = MIN (eng_pretokenize (t->rules, text, end), MAX_PIECE);
+    gsize n = MIN (eng_pretokenize (&cut, text, end), MAX_PIECE);
     guint32 whole = t->whole_words ? eng_vocab_find_text (t, text, n) : ENG_NO_TOKEN;
     if (whole != ENG_NO_TOKEN)
       g_array_append_val (out, whole);
