@@ -1,7 +1,6 @@
 /* decoder.c: the graph. Each step is a function over units (tokens, heads or bands of 16 rows) run by the workers; a layer has four
  * products, q k v and gate up being one each, and for one token what lies between them runs on the caller alone. */
-#include "engine/decoder.h"
-#include "engine/activation.h"
+#include "engine/decoder_private.h"
 #include "engine/error.h"
 #include "engine/rope.h"
 
@@ -9,58 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum {
-  MAX_PRODUCTS = 3,
-  TOKEN_BLOCK = 16 /* tokens of a prompt whose attention is one call */
-};
-
-/* An input as one or more products take it: after the pipeline, quantized or f32. */
-typedef struct {
-  const xb_input *input;
-  xb_acts acts;
-  float *f32; /* the exact path, [n][cols] */
-} Prepared;
-
-typedef struct {
-  const EngMatrix *matrix;
-  Prepared *prepared; /* NULL: raw, takes x itself */
-  const float *bias;  /* or NULL */
-  float *y;           /* [n][ldy] */
-  gsize ldy;
-  gboolean is_logits;
-  guint n_bands;
-} Product;
-
-struct EngDecoder {
-  EngModel *model;
-  const EngTraits *traits;
-  EngWorkers *workers;
-  EngScratchLayout layout;
-  guint8 *memory;
-  int activation_bits;
-  float *hidden, *normed, *branch, *q, *attended, *k, *v, *gate, *up, *cos_sin, *cos_sin_local, *logits;
-  float *many_logits; /* one row a token, mapped when all logits are first wanted */
-  gsize many_logits_bytes;
-  float *last_logits;    /* of the last pass that made any */
-  double *rope_frequency, *rope_frequency_local; /* [n_rot / 2] radians per position */
-
-  /* The step being run; set by the caller before the workers start, read by all. */
-  EngKvCache *cache;
-  const gint32 *tokens;
-  guint n, n_past, layer;
-  const float *x;        /* [n][ldx], cols of them inputs of the products */
-  gsize ldx;
-  float *added;          /* [n][n_embd] goes to the hidden state, or NULL; */
-  const EngNorm *added_norm; /* normed by this first, or NULL; */
-  gboolean add_late;     /* not before the norm but after it */
-  const EngNorm *norm;   /* normed = norm (hidden), or NULL */
-  gboolean activate;     /* the gate's activation before the products */
-  guint cols;
-  Product products[MAX_PRODUCTS];
-  guint n_products;
-  Prepared prepared[MAX_PRODUCTS];
-  guint n_prepared;
-};
+enum { TOKEN_BLOCK = 16 /* tokens of a prompt whose attention is one call */ };
 
 /* ---- memory -------------------------------------------------------------------------------------------------------------- */
 
@@ -80,7 +28,7 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
 {
   gsize at = 0, f = sizeof (float), n = MIN (options->batch > 0 ? options->batch : ENG_DEFAULT_BATCH, MAX (options->n_ctx, 1));
   guint q_dim = t->n_heads * t->head_dim, kv_dim = t->n_kv_heads * t->head_dim;
-  guint widest = MAX (MAX (t->n_embd, q_dim), t->n_ff);
+  guint ff = MAX (t->n_ff, t->n_ff_shared), widest = MAX (MAX (t->n_embd, q_dim), ff);
   l->batch = n;
   l->q_stride = t->fused_qkv ? q_dim + 2 * kv_dim : q_dim;
   l->kv_stride = t->fused_qkv ? l->q_stride : kv_dim;
@@ -95,8 +43,12 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
   l->attended = take (&at, n * l->q_stride * f);
   attention = at;
   at = shared;
-  l->gate = take (&at, n * l->ff_stride * f);
-  l->up = t->fused_gate_up ? l->gate + t->n_ff * f : t->ungated ? l->gate : take (&at, n * t->n_ff * f);
+  l->gate = take (&at, n * MAX (l->ff_stride, ff) * f);
+  l->up = t->fused_gate_up ? l->gate + t->n_ff * f : t->ungated ? l->gate : take (&at, n * ff * f);
+  l->router = take (&at, t->n_experts * n * f);
+  l->choices = take (&at, t->n_experts_used * n * sizeof (EngChoice));
+  l->gathered = t->n_experts > 0 ? take (&at, n * t->n_embd * f) : at;
+  l->mixed = t->n_experts > 0 ? take (&at, n * t->n_embd * f) : at;
   feed_forward = at;
   at = MAX (attention, feed_forward);
   for (guint i = 0; i < G_N_ELEMENTS (l->prepared); i++)
@@ -135,6 +87,10 @@ EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSess
   d->hidden = (float *)(memory + layout.hidden);
   d->normed = (float *)(memory + layout.normed);
   d->branch = (float *)(memory + layout.branch);
+  d->router = (float *)(memory + layout.router);
+  d->gathered = (float *)(memory + layout.gathered);
+  d->mixed = (float *)(memory + layout.mixed);
+  d->choices = (EngChoice *)(memory + layout.choices);
   d->q = (float *)(memory + layout.q);
   d->attended = (float *)(memory + layout.attended);
   d->k = (float *)(memory + layout.k);
@@ -200,12 +156,6 @@ static float *logits_for (EngDecoder *d, guint n, EngLogitsWanted wanted, GError
   return d->many_logits = memory;
 }
 
-/* A row of the widest input that belongs to one worker. */
-static float *worker_row (EngDecoder *d, guint worker)
-{
-  return (float *)(d->memory + d->layout.rows + worker * d->layout.row_bytes);
-}
-
 /* ---- embedding ----------------------------------------------------------------------------------------------------------- */
 
 static void embed_tokens (gpointer data, guint begin, guint end, guint worker)
@@ -223,7 +173,7 @@ static void embed_tokens (gpointer data, guint begin, guint end, guint worker)
     } else if (embedding->input == NULL) {
       xb_dequantize_rows (embedding->xbit, row, row + 1, out);
     } else {
-      float *stored = worker_row (d, worker);
+      float *stored = eng_decoder_worker_row (d, worker);
       xb_dequantize_rows (embedding->xbit, row, row + 1, stored);
       xb_input_restore_row (embedding->input, stored, out);
     }
@@ -232,122 +182,6 @@ static void embed_tokens (gpointer data, guint begin, guint end, guint worker)
     eng_rope_position (d->cos_sin + (gsize)i * t->n_rot, d->rope_frequency, t->n_rot, d->n_past + i, magnitude);
     if (t->rope_theta_local > 0)
       eng_rope_position (d->cos_sin_local + (gsize)i * t->n_rot, d->rope_frequency_local, t->n_rot, d->n_past + i, 1);
-  }
-}
-
-/* ---- inputs of products -------------------------------------------------------------------------------------------------- */
-
-static void prepare_token (EngDecoder *d, guint i, guint worker)
-{
-  const float *x = d->x + (gsize)i * d->ldx;
-  for (guint j = 0; j < d->n_prepared; j++) {
-    Prepared *p = &d->prepared[j];
-    if (d->activation_bits == 32) {
-      xb_input_apply (p->input, x, p->f32 + (gsize)i * d->cols);
-      continue;
-    }
-    float *turned = worker_row (d, worker);
-    if (p->input != NULL)
-      xb_input_apply (p->input, x, turned);
-    xb_acts_quantize (&p->acts, i, p->input != NULL ? turned : x, d->activation_bits);
-  }
-}
-
-static void apply_norm (const EngTraits *t, const EngNorm *norm, const float *x, float *out)
-{
-  if (t->layer_norm)
-    xb_layer_norm (x, norm->gain, norm->bias, out, t->n_embd, t->norm_eps);
-  else
-    xb_rms_norm (x, norm->gain, out, t->n_embd, t->norm_eps);
-}
-
-static void add_to_hidden (EngDecoder *d, guint i)
-{
-  const EngTraits *t = d->traits;
-  float *added = d->added + (gsize)i * t->n_embd;
-  if (d->added_norm != NULL)
-    apply_norm (t, d->added_norm, added, added);
-  if (t->residual_scale > 0)
-    xb_scale (added, t->residual_scale, t->n_embd);
-  xb_add (d->hidden + (gsize)i * t->n_embd, added, t->n_embd);
-}
-
-/* Between two products, token by token: residual and norm, or activation, then the inputs of what follows. */
-static void prepare_tokens (gpointer data, guint begin, guint end, guint worker)
-{
-  EngDecoder *d = data;
-  const EngTraits *t = d->traits;
-  for (guint i = begin; i < end; i++) {
-    gsize at = (gsize)i * t->n_embd, ff = (gsize)i * d->layout.ff_stride;
-    if (d->added != NULL && !d->add_late)
-      add_to_hidden (d, i);
-    if (d->norm != NULL)
-      apply_norm (t, d->norm, d->hidden + at, d->normed + at);
-    if (d->added != NULL && d->add_late)
-      add_to_hidden (d, i);
-    if (d->activate)
-      eng_activate (t->activation, d->gate + ff, t->ungated ? NULL : d->up + ff, t->n_ff);
-    prepare_token (d, i, worker);
-  }
-}
-
-/* y is [n][ldy]; ldy 0: the matrix's rows. */
-static Product *add_product (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y, gsize ldy)
-{
-  Product *product = &d->products[d->n_products++];
-  *product = (Product){ .matrix = matrix,
-                        .bias = bias,
-                        .y = y,
-                        .ldy = ldy > 0 ? ldy : matrix->rows,
-                        .n_bands = (matrix->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS };
-  if (matrix->xbit == NULL || (d->activation_bits == 32 && matrix->input == NULL))
-    return product;
-  guint j = 0;
-  while (j < d->n_prepared && d->prepared[j].input != matrix->input)
-    j++;
-  if (j == d->n_prepared) {
-    guint8 *memory = d->memory + d->layout.prepared[d->n_prepared++];
-    d->prepared[j] = (Prepared){ .input = matrix->input, .f32 = (float *)memory };
-    if (d->activation_bits != 32)
-      xb_acts_init (&d->prepared[j].acts, memory, matrix->cols, d->n);
-  }
-  product->prepared = &d->prepared[j];
-  return product;
-}
-
-/* ---- products ------------------------------------------------------------------------------------------------------------ */
-
-static void multiply_rows (EngDecoder *d, const Product *product, guint row0, guint row1)
-{
-  const EngMatrix *m = product->matrix;
-  const Prepared *p = product->prepared;
-  guint n = d->n;
-  if (m->xbit == NULL)
-    xb_raw_matmul (m->raw_type, m->raw, m->cols, d->x, d->ldx, n, product->y, product->ldy, row0, row1);
-  else if (d->activation_bits == 32)
-    xb_matmul_f32 (m->xbit, p != NULL ? p->f32 : d->x, p != NULL ? m->cols : d->ldx, n, product->y, product->ldy, row0, row1);
-  else if (n == 1)
-    xb_matvec (m->xbit, &p->acts, product->y, row0, row1);
-  else
-    xb_matmul (m->xbit, &p->acts, product->y, product->ldy, row0, row1);
-  for (guint i = 0; product->bias != NULL && i < n; i++)
-    xb_add (product->y + i * product->ldy + row0, product->bias + row0, row1 - row0);
-  const EngTraits *t = d->traits;
-  for (guint i = 0; product->is_logits && (t->logit_scale > 0 || t->logit_soft_cap > 0) && i < n; i++)
-    eng_cap (product->y + i * product->ldy + row0, t->logit_scale > 0 ? t->logit_scale : 1, t->logit_soft_cap, row1 - row0);
-}
-
-/* Units are the bands of all products, one after the other. */
-static void multiply_bands (gpointer data, guint begin, guint end, guint worker)
-{
-  EngDecoder *d = data;
-  guint first = 0;
-  for (guint j = 0; j < d->n_products; j++) {
-    const Product *product = &d->products[j];
-    guint b = MAX (begin, first), e = MIN (end, first + product->n_bands);
-    if (b < e)
-      multiply_rows (d, product, (b - first) * XB_TILE_ROWS, MIN ((e - first) * XB_TILE_ROWS, product->matrix->rows));
-    first += product->n_bands;
   }
 }
 
@@ -454,35 +288,6 @@ static void attend_blocks (gpointer data, guint begin, guint end, guint worker)
 
 /* ---- the pass ------------------------------------------------------------------------------------------------------------ */
 
-typedef struct {
-  EngObserver function;
-  gpointer data;
-} Observer;
-
-/* Starts a step whose products read x [n][ldx]. */
-static void begin_step (EngDecoder *d, const float *x, guint cols, gsize ldx)
-{
-  d->x = x;
-  d->cols = cols;
-  d->ldx = ldx;
-  d->added = NULL;
-  d->added_norm = d->norm = NULL;
-  d->add_late = d->activate = FALSE;
-  d->n_products = d->n_prepared = 0;
-}
-
-static void run_step (EngDecoder *d, const Observer *observer)
-{
-  guint n_bands = 0;
-  eng_workers_run (d->workers, prepare_tokens, d, d->n, 1);
-  for (guint j = 0; j < d->n_products; j++) {
-    n_bands += d->products[j].n_bands;
-    if (observer->function != NULL)
-      observer->function (observer->data, d->products[j].matrix, d->x, d->ldx, d->n);
-  }
-  eng_workers_run (d->workers, multiply_bands, d, n_bands, 2);
-}
-
 /* Keeps the last token of the batch only: nothing after the last attention depends on the others. */
 static void narrow_to_last (EngDecoder *d)
 {
@@ -504,20 +309,20 @@ static void add_feed_forward (EngDecoder *d)
   d->added_norm = d->traits->post_norm ? &eng_model_layer (d->model, d->layer - 1)->ffn_post_norm : NULL;
 }
 
-static void run_attention (EngDecoder *d, const EngLayer *layer, const Observer *observer)
+static void run_attention (EngDecoder *d, const EngLayer *layer, const EngWatch *watch)
 {
   const EngTraits *t = d->traits;
-  begin_step (d, t->no_pre_norm ? d->hidden : d->normed, t->n_embd, t->n_embd);
+  eng_step_begin (d, t->no_pre_norm ? d->hidden : d->normed, t->n_embd, t->n_embd);
   d->norm = t->no_pre_norm ? NULL : &layer->attn_norm;
   add_feed_forward (d);
   if (t->fused_qkv) {
-    add_product (d, &layer->attn_qkv, layer->qkv_bias, d->q, d->layout.q_stride);
+    eng_step_add (d, &layer->attn_qkv, layer->qkv_bias, d->q, d->layout.q_stride);
   } else {
-    add_product (d, &layer->attn_q, layer->q_bias, d->q, 0);
-    add_product (d, &layer->attn_k, layer->k_bias, d->k, 0);
-    add_product (d, &layer->attn_v, layer->v_bias, d->v, 0);
+    eng_step_add (d, &layer->attn_q, layer->q_bias, d->q, 0);
+    eng_step_add (d, &layer->attn_k, layer->k_bias, d->k, 0);
+    eng_step_add (d, &layer->attn_v, layer->v_bias, d->v, 0);
   }
-  run_step (d, observer);
+  eng_step_run (d, watch);
   eng_workers_run (d->workers, store_tokens, d, d->n, 1);
   if (d->n == 1)
     eng_workers_run (d->workers, attend_heads, d, t->n_heads, 1);
@@ -525,57 +330,61 @@ static void run_attention (EngDecoder *d, const EngLayer *layer, const Observer 
     eng_workers_run (d->workers, attend_blocks, d, (d->n + TOKEN_BLOCK - 1) / TOKEN_BLOCK * t->n_kv_heads, 1);
 }
 
-static void run_feed_forward (EngDecoder *d, const EngLayer *layer, const Observer *observer)
+static void run_feed_forward (EngDecoder *d, const EngLayer *layer, const EngWatch *watch)
 {
   const EngTraits *t = d->traits;
-  begin_step (d, d->attended, t->n_heads * t->head_dim, d->layout.q_stride);
-  add_product (d, &layer->attn_output, layer->output_bias, d->branch, 0);
-  run_step (d, observer);
+  eng_step_begin (d, d->attended, t->n_heads * t->head_dim, d->layout.q_stride);
+  eng_step_add (d, &layer->attn_output, layer->output_bias, d->branch, 0);
+  eng_step_run (d, watch);
 
-  begin_step (d, t->no_pre_norm ? d->hidden : d->normed, t->n_embd, t->n_embd);
+  eng_step_begin (d, t->no_pre_norm ? d->hidden : d->normed, t->n_embd, t->n_embd);
   d->added = d->branch;
   d->added_norm = t->post_norm ? &layer->attn_post_norm : NULL;
   d->add_late = t->parallel;
   d->norm = t->no_pre_norm || t->shared_norm ? NULL : &layer->ffn_norm;
-  if (t->ungated || t->fused_gate_up) {
-    add_product (d, &layer->ffn_up, layer->up_bias, d->gate, 0);
-  } else {
-    add_product (d, &layer->ffn_gate, layer->gate_bias, d->gate, 0);
-    add_product (d, &layer->ffn_up, layer->up_bias, d->up, 0);
+  if (t->n_experts > 0) {
+    eng_decoder_run_experts (d, layer, watch);
+    return;
   }
-  run_step (d, observer);
+  if (t->ungated || t->fused_gate_up) {
+    eng_step_add (d, &layer->ffn_up, layer->up_bias, d->gate, 0);
+  } else {
+    eng_step_add (d, &layer->ffn_gate, layer->gate_bias, d->gate, 0);
+    eng_step_add (d, &layer->ffn_up, layer->up_bias, d->up, 0);
+  }
+  eng_step_run (d, watch);
 
-  begin_step (d, d->gate, t->n_ff, d->layout.ff_stride);
+  eng_step_begin (d, d->gate, t->n_ff, d->layout.ff_stride);
   d->activate = TRUE;
-  add_product (d, &layer->ffn_down, layer->down_bias, d->normed, 0);
-  run_step (d, observer);
+  eng_step_add (d, &layer->ffn_down, layer->down_bias, d->normed, 0);
+  eng_step_run (d, watch);
 }
 
 /* With an observer the head's inputs of every token are shown, whatever is wanted. */
-static void run_head (EngDecoder *d, EngLogitsWanted wanted, const Observer *observer)
+static void run_head (EngDecoder *d, EngLogitsWanted wanted, const EngWatch *watch)
 {
   const EngTraits *t = d->traits;
-  begin_step (d, d->normed, t->n_embd, t->n_embd);
+  eng_step_begin (d, d->normed, t->n_embd, t->n_embd);
   add_feed_forward (d);
   d->norm = eng_model_output_norm (d->model);
-  eng_workers_run (d->workers, prepare_tokens, d, d->n, 1);
-  if (observer->function != NULL)
-    observer->function (observer->data, eng_model_head (d->model), d->normed, t->n_embd, d->n);
+  eng_step_prepare (d);
+  if (watch->function != NULL)
+    watch->function (watch->data, eng_model_head (d->model), d->normed, t->n_embd, d->n);
   if (wanted == ENG_LOGITS_NONE)
     return;
   if (wanted == ENG_LOGITS_LAST && d->n > 1) {
     memcpy (d->normed, d->normed + (gsize)(d->n - 1) * t->n_embd, t->n_embd * sizeof (float));
     d->n = 1;
   }
-  begin_step (d, d->normed, t->n_embd, t->n_embd);
-  add_product (d, eng_model_head (d->model), eng_model_head_bias (d->model), d->last_logits, 0)->is_logits = TRUE;
-  run_step (d, &(Observer){ NULL, NULL });
+  eng_step_begin (d, d->normed, t->n_embd, t->n_embd);
+  eng_step_add (d, eng_model_head (d->model), eng_model_head_bias (d->model), d->last_logits, 0)->is_logits = TRUE;
+  eng_step_run (d, &(EngWatch){ NULL, NULL });
 }
 
 gboolean eng_decoder_forward (EngDecoder *d, EngKvCache *cache, const gint32 *tokens, guint n, guint n_past, EngLogitsWanted wanted,
                               EngObserver observer, gpointer observer_data, GCancellable *cancellable, GError **error)
 {
-  const Observer seen = { observer, observer_data };
+  const EngWatch seen = { observer, observer_data };
   float *logits = wanted == ENG_LOGITS_NONE ? d->last_logits : logits_for (d, n, wanted, error);
   if (logits == NULL)
     return FALSE;

@@ -18,12 +18,21 @@ typedef struct {
   guint q_stride, kv_stride;
   gsize gate, up;        /* f32 [batch][ff_stride]; ungated: no up; fused: behind a token's gate */
   guint ff_stride;
+  gsize router;          /* f32 [batch][n_experts], as the next three only where there are experts */
+  gsize choices;         /* EngChoice [batch][n_experts_used] */
+  gsize gathered, mixed; /* f32 [batch][n_embd]: inputs, then results, of one expert's tokens; the sum over experts */
   gsize prepared[3];     /* inputs as the products take them: A8, or f32 for the exact path */
   gsize cos_sin, cos_sin_local; /* f32 [batch][n_rot] */
   gsize rows, row_bytes; /* one f32 row of the widest input for each worker */
   gsize logits;          /* f32 [n_vocab] of one token */
   gsize bytes;
 } EngScratchLayout;
+
+/* An expert that a token goes to. */
+typedef struct {
+  guint32 expert;
+  float weight;
+} EngChoice;
 
 void eng_scratch_layout (EngScratchLayout *layout, const EngTraits *traits, const EngSessionOptions *options, guint n_workers);
 

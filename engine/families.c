@@ -8,16 +8,20 @@
 #define NEOX (HALVES | ENG_FAMILY_LAYER_NORM | ENG_FAMILY_UNGATED)
 
 static const EngFamily families[] = {
-  { "llama", 0, .window_period = 1 },
+  { "llama", ENG_FAMILY_EXPERTS, .window_period = 1 },
   { "qwen2", HALVES | ENG_FAMILY_QKV_BIAS },
   { "qwen3", HALVES | ENG_FAMILY_QK_NORM },
+  { "qwen2moe", HALVES | ENG_FAMILY_QKV_BIAS | ENG_FAMILY_EXPERTS_PLAIN },
+  { "qwen3moe", HALVES | ENG_FAMILY_QK_NORM | ENG_FAMILY_EXPERTS },
   { "gemma", GEMMA },
   { "gemma2", GEMMA | ENG_FAMILY_POST_NORM, .window = 4096, .window_period = 2, .wide_layers = 46 },
   { "gemma3", GEMMA | ENG_FAMILY_POST_NORM | ENG_FAMILY_QK_NORM | ENG_FAMILY_LOCAL_ROPE, .window_period = 6, .local_theta = 10000, .wide_layers = 62 },
   { "phi2", NEOX | ENG_FAMILY_GELU_TANH | ENG_FAMILY_PARALLEL },
   { "phi3", HALVES | ENG_FAMILY_FUSED_UP, .window_period = 1 },
   { "granite", ENG_FAMILY_LOGIT_DIVISOR },
+  { "granitemoe", ENG_FAMILY_LOGIT_DIVISOR | ENG_FAMILY_EXPERTS },
   { "olmo2", HALVES | ENG_FAMILY_NO_PRE_NORM | ENG_FAMILY_POST_NORM | ENG_FAMILY_QK_NORM | ENG_FAMILY_LOCAL_ROPE, .window_period = 4 },
+  { "olmoe", HALVES | ENG_FAMILY_QK_NORM | ENG_FAMILY_EXPERTS_PLAIN },
   { "smollm3", 0, .rope_period = 4 },
   { "stablelm", HALVES | ENG_FAMILY_LAYER_NORM },
   { "gptneox", NEOX | ENG_FAMILY_GELU | ENG_FAMILY_PARALLEL },

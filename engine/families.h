@@ -18,6 +18,8 @@ typedef enum {
   ENG_FAMILY_SCALED_EMBEDDING = 1 << 10, /* by the root of its width */
   ENG_FAMILY_LOGIT_DIVISOR = 1 << 11,    /* logit_scale divides */
   ENG_FAMILY_FUSED_UP = 1 << 12,         /* ffn_up holds the gate's rows first */
+  ENG_FAMILY_EXPERTS = 1 << 14,          /* may have experts, whose chosen weights sum to 1 ... */
+  ENG_FAMILY_EXPERTS_PLAIN = 1 << 15,    /* ... or, the softmax of all, to less */
   ENG_FAMILY_LOCAL_ROPE = 1 << 13,       /* windowed layers turn by freq_base_swa and without scaling */
 } EngFamilyFlags;
 

@@ -116,11 +116,13 @@ static gboolean bind_raw (EngModel *model, EngMatrix *matrix, const EngTensor *t
                  eng_gguf_path (model->gguf), tensor->name, type != NULL ? type->name : "an unknown type");
     return FALSE;
   }
-  if (tensor->dims[0] != matrix->cols || tensor->dims[1] != matrix->rows || tensor->dims[2] != 1 || tensor->dims[3] != 1) {
+  /* Experts stand one behind the other. */
+  guint64 rows = tensor->dims[2] <= matrix->rows ? tensor->dims[1] * tensor->dims[2] : 0;
+  if (tensor->dims[0] != matrix->cols || tensor->dims[1] > matrix->rows || rows != matrix->rows || tensor->dims[3] != 1) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT,
                  "%s: tensor %s is %" G_GUINT64_FORMAT " x %" G_GUINT64_FORMAT
                  ", but the model's metadata asks for %u x %u: the file is damaged",
-                 eng_gguf_path (model->gguf), tensor->name, tensor->dims[1], tensor->dims[0], matrix->rows, matrix->cols);
+                 eng_gguf_path (model->gguf), tensor->name, rows, tensor->dims[0], matrix->rows, matrix->cols);
     return FALSE;
   }
   matrix->raw = tensor->data;
@@ -226,7 +228,7 @@ static gboolean bind_layer (EngModel *model, guint i, GError **error)
 {
   const EngTraits *t = &model->traits;
   EngLayer *layer = &model->layers[i];
-  guint q = t->n_heads * t->head_dim, kv = t->n_kv_heads * t->head_dim, apart = !t->fused_qkv;
+  guint q = t->n_heads * t->head_dim, kv = t->n_kv_heads * t->head_dim, apart = !t->fused_qkv, dense = t->n_experts == 0;
   const struct {
     EngMatrix *matrix;
     const char *name;
@@ -238,9 +240,16 @@ static gboolean bind_layer (EngModel *model, guint i, GError **error)
     { &layer->attn_k, "attn_k", kv, t->n_embd, apart },
     { &layer->attn_v, "attn_v", kv, t->n_embd, apart },
     { &layer->attn_output, "attn_output", t->n_embd, q, TRUE },
-    { &layer->ffn_gate, "ffn_gate", t->n_ff, t->n_embd, !t->ungated && !t->fused_gate_up },
-    { &layer->ffn_up, "ffn_up", t->n_ff * (t->fused_gate_up ? 2 : 1), t->n_embd, TRUE },
-    { &layer->ffn_down, "ffn_down", t->n_embd, t->n_ff, TRUE },
+    { &layer->ffn_gate, "ffn_gate", t->n_ff, t->n_embd, dense && !t->ungated && !t->fused_gate_up },
+    { &layer->ffn_up, "ffn_up", t->n_ff * (t->fused_gate_up ? 2 : 1), t->n_embd, dense },
+    { &layer->ffn_down, "ffn_down", t->n_embd, t->n_ff, dense },
+    { &layer->router, "ffn_gate_inp", t->n_experts, t->n_embd, !dense },
+    { &layer->gate_experts, "ffn_gate_exps", t->n_experts * t->n_ff, t->n_embd, !dense },
+    { &layer->up_experts, "ffn_up_exps", t->n_experts * t->n_ff, t->n_embd, !dense },
+    { &layer->down_experts, "ffn_down_exps", t->n_experts * t->n_embd, t->n_ff, !dense },
+    { &layer->ffn_gate, "ffn_gate_shexp", t->n_ff_shared, t->n_embd, t->n_ff_shared > 0 },
+    { &layer->ffn_up, "ffn_up_shexp", t->n_ff_shared, t->n_embd, t->n_ff_shared > 0 },
+    { &layer->ffn_down, "ffn_down_shexp", t->n_embd, t->n_ff_shared, t->n_ff_shared > 0 },
   };
   const struct {
     const float **vector;
@@ -256,6 +265,7 @@ static gboolean bind_layer (EngModel *model, guint i, GError **error)
     { &layer->gate_bias, "ffn_gate.bias", t->n_ff },
     { &layer->up_bias, "ffn_up.bias", t->n_ff * (t->fused_gate_up ? 2 : 1) },
     { &layer->down_bias, "ffn_down.bias", t->n_embd },
+    { &layer->shared_gate, "ffn_gate_inp_shexp.weight", t->n_embd },
   };
   if (!bind_norms (model, i, error))
     return FALSE;
@@ -264,6 +274,9 @@ static gboolean bind_layer (EngModel *model, guint i, GError **error)
         && !bind_matrix (model, matrices[j].matrix, g_strdup_printf ("blk.%u.%s.weight", i, matrices[j].name), matrices[j].rows,
                          matrices[j].cols, error))
       return FALSE;
+  if (!dense && (layer->gate_experts.xbit != NULL || layer->down_experts.xbit != NULL)
+      && (t->n_ff % XB_TILE_ROWS != 0 || t->n_embd % XB_TILE_ROWS != 0))
+    return fail (model, error, ENG_ERROR_FORMAT, layer->gate_experts.name, "is packed, but its experts' rows are no multiple of 16");
   for (guint j = 0; j < G_N_ELEMENTS (vectors); j++) {
     g_autofree char *name = layer_name (i, vectors[j].name);
     if (!bind_vector (model, vectors[j].vector, name, vectors[j].n, vectors[j].required, error))

@@ -53,6 +53,11 @@ typedef struct {
   float rope_theta_local;   /* of windowed layers, whose positions are not scaled; 0: as the others */
   float rope_magnitude;     /* sines and cosines are multiplied by it; 0: 1 */
   float yarn_mix, yarn_fast, yarn_slow; /* (Peng et al. 2023, YaRN, section 3.2); mix 0: none */
+  guint n_experts, n_experts_used; /* 0: one feed-forward unit a layer; else n_ff is an expert's ... */
+  guint n_ff_shared;        /* ... and this the width of one that every token goes through, 0: none */
+  gboolean expert_sigmoid;  /* scores one by one, else their softmax */
+  gboolean expert_norm;     /* the chosen ones' weights sum to 1 */
+  float expert_scale;       /* 0: 1 */
   guint rope_n_ctx;         /* the context that rope was first trained for: beyond it, long factors */
 } EngTraits;
 
@@ -85,6 +90,8 @@ typedef struct {
 typedef struct {
   EngMatrix attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down;
   EngMatrix attn_qkv; /* fused_qkv: instead of the three; fused_gate_up: ffn_up holds the gate's rows first */
+  EngMatrix router, gate_experts, up_experts, down_experts; /* n_experts: [n_experts * rows][cols], beside the three of the shared unit */
+  const float *shared_gate; /* [n_embd] scores the shared unit, or NULL */
   EngNorm attn_norm, ffn_norm, attn_post_norm, ffn_post_norm;
   const float *q_norm, *k_norm;          /* as traits.qk_norm says */
   const float *q_bias, *k_bias, *v_bias; /* or NULL */

@@ -136,6 +136,30 @@ static gboolean read_window (const Reader *reader, const EngFamily *family, EngT
   return read_positive (reader, "rope.freq_base_swa", family->local_theta > 0 ? family->local_theta : t->rope_theta, &t->rope_theta_local);
 }
 
+/* ---- experts ------------------------------------------------------------------------------------------------------------- */
+
+/* n_ff, and the experts if there are any. */
+static gboolean read_experts (const Reader *reader, const EngFamily *family, EngTraits *t)
+{
+  g_autofree char *count_key = g_strconcat (reader->prefix, ".expert_count", NULL);
+  g_autofree char *width_key = g_strconcat (reader->prefix, ".expert_feed_forward_length", NULL);
+  g_autofree char *shared_key = g_strconcat (reader->prefix, ".expert_shared_feed_forward_length", NULL);
+  if (eng_gguf_get_int (reader->gguf, count_key, 0) <= 0)
+    return read_count (reader, "feed_forward_length", 0, 1 << 22, &t->n_ff);
+  if ((family->flags & (ENG_FAMILY_EXPERTS | ENG_FAMILY_EXPERTS_PLAIN)) == 0) {
+    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s is a mixture of experts of architecture \"%s\", which Valise knows without experts only",
+                 eng_gguf_path (reader->gguf), family->name);
+    return FALSE;
+  }
+  const char *width = eng_gguf_has (reader->gguf, width_key) ? "expert_feed_forward_length" : "feed_forward_length";
+  t->expert_norm = (family->flags & ENG_FAMILY_EXPERTS) != 0;
+  return read_count (reader, width, 0, 1 << 22, &t->n_ff) && read_count (reader, "expert_count", 0, 4096, &t->n_experts)
+         && read_count (reader, "expert_used_count", 0, t->n_experts, &t->n_experts_used)
+         && read_optional (reader, "expert_weights_scale", &t->expert_scale)
+         && (eng_gguf_get_int (reader->gguf, shared_key, 0) <= 0
+             || read_count (reader, "expert_shared_feed_forward_length", 0, 1 << 22, &t->n_ff_shared));
+}
+
 /* ---- the rest ------------------------------------------------------------------------------------------------------------ */
 
 static EngQkNorm qk_norm_of (const EngGguf *gguf, const EngTraits *t)
@@ -204,6 +228,7 @@ const char *eng_traits_beyond_llama (const EngTraits *t)
     { t->attention_soft_cap > 0 || t->logit_soft_cap > 0, "soft caps" },
     { t->window > 0 && t->window < t->n_ctx_train, "sliding windows" },
     { t->yarn_mix > 0 || (t->rope_magnitude != 0 && t->rope_magnitude != 1) || t->rope_n_ctx != t->n_ctx_train, "YaRN or long rope" },
+    { t->n_experts > 0, "experts" },
     { t->unturned[0] != 0, "layers without rope" },
   };
   for (guint i = 0; i < G_N_ELEMENTS (things); i++)
@@ -254,7 +279,8 @@ static gboolean check_consistency (const Reader *reader, const EngTraits *t)
 static guint64 count_parameters (const EngTraits *t)
 {
   guint64 embd = t->n_embd, q = (guint64)t->n_heads * t->head_dim, kv = (guint64)t->n_kv_heads * t->head_dim;
-  guint64 layer = 2 * embd * q + 2 * embd * kv + (t->ungated ? 2 : 3) * embd * t->n_ff + 2 * embd + (t->qkv_bias ? q + 2 * kv : 0);
+  guint64 layer = 2 * embd * q + 2 * embd * kv + (t->ungated ? 2 : 3) * embd * t->n_ff * MAX (t->n_experts, 1)
+                  + embd * (t->n_experts + 3 * t->n_ff_shared) + 2 * embd + (t->qkv_bias ? q + 2 * kv : 0);
   return t->n_vocab * embd * (t->tied_head ? 1 : 2) + t->n_layers * layer + embd;
 }
 
@@ -284,14 +310,8 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
   EngTraits t = { .file_bytes = eng_gguf_file_bytes (gguf) };
   const char *epsilon = family->flags & ENG_FAMILY_LAYER_NORM ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
   g_strlcpy (t.architecture, family->name, sizeof t.architecture);
-  g_autofree char *experts_key = g_strconcat (family->name, ".expert_count", NULL);
-  if (eng_gguf_get_int (gguf, experts_key, 0) > 0) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s is a mixture of experts, which Valise cannot compute yet",
-                 eng_gguf_path (gguf));
-    return FALSE;
-  }
   if (!read_count (&reader, "block_count", 0, ENG_MAX_LAYERS, &t.n_layers) || !read_count (&reader, "embedding_length", 0, 1 << 20, &t.n_embd)
-      || !read_count (&reader, "feed_forward_length", 0, 1 << 22, &t.n_ff)
+      || !read_experts (&reader, family, &t)
       || !read_count (&reader, "attention.head_count", 0, 4096, &t.n_heads)
       || !read_count (&reader, "attention.head_count_kv", t.n_heads, 4096, &t.n_kv_heads)
       || !read_count (&reader, "attention.key_length", MAX (1, t.n_embd / t.n_heads), 512, &t.head_dim)

@@ -28,7 +28,7 @@ typedef struct {
 static gboolean wants_packing (const EngTensor *tensor)
 {
   const EngTypeTraits *traits = eng_type_traits (tensor->type);
-  return tensor->n_dims >= 2 && tensor->dims[2] == 1 && tensor->dims[3] == 1 && !traits->is_float && traits->block > 1;
+  return tensor->n_dims >= 2 && tensor->dims[3] == 1 && !traits->is_float && traits->block > 1;
 }
 
 gboolean eng_gguf_is_computable (const EngGguf *gguf)
@@ -48,7 +48,7 @@ static gboolean fail (const Repack *r, const EngTensor *tensor, const char *why,
 static void describe (OneCell *one, const EngTensor *tensor)
 {
   const EngBlockKind *kind = eng_block_kind (tensor->type);
-  *one = (OneCell) { .stripe_end = (guint32) tensor->dims[1], .panel_end = (guint32) tensor->dims[0] };
+  *one = (OneCell) { .stripe_end = (guint32) (tensor->dims[1] * tensor->dims[2]), .panel_end = (guint32) tensor->dims[0] };
   one->cell = (xb_cell) { .depth = kind->depth, .codebook = kind->table ? XB_TABLE : XB_UNIFORM, .z2 = (guint16) (kind->zero * 2) };
   if (kind->table)
     memcpy (one->table[0], kind->table, sizeof one->table[0]);
@@ -82,8 +82,11 @@ static gboolean declare_packed (Repack *r, const EngTensor *tensor, GError **err
                  "another type, Q4_K for example", eng_gguf_path (r->source), tensor->name, traits->name);
     return FALSE;
   }
-  if (tensor->dims[0] > G_MAXINT32 || tensor->dims[1] > G_MAXINT32)
+  if (tensor->dims[0] > G_MAXINT32 || tensor->dims[1] > G_MAXINT32 || tensor->dims[2] > G_MAXINT32 / tensor->dims[1])
     return fail (r, tensor, "it has more rows or columns than a matrix can have", error);
+  /* Experts stand one behind the other in one matrix, and each has to begin a band. */
+  if (tensor->dims[2] > 1 && tensor->dims[1] % XB_TILE_ROWS != 0)
+    return fail (r, tensor, "its experts' rows are no multiple of 16", error);
   OneCell one;
   xb_error why = NULL;
   describe (&one, tensor);

@@ -4,6 +4,7 @@
 #include "engine/memory_plan.h"
 #include "engine/session.h"
 
+#include <glib/gstdio.h>
 #include <math.h>
 #include <string.h>
 
@@ -130,6 +131,36 @@ static void test_family (gconstpointer data)
   check_plan (data);
 }
 
+/* Experts stored as blocks, packed into one matrix each: what is left is the rounding of Q8_0. */
+static void test_packed_experts (void)
+{
+  g_autofree char *source_path = g_test_build_filename (G_TEST_DIST, "fixtures", "experts_q8_0.gguf", NULL);
+  g_autofree char *folder = g_dir_make_tmp ("valise-experts-XXXXXX", NULL), *path = g_build_filename (folder, "packed.gguf", NULL);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (EngGguf) source = eng_gguf_open (source_path, &error);
+  g_assert_no_error (error);
+  g_assert_false (eng_gguf_is_computable (source));
+  eng_repack (source, path, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_autoptr (EngModel) model = eng_model_open (path, &error);
+  g_assert_no_error (error);
+  g_assert_nonnull (eng_model_layer (model, 0)->up_experts.xbit);
+  Answer answer;
+  read_answer (&answer, "mixtral");
+  EngSessionOptions options = { .n_ctx = N_CTX, .activation_bits = 32 };
+  for (int bits = 8; bits <= 32; bits += 24)
+    for (guint batch = 1; batch <= 24; batch += 23) {
+      options.activation_bits = bits;
+      options.batch = batch;
+      g_autoptr (EngSession) session = eng_session_new (model, workers, &options, &error);
+      g_assert_true (eng_session_eval (session, answer.tokens, answer.n_prompt, FALSE, NULL, &error));
+      g_assert_cmpfloat (worst_error (eng_session_logits (session), answer.logits, answer.n_vocab), <, 0.15);
+    }
+  g_free (answer.bytes);
+  g_assert_cmpint (g_unlink (path), ==, 0);
+  g_assert_cmpint (g_rmdir (folder), ==, 0);
+}
+
 /* A decoder that the quantizer's own pass does not compute is called by what is beyond it. */
 static void test_beyond_llama (void)
 {
@@ -139,7 +170,7 @@ static void test_beyond_llama (void)
                 { "qwen2", NULL },         { "qwen3", "normed" },        { "gemma", "activation" },
                 { "gemma2", "placed" },    { "granite", "scaled" },      { "mistral", "windows" },
                 { "yarn", "YaRN" },        { "stablelm", "layer norm" }, { "smollm3", "without rope" },
-                { "phi3", "fused" } };
+                { "phi3", "fused" },       { "mixtral", "experts" } };
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
     g_autofree char *path = fixture (cases[i].name, ".gguf");
     g_autoptr (EngGguf) gguf = eng_gguf_open (path, NULL);
@@ -169,6 +200,7 @@ int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   workers = eng_workers_new (2);
+  g_test_add_func ("/architectures/packed-experts-are-the-same", test_packed_experts);
   g_test_add_func ("/architectures/beyond-llama-is-named", test_beyond_llama);
   g_test_add_func ("/architectures/unknown-ones-are-named-with-the-nearest", test_refusal);
   g_autofree char *folder = g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", NULL);
@@ -181,7 +213,7 @@ int main (int argc, char **argv)
       g_ptr_array_add (names, name);
       g_test_add_data_func (path, name, test_family);
     }
-  g_assert_cmpuint (names->len, >=, 26);
+  g_assert_cmpuint (names->len, >=, 31);
   int result = g_test_run ();
   eng_workers_free (workers);
   return result;

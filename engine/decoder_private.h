@@ -1,0 +1,80 @@
+/* decoder_private.h: the state of a pass and its steps: inputs are prepared token by token, then bands of rows multiplied. Only the
+ * decoder's own files include it. */
+#ifndef ENG_DECODER_PRIVATE_H
+#define ENG_DECODER_PRIVATE_H
+
+#include "engine/decoder.h"
+
+enum { ENG_MAX_PRODUCTS = 3 };
+
+/* An input as one or more products take it: after the pipeline, quantized or f32. */
+typedef struct {
+  const xb_input *input;
+  xb_acts acts;
+  float *f32; /* the exact path, [n][cols] */
+} EngPrepared;
+
+typedef struct {
+  const EngMatrix *matrix;
+  EngPrepared *prepared; /* NULL: raw, takes x itself */
+  const float *bias;  /* or NULL */
+  float *y;           /* [n][ldy] */
+  gsize ldy;
+  gboolean is_logits;
+  guint first_row, rows; /* of the matrix: one expert's, else all */
+  guint n_bands;
+} EngProduct;
+
+struct EngDecoder {
+  EngModel *model;
+  const EngTraits *traits;
+  EngWorkers *workers;
+  EngScratchLayout layout;
+  guint8 *memory;
+  int activation_bits;
+  float *hidden, *normed, *branch, *router, *gathered, *mixed, *q, *attended, *k, *v, *gate, *up, *cos_sin, *cos_sin_local, *logits;
+  EngChoice *choices;
+  float *many_logits; /* one row a token, mapped when all logits are first wanted */
+  gsize many_logits_bytes;
+  float *last_logits;    /* of the last pass that made any */
+  double *rope_frequency, *rope_frequency_local; /* [n_rot / 2] radians per position */
+
+  /* The step being run; set by the caller before the workers start, read by all. */
+  EngKvCache *cache;
+  const gint32 *tokens;
+  guint n, n_past, layer;
+  const float *x;        /* [n][ldx], cols of them inputs of the products */
+  gsize ldx;
+  float *added;          /* [n][n_embd] goes to the hidden state, or NULL; */
+  const EngNorm *added_norm; /* normed by this first, or NULL; */
+  gboolean add_late;     /* not before the norm but after it */
+  const EngNorm *norm;   /* normed = norm (hidden), or NULL */
+  gboolean activate;     /* the gate's activation before the products */
+  guint cols;
+  EngProduct products[ENG_MAX_PRODUCTS];
+  guint n_products;
+  EngPrepared prepared[ENG_MAX_PRODUCTS];
+  guint n_prepared;
+};
+
+/* Who is shown the inputs of the products. */
+typedef struct {
+  EngObserver function;
+  gpointer data;
+} EngWatch;
+
+/* Starts a step whose products read x [n][ldx], cols of each row. */
+void eng_step_begin (EngDecoder *d, const float *x, guint cols, gsize ldx);
+/* y is [n][ldy]; ldy 0: the matrix's rows. */
+EngProduct *eng_step_add (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y, gsize ldy);
+/* Rows of one expert out of n_experts that share the matrix. */
+EngProduct *eng_step_add_expert (EngDecoder *d, const EngMatrix *matrix, guint expert, guint n_experts, float *y);
+void eng_step_prepare (EngDecoder *d);
+void eng_step_run (EngDecoder *d, const EngWatch *watch);
+/* A row of the widest input that belongs to one worker. */
+float *eng_decoder_worker_row (EngDecoder *d, guint worker);
+
+/* decoder_experts.c: a layer's experts in place of one feed-forward unit: from normed, into normed. */
+void eng_decoder_run_experts (EngDecoder *d, const EngLayer *layer, const EngWatch *watch);
+
+#endif

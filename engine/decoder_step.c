@@ -1,0 +1,168 @@
+/* decoder_step.c: one step of a pass: residual, norm or activation, the input pipelines, then the products. */
+#include "engine/activation.h"
+#include "engine/decoder_private.h"
+
+float *eng_decoder_worker_row (EngDecoder *d, guint worker)
+{
+  return (float *)(d->memory + d->layout.rows + worker * d->layout.row_bytes);
+}
+
+/* ---- inputs of products -------------------------------------------------------------------------------------------------- */
+
+static void prepare_token (EngDecoder *d, guint i, guint worker)
+{
+  const float *x = d->x + (gsize)i * d->ldx;
+  for (guint j = 0; j < d->n_prepared; j++) {
+    EngPrepared *p = &d->prepared[j];
+    if (d->activation_bits == 32) {
+      xb_input_apply (p->input, x, p->f32 + (gsize)i * d->cols);
+      continue;
+    }
+    float *turned = eng_decoder_worker_row (d, worker);
+    if (p->input != NULL)
+      xb_input_apply (p->input, x, turned);
+    xb_acts_quantize (&p->acts, i, p->input != NULL ? turned : x, d->activation_bits);
+  }
+}
+
+static void apply_norm (const EngTraits *t, const EngNorm *norm, const float *x, float *out)
+{
+  if (t->layer_norm)
+    xb_layer_norm (x, norm->gain, norm->bias, out, t->n_embd, t->norm_eps);
+  else
+    xb_rms_norm (x, norm->gain, out, t->n_embd, t->norm_eps);
+}
+
+static void add_to_hidden (EngDecoder *d, guint i)
+{
+  const EngTraits *t = d->traits;
+  float *added = d->added + (gsize)i * t->n_embd;
+  if (d->added_norm != NULL)
+    apply_norm (t, d->added_norm, added, added);
+  if (t->residual_scale > 0)
+    xb_scale (added, t->residual_scale, t->n_embd);
+  xb_add (d->hidden + (gsize)i * t->n_embd, added, t->n_embd);
+}
+
+/* Between two products, token by token: residual and norm, or activation, then the inputs of what follows. */
+static void prepare_tokens (gpointer data, guint begin, guint end, guint worker)
+{
+  EngDecoder *d = data;
+  const EngTraits *t = d->traits;
+  for (guint i = begin; i < end; i++) {
+    gsize at = (gsize)i * t->n_embd, ff = i * d->ldx;
+    if (d->added != NULL && !d->add_late)
+      add_to_hidden (d, i);
+    if (d->norm != NULL)
+      apply_norm (t, d->norm, d->hidden + at, d->normed + at);
+    if (d->added != NULL && d->add_late)
+      add_to_hidden (d, i);
+    if (d->activate)
+      eng_activate (t->activation, d->gate + ff, t->ungated ? NULL : d->up + ff, d->cols);
+    prepare_token (d, i, worker);
+  }
+}
+
+EngProduct *eng_step_add (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y, gsize ldy)
+{
+  EngProduct *product = &d->products[d->n_products++];
+  *product = (EngProduct){ .matrix = matrix,
+                        .bias = bias,
+                        .y = y,
+                        .ldy = ldy > 0 ? ldy : matrix->rows,
+                          .rows = matrix->rows,
+                          .n_bands = (matrix->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS };
+  if (matrix->xbit == NULL || (d->activation_bits == 32 && matrix->input == NULL))
+    return product;
+  guint j = 0;
+  while (j < d->n_prepared && d->prepared[j].input != matrix->input)
+    j++;
+  if (j == d->n_prepared) {
+    guint8 *memory = d->memory + d->layout.prepared[d->n_prepared++];
+    d->prepared[j] = (EngPrepared){ .input = matrix->input, .f32 = (float *)memory };
+    if (d->activation_bits != 32)
+      xb_acts_init (&d->prepared[j].acts, memory, matrix->cols, d->n);
+  }
+  product->prepared = &d->prepared[j];
+  return product;
+}
+
+EngProduct *eng_step_add_expert (EngDecoder *d, const EngMatrix *matrix, guint expert, guint n_experts, float *y)
+{
+  EngProduct *product = eng_step_add (d, matrix, NULL, y, matrix->rows / n_experts);
+  product->rows = matrix->rows / n_experts;
+  product->first_row = expert * product->rows;
+  product->n_bands = (product->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS;
+  return product;
+}
+
+/* ---- products ------------------------------------------------------------------------------------------------------------ */
+
+/* Rows row0 .. row1 - 1 of the product. A packed matrix numbers them from its own first row, and so its results. */
+static void multiply_rows (EngDecoder *d, const EngProduct *product, guint row0, guint row1)
+{
+  const EngMatrix *m = product->matrix;
+  const EngPrepared *p = product->prepared;
+  const EngTraits *t = d->traits;
+  guint n = d->n, first = product->first_row;
+  float *packed_y = product->y - first;
+  if (m->xbit == NULL) {
+    const guint8 *raw = (const guint8 *)m->raw + (gsize)first * m->cols * (m->raw_type == XB_RAW_F32 ? 4 : 2);
+    xb_raw_matmul (m->raw_type, raw, m->cols, d->x, d->ldx, n, product->y, product->ldy, row0, row1);
+  } else if (d->activation_bits == 32) {
+    xb_matmul_f32 (m->xbit, p != NULL ? p->f32 : d->x, p != NULL ? m->cols : d->ldx, n, packed_y, product->ldy, first + row0, first + row1);
+  } else if (n == 1) {
+    xb_matvec (m->xbit, &p->acts, packed_y, first + row0, first + row1);
+  } else {
+    xb_matmul (m->xbit, &p->acts, packed_y, product->ldy, first + row0, first + row1);
+  }
+  for (guint i = 0; product->bias != NULL && i < n; i++)
+    xb_add (product->y + i * product->ldy + row0, product->bias + row0, row1 - row0);
+  for (guint i = 0; product->is_logits && (t->logit_scale > 0 || t->logit_soft_cap > 0) && i < n; i++)
+    eng_cap (product->y + i * product->ldy + row0, t->logit_scale > 0 ? t->logit_scale : 1, t->logit_soft_cap, row1 - row0);
+}
+
+/* Units are the bands of all products, one after the other. */
+static void multiply_bands (gpointer data, guint begin, guint end, guint worker)
+{
+  EngDecoder *d = data;
+  guint first = 0;
+  for (guint j = 0; j < d->n_products; j++) {
+    const EngProduct *product = &d->products[j];
+    guint b = MAX (begin, first), e = MIN (end, first + product->n_bands);
+    if (b < e)
+      multiply_rows (d, product, (b - first) * XB_TILE_ROWS, MIN ((e - first) * XB_TILE_ROWS, product->rows));
+    first += product->n_bands;
+  }
+}
+
+/* ---- a step -------------------------------------------------------------------------------------------------------------- */
+
+void eng_step_begin (EngDecoder *d, const float *x, guint cols, gsize ldx)
+{
+  d->x = x;
+  d->cols = cols;
+  d->ldx = ldx;
+  d->added = NULL;
+  d->added_norm = d->norm = NULL;
+  d->add_late = d->activate = FALSE;
+  d->n_products = d->n_prepared = 0;
+}
+
+void eng_step_prepare (EngDecoder *d)
+{
+  eng_workers_run (d->workers, prepare_tokens, d, d->n, 1);
+}
+
+void eng_step_run (EngDecoder *d, const EngWatch *watch)
+{
+  guint n_bands = 0;
+  eng_step_prepare (d);
+  for (guint j = 0; j < d->n_products; j++) {
+    n_bands += d->products[j].n_bands;
+    if (watch->function != NULL)
+      watch->function (watch->data, d->products[j].matrix, d->x, d->ldx, d->n);
+  }
+  eng_workers_run (d->workers, multiply_bands, d, n_bands, 2);
+}
+
