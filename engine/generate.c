@@ -224,6 +224,20 @@ static gboolean generate (EngSession *session, EngSampler *sampler, guint max_to
   }
 }
 
+/* DRY's usual breakers: what ends a line, a label, a quotation or an emphasis. [n_vocab] */
+static guint8 *dry_breakers (const EngTokenizer *tokenizer)
+{
+  guint n = eng_tokenizer_n_tokens (tokenizer);
+  guint8 *breakers = g_new0 (guint8, n);
+  for (guint i = 0; i < n; i++) {
+    gsize length;
+    const char *piece = eng_tokenizer_piece (tokenizer, (int)i, TRUE, &length);
+    for (gsize j = 0; j < length; j++)
+      breakers[i] |= strchr ("\n:\"*", piece[j]) != NULL && piece[j] != '\0';
+  }
+  return breakers;
+}
+
 gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngSamplerOptions *sampling, guint max_tokens,
                             EngTextFunc text, gpointer data, EngGenerateStats *stats, GCancellable *cancellable, GError **error)
 {
@@ -250,7 +264,11 @@ gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngS
     return FALSE;
   }
   EngModel *model = eng_session_model (session);
-  g_autoptr (EngSampler) sampler = eng_sampler_new (sampling, eng_model_traits (model)->n_vocab);
+  EngSamplerOptions options = *sampling;
+  g_autofree guint8 *breakers = NULL;
+  if (options.dry_multiplier > 0 && options.dry_breakers == NULL)
+    options.dry_breakers = breakers = dry_breakers (eng_model_tokenizer (model));
+  g_autoptr (EngSampler) sampler = eng_sampler_new (&options, eng_model_traits (model)->n_vocab);
   Output output = { eng_detokenizer_new (eng_model_tokenizer (model)), text, data, stats, start };
   ok = generate (session, sampler, max_tokens, &output, cancellable, error);
   emit (&output, eng_detokenizer_flush (output.detokenizer));
