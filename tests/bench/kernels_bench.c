@@ -1,10 +1,12 @@
-/* kernels_bench.c: GB/s of each depth's product with one vector beside this machine's read bandwidth, GMAC/s with many vectors, GFLOP/s of the
- * dense product; one thread. kernels_bench [ROWS COLS GROUP] ; VALISE_ISA chooses the instruction set. */
+/* kernels_bench.c: every product on every instruction set of this CPU, all threads: GB/s with one vector beside the machine's read bandwidth, GMAC/s
+ * with many, both against the scalar reference; GFLOP/s of the dense product on one thread.
+ * kernels_bench [ROWS COLS GROUP THREADS] ; VALISE_ISA leaves one set. */
 #include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/workers.h"
 #include "kernels/cpu.h"
 #include "kernels/dense.h"
 #include "kernels/xbit.h"
@@ -25,21 +27,40 @@ static double best_time (Work work, gpointer data)
   return best;
 }
 
+/* All threads begin together, each on its share; the pool is started before the time is taken. */
 typedef struct {
   const guint64 *words;
   gsize n;
   guint64 sum;
 } Read;
 
-static void read_words (gpointer data)
+static void read_share (gpointer data, guint begin, guint end, guint worker)
 {
   Read *r = data;
   guint64 sum[8] = { 0 };
-  for (gsize i = 0; i + 8 <= r->n; i += 8)
+  for (gsize i = r->n / 256 * begin; i + 8 <= r->n / 256 * end; i += 8)
     for (int j = 0; j < 8; j++)
       sum[j] += r->words[i + (gsize) j];
   for (int j = 0; j < 8; j++)
-    r->sum += sum[j];
+    __atomic_fetch_add (&r->sum, sum[j], __ATOMIC_RELAXED);
+}
+
+static EngWorkers *workers;
+
+static void read_words (gpointer data)
+{
+  eng_workers_run (workers, read_share, data, 256, 1);
+}
+
+static double read_bandwidth (void)
+{
+  Read r = { .n = (256 << 20) / 8 };
+  guint64 *words = g_new (guint64, r.n);
+  memset (words, 1, r.n * 8);
+  r.words = words;
+  double rate = (double) r.n * 8 / best_time (read_words, &r) * 1e-9;
+  g_free (words);
+  return r.sum ? rate : 0;
 }
 
 typedef struct {
@@ -49,35 +70,65 @@ typedef struct {
   float *y;
 } Product;
 
+static void multiply_share (gpointer data, guint begin, guint end, guint worker)
+{
+  Product *p = data;
+  guint bands = (p->rows + 15) / 16;
+  while (begin < end) {
+    guint matrix = begin / bands, last = MIN (end, (matrix + 1) * bands);
+    xb_matmul (p->matrices[matrix], &p->acts, p->y, p->rows, begin % bands * 16, MIN (p->rows, (last - matrix * bands) * 16));
+    begin = last;
+  }
+}
+
 static void multiply (gpointer data)
 {
   Product *p = data;
-  for (guint i = 0; i < p->n_matrices; i++)
-    xb_matmul (p->matrices[i], &p->acts, p->y, p->rows, 0, p->rows);
+  eng_workers_run (workers, multiply_share, p, p->n_matrices * ((p->rows + 15) / 16), 8);
 }
 
-static void bench_depth (int depth, xb_codebook codebook, guint rows, guint cols, guint group, double bandwidth)
+typedef struct {
+  const char *name;
+  int codebook, depth, dim, index_bits, sign_bits;
+} Function;
+
+static const Function functions[] = {
+  { "1 bit", XB_UNIFORM, 1 }, { "2 bits", XB_UNIFORM, 2 }, { "3 bits", XB_UNIFORM, 3 }, { "4 bits", XB_UNIFORM, 4 }, { "5 bits", XB_UNIFORM, 5 },
+  { "6 bits", XB_UNIFORM, 6 }, { "7 bits", XB_UNIFORM, 7 }, { "8 bits", XB_UNIFORM, 8 }, { "table of 2", XB_TABLE, 1 }, { "table of 4", XB_TABLE, 2 },
+  { "table of 8", XB_TABLE, 3 }, { "table of 16", XB_TABLE, 4 }, { "grid 8 x 256", XB_GRID, 2, 8, 8, 7 }, { "grid 4 x 512", XB_GRID, 4, 4, 9, 8 },
+};
+
+typedef struct {
+  double weights, one, many, bytes; /* weights and bytes of all matrices; seconds for them with one vector, and for the first with MANY */
+} Result;
+
+enum { MANY = 128 };
+
+static Result bench_function (const Function *f, guint rows, guint cols, guint group, gsize total)
 {
   guint32 stripe_end = rows, panel_end = cols;
   gint8 tables[1][16] = { { -128, -90, -70, -50, -35, -20, -10, -3, 3, 10, 20, 35, 50, 70, 90, 127 } };
-  xb_cell cell = { .depth = (guint8) depth, .codebook = (guint8) codebook, .z2 = (guint16) (codebook == XB_TABLE ? 0 : (1 << depth) - 1) };
+  g_autofree gint8 *values = g_new0 (gint8, 8 << 12);
+  xb_grid grid = { .dim = (guint8) f->dim, .index_bits = (guint8) f->index_bits, .sign_bits = (guint8) f->sign_bits };
+  xb_cell cell = { .depth = (guint8) f->depth, .codebook = (guint8) f->codebook, .z2 = (guint16) (f->codebook == XB_UNIFORM ? (1 << f->depth) - 1 : 0) };
   xb_layout layout = { .rows = rows, .cols = cols, .group = group, .scale_kind = XB_SCALE_GROUP_F16, .n_stripes = 1, .n_panels = 1, .n_tables = 1,
-                       .stripe_end = &stripe_end, .panel_end = &panel_end, .cells = &cell, .tables = (const gint8 (*)[16]) tables };
+                       .stripe_end = &stripe_end, .panel_end = &panel_end, .cells = &cell, .tables = (const gint8 (*)[16]) tables,
+                       .n_grids = f->codebook == XB_GRID, .grid_bytes = f->codebook == XB_GRID ? 8 << 12 : 0, .grids = &grid, .grid_values = values };
   gsize size = xb_layout_bytes (&layout, NULL);
-  guint n = (guint) MAX (1, (256 << 20) / size);
+  guint n = (guint) MAX (1, total / size);
   guint8 *blobs = g_aligned_alloc (n, size, 64);
   g_autofree xb_matrix **matrices = g_new (xb_matrix *, n);
   for (guint i = 0; i < n; i++) {
     guint8 *blob = blobs + i * size;
     xb_matrix_init (blob, size, &layout);
     gsize bands = (gsize) ((rows + 15) / 16) * (size / ((rows + 15) / 16) / 64 * 64);
-    for (gsize j = size - bands; j < size; j++)
+    for (gsize j = size - MIN (bands, size - (f->codebook == XB_GRID ? 40000 : 1000)); j < size; j++)
       blob[j] = (guint8) (j * 2654435761u >> 24) & 0x3f; /* any codes; scales stay small */
     matrices[i] = xb_matrix_open (blob, size, NULL);
   }
   double time[2];
   for (int many = 0; many < 2; many++) {
-    guint vectors = many ? 256 : 1;
+    guint vectors = many ? MANY : 1;
     Product p = { .matrices = matrices, .n_matrices = many ? 1 : n, .rows = rows };
     guint8 *memory = g_aligned_alloc (xb_acts_bytes (cols, vectors), 1, 64);
     g_autofree float *x = g_new (float, cols);
@@ -91,12 +142,33 @@ static void bench_depth (int depth, xb_codebook codebook, guint rows, guint cols
     g_free (p.y);
     g_aligned_free (memory);
   }
-  double rate = (double) size * n / time[0] * 1e-9;
-  printf ("%-8s %d bits   %6.2f GB/s, %3.0f%% of read, %6.3f ns per 1000 weights   %7.1f GMAC/s with 256 vectors\n", codebook == XB_TABLE ? "table" : "uniform",
-          depth, rate, 100 * rate / bandwidth, time[0] / n / rows / cols * 1e12, (double) rows * cols * 256 / time[1] * 1e-9);
   for (guint i = 0; i < n; i++)
     xb_matrix_free (matrices[i]);
   g_aligned_free (blobs);
+  return (Result) { (double) rows * cols * n, time[0], time[1], (double) size * n };
+}
+
+static void bench_set (xb_isa isa, guint rows, guint cols, guint group, Result *scalar)
+{
+  if (!xb_cpu_select (isa)) {
+    printf ("\n%s: %s\n", xb_isa_name (isa), xb_isa_built (isa) ? "not on this CPU" : "not in this build");
+    return;
+  }
+  printf ("\n%-12s %10s %9s %14s %10s %10s %10s\n", xb_isa_name (isa), "one: GB/s", "of read", "ps per weight", "x scalar", "GMAC/s", "x scalar");
+  for (guint i = 0; i < G_N_ELEMENTS (functions); i++) {
+    gboolean is_scalar = isa == XB_ISA_SCALAR;
+    double bandwidth = is_scalar ? 0 : read_bandwidth (); /* beside each function: other programs take their share of the memory */
+    Result r = bench_function (&functions[i], is_scalar ? 64 : rows, cols, group, is_scalar ? 0 : 192 << 20);
+    if (is_scalar)
+      scalar[i] = r;
+    double one = r.one / r.weights, many = (is_scalar ? r.weights : (double) rows * cols) * MANY / r.many;
+    double scalar_one = scalar[i].one / scalar[i].weights, scalar_many = scalar[i].weights * MANY / scalar[i].many;
+    char share[16] = "-";
+    if (!is_scalar)
+      g_snprintf (share, sizeof share, "%.0f%%", 100 * r.bytes / r.one * 1e-9 / bandwidth);
+    printf ("%-12s %10.2f %9s %14.2f %10.1f %10.1f %10.1f\n", functions[i].name, r.bytes / r.one * 1e-9, share, one * 1e12, scalar_one / one, many * 1e-9,
+            many / scalar_many);
+  }
 }
 
 typedef struct {
@@ -127,23 +199,23 @@ static void bench_dense (guint m, guint n, guint k)
 int main (int argc, char **argv)
 {
   guint rows = argc > 1 ? (guint) atoi (argv[1]) : 4096, cols = argc > 2 ? (guint) atoi (argv[2]) : 4096, group = argc > 3 ? (guint) atoi (argv[3]) : 64;
-  const char *wrong = xb_cpu_init ();
+  const char *wrong = xb_cpu_init (), *forced = g_getenv ("VALISE_ISA");
   if (wrong) {
     fprintf (stderr, "kernels_bench: %s\n", wrong);
     return 1;
   }
-  Read r = { .n = (512 << 20) / 8 };
-  guint64 *words = g_new (guint64, r.n);
-  memset (words, 1, r.n * 8);
-  r.words = words;
-  double bandwidth = (double) r.n * 8 / best_time (read_words, &r) * 1e-9;
-  g_free (words);
-  printf ("%s, %s, one thread, read %.1f GB/s; matrices of %u x %u, groups of %u\n", xb_cpu_model (), xb_isa_name (xb_cpu_selected ()), bandwidth, rows, cols, group);
-  for (int depth = 1; depth <= 8; depth++)
-    bench_depth (depth, XB_UNIFORM, rows, cols, group, bandwidth);
-  for (int depth = 1; depth <= 4; depth++)
-    bench_depth (depth, XB_TABLE, rows, cols, group, bandwidth);
+  xb_isa chosen = xb_cpu_selected ();
+  workers = eng_workers_new (argc > 4 ? (guint) atoi (argv[4]) : 0);
+  printf ("%s, %u threads, read %.1f GB/s; matrices of %u x %u, groups of %u, %u vectors in the products with many\n", xb_cpu_model (), eng_workers_count (workers),
+          read_bandwidth (), rows, cols, group, MANY);
+  Result scalar[G_N_ELEMENTS (functions)];
+  for (int isa = 0; isa < XB_N_ISAS; isa++)
+    if (isa == XB_ISA_SCALAR || forced == NULL || *forced == 0 || isa == (int) chosen)
+      bench_set ((xb_isa) isa, rows, cols, group, scalar);
+  xb_cpu_select (chosen);
+  printf ("\n");
   bench_dense (512, 576, 1536);
   bench_dense (1536, 1536, 4096);
-  return r.sum == 0;
+  eng_workers_free (workers);
+  return 0;
 }
