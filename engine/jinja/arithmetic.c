@@ -127,6 +127,15 @@ static gint64 integer_of (JinjaValue value)
   return value.type == JINJA_INT ? value.integer : value.boolean;
 }
 
+static JinjaValue add_strings (JinjaWork *work, JinjaString *a, JinjaString *b)
+{
+  if (!a->is_safe && !b->is_safe)
+    return jinja_string_concat (work, a, b);
+  JinjaValue sum = jinja_string_concat (work, jinja_escape (work, a).string, jinja_escape (work, b).string);
+  sum.string->is_safe = TRUE;
+  return sum;
+}
+
 JinjaValue jinja_binary (JinjaRun *run, const char *operator, JinjaValue a, JinjaValue b)
 {
   if (is_integer (a) && is_integer (b))
@@ -134,7 +143,7 @@ JinjaValue jinja_binary (JinjaRun *run, const char *operator, JinjaValue a, Jinj
   if (jinja_is_number (a) && jinja_is_number (b))
     return reals (run, operator, jinja_to_double (a), jinja_to_double (b));
   if (strcmp (operator, "+") == 0 && a.type == JINJA_STRING && b.type == JINJA_STRING)
-    return jinja_string_concat (&run->work, a.string, b.string);
+    return add_strings (&run->work, a.string, b.string);
   if (strcmp (operator, "+") == 0 && is_sequence (a) && a.type == JINJA_LIST && b.type == JINJA_LIST && b.list->kind == a.list->kind)
     return join_lists (run, a, b);
   if (strcmp (operator, "*") == 0 && is_sequence (a) && is_integer (b))

@@ -63,19 +63,24 @@ static JinjaValue to_string (JinjaRun *run, JinjaValue self, const JinjaCall *ca
   return (JinjaValue){ .type = JINJA_STRING, .string = jinja_to_string (&run->work, self) };
 }
 
+static JinjaValue safe (JinjaRun *run, JinjaValue self, const JinjaCall *call)
+{
+  JinjaString *string = jinja_to_string (&run->work, self);
+  JinjaValue marked = jinja_string_slice (&run->work, string, 0, string->length);
+  marked.string->is_safe = TRUE;
+  return marked;
+}
+
 static JinjaValue escape (JinjaRun *run, JinjaValue self, const JinjaCall *call)
 {
-  static const char letters[] = "&<>\"'";
-  static const char *const names[] = { "&amp;", "&lt;", "&gt;", "&#34;", "&#39;" };
-  JinjaBuilder builder;
-  JinjaCursor c;
-  jinja_builder_init (&run->work, &builder);
-  for (jinja_cursor_init (&c, jinja_to_string (&run->work, self)); jinja_cursor_next (&c);) {
-    const char *letter = c.code != 0 && c.code < 0x80 ? strchr (letters, (int) c.code) : NULL;
-    const char *text = letter != NULL ? names[letter - letters] : c.text;
-    jinja_builder_add (&builder, text, letter != NULL ? strlen (text) : c.length, c.from_context);
-  }
-  return jinja_builder_finish (&builder);
+  return jinja_escape (&run->work, jinja_to_string (&run->work, self));
+}
+
+/* Escapes what is safe as well. */
+static JinjaValue forceescape (JinjaRun *run, JinjaValue self, const JinjaCall *call)
+{
+  JinjaString *string = jinja_to_string (&run->work, self);
+  return jinja_escape (&run->work, jinja_string_slice (&run->work, string, 0, string->length).string);
 }
 
 static JinjaString *spaces (JinjaRun *run, gint64 n)
@@ -187,10 +192,10 @@ const JinjaBuiltin jinja_text_filters[] = {
   { "trim", "chars", trim },
   { "replace", "!old !new count", replace },
   { "string", "", to_string },
-  { "safe", "", to_string },
+  { "safe", "", safe },
   { "escape", "", escape },
   { "e", "", escape },
-  { "forceescape", "", escape },
+  { "forceescape", "", forceescape },
   { "indent", "width first blank", indent },
   { "center", "width", center },
   { "wordcount", "", wordcount },

@@ -41,6 +41,7 @@ static JinjaString *new_view (JinjaWork *work, JinjaBytes *bytes, gsize begin, g
   string->text = bytes->data + begin;
   string->length = length;
   string->n_chars = G_MAXSIZE;
+  string->is_safe = FALSE;
   return string;
 }
 
@@ -108,6 +109,25 @@ JinjaValue jinja_string (JinjaWork *work, const char *text, gsize length, gboole
   jinja_builder_init (work, &builder);
   jinja_builder_add (&builder, text, length, from_context);
   return jinja_builder_finish (&builder);
+}
+
+JinjaValue jinja_escape (JinjaWork *work, JinjaString *string)
+{
+  static const char letters[] = "&<>\"'";
+  static const char *const names[] = { "&amp;", "&lt;", "&gt;", "&#34;", "&#39;" };
+  JinjaBuilder builder;
+  JinjaCursor c;
+  if (string->is_safe)
+    return (JinjaValue){ .type = JINJA_STRING, .string = string };
+  jinja_builder_init (work, &builder);
+  for (jinja_cursor_init (&c, string); jinja_cursor_next (&c);) {
+    const char *letter = c.code != 0 && c.code < 0x80 ? strchr (letters, (int) c.code) : NULL;
+    const char *text = letter != NULL ? names[letter - letters] : c.text;
+    jinja_builder_add (&builder, text, letter != NULL ? strlen (text) : c.length, c.from_context);
+  }
+  JinjaValue escaped = jinja_builder_finish (&builder);
+  escaped.string->is_safe = TRUE;
+  return escaped;
 }
 
 JinjaValue jinja_string_concat (JinjaWork *work, const JinjaString *a, const JinjaString *b)

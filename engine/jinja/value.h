@@ -27,6 +27,7 @@ typedef struct {
   const char *text; /* inside bytes->data; valid UTF-8 */
   gsize length;
   gsize n_chars;    /* code points, G_MAXSIZE until counted */
+  gboolean is_safe; /* markupsafe's Markup: what is added to it is escaped for HTML */
 } JinjaString;
 
 typedef struct JinjaValue JinjaValue;
@@ -121,6 +122,8 @@ void jinja_builder_add_text (JinjaBuilder *builder, const char *text);
 void jinja_builder_add_string (JinjaBuilder *builder, const JinjaString *string);
 JinjaValue jinja_builder_finish (JinjaBuilder *builder);
 JinjaValue jinja_string (JinjaWork *work, const char *text, gsize length, gboolean from_context);
+/* "&<>'" and '"' as HTML writes them, and safe from then on; what is safe already stays. */
+JinjaValue jinja_escape (JinjaWork *work, JinjaString *string);
 JinjaValue jinja_string_concat (JinjaWork *work, const JinjaString *a, const JinjaString *b);
 /* bytes [begin, end) of a string, sharing them. */
 JinjaValue jinja_string_slice (JinjaWork *work, const JinjaString *string, gsize begin, gsize end);
