@@ -49,4 +49,5 @@ if [ -z "$terminal" ]; then
   GSETTINGS_SCHEMA_DIR=$PWD/build/data exec "$PWD/build/app/ui/valise-gtk"
 fi
 say "no display, or the terminal was asked for: chat here, /help shows what else can be typed, Ctrl+D leaves"
-exec "$valise" chat "$fit"
+# Sampled as the makers of SmolLM2 advise.
+exec "$valise" chat "$fit" --temp 0.2 --top-p 0.9
