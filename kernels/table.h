@@ -6,6 +6,7 @@
 
 #include "kernels/cpu.h"
 #include "kernels/ops.h"
+#include "kernels/trellis.h"
 #include "kernels/xbit.h"
 
 typedef struct {
@@ -30,6 +31,7 @@ typedef struct {
   void (*f32_to_f16) (const float *x, uint16_t *out, size_t n);
   void (*gemm) (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda, const float *b,
                 size_t ldb, float beta, float *c, size_t ldc);
+  void (*trellis_extend) (const xb_trellis *trellis, float *cost, const float *x, const float *weight, uint32_t n, uint8_t *back);
 } xb_ops_table;
 
 typedef struct {

@@ -35,7 +35,10 @@ typedef enum {
   XB_UNIFORM = 0, /* w = s (u - z), z = z2 / 2 */
   XB_TABLE = 1,   /* w = s table[u], 2^depth int8 entries, depth <= 4 */
   XB_GRID = 2,    /* w = s v, v from a stored table of 4 or 8 values, perhaps with signs (xb_grid): IQ1..IQ3 */
-  XB_TRELLIS = 3  /* reserved: EXL3/QTIP and our own */
+  XB_TRELLIS = 3  /* w = s v, depth <= 4: a bitshift trellis (Tseng et al. 2024, QTIP) whose states are summed up from small tables, so that
+                   * it decodes by byte lookups. The 64 codes of a quad, column by column, are a ring; v is, modulo 256, the sum of z2
+                   * (2 to 4) int8 entries, the k-th of tables[table + k] at the index that codes t - k g, t - k g - 1, ... make from the low
+                   * bits up, t being the weight's place in the ring and g = 4, 2, 1, 1 codes for depth 1, 2, 3, 4 */
 } xb_codebook;
 
 typedef enum {
@@ -48,8 +51,8 @@ typedef enum {
 typedef struct {
   uint8_t depth;    /* bits per code, 0: the whole cell is 0; grid: bits per weight, rounded up */
   uint8_t codebook; /* xb_codebook */
-  uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one */
-  uint32_t table;   /* table, grid: index into the matrix's tables or grids */
+  uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one. trellis: its tables */
+  uint32_t table;   /* table, trellis, grid: index of the (first) one among the matrix's tables or grids */
 } xb_cell;
 
 /* A grid: `dim` neighbouring weights of a row are one of 2^index_bits stored rows of values, each weight with its sign. A tile of a grid cell is

@@ -73,13 +73,16 @@ static xb_error check_cells (const xb_layout *l)
 {
   for (uint64_t i = 0; i < (uint64_t) l->n_stripes * l->n_panels; i++) {
     const xb_cell *c = &l->cells[i];
-    if (c->depth > XB_MAX_DEPTH || (c->codebook != XB_UNIFORM && c->codebook != XB_TABLE && c->codebook != XB_GRID))
+    if (c->depth > XB_MAX_DEPTH || (c->codebook != XB_UNIFORM && c->codebook != XB_TABLE && c->codebook != XB_GRID && c->codebook != XB_TRELLIS))
       return "an X-bit matrix has a cell of an unknown depth or codebook; it was made by a newer version";
     if (c->codebook == XB_TABLE && (c->depth > 4 || c->table >= l->n_tables))
       return "an X-bit matrix has a cell whose table is missing";
     if (c->codebook == XB_GRID && c->depth
         && (c->table >= l->n_grids || c->depth != (xb_grid_tile_bytes (&l->grids[c->table]) + 63) / 64))
       return "an X-bit matrix has a cell whose grid is missing";
+    if (c->codebook == XB_TRELLIS
+        && (c->depth > 4 || c->z2 < 2 || c->z2 > XB_TRELLIS_TABLES || c->table >= l->n_tables || l->n_tables - c->table < c->z2))
+      return "an X-bit matrix has a trellis cell whose tables are missing";
     if (c->codebook == XB_UNIFORM && c->z2 > 510)
       return "an X-bit matrix has a cell with an impossible zero point";
     if (l->has_offset && (c->codebook != XB_UNIFORM || c->z2 != 0))

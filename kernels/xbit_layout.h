@@ -118,4 +118,26 @@ static inline uint32_t xb_tile_code (const uint8_t *tile, uint32_t depth, uint32
   return code;
 }
 
+/* Codes to an index of a trellis of that depth, and the most tables one has. */
+static inline uint32_t xb_trellis_step (uint32_t depth)
+{
+  return depth == 1 ? 4 : depth == 2 ? 2 : 1;
+}
+
+enum { XB_TRELLIS_TABLES = 4 };
+
+/* Value of row r, column c of one tile of a trellis cell. */
+static inline int32_t xb_trellis_value (const uint8_t *tile, uint32_t depth, uint32_t n_tables, const int8_t (*tables)[16], uint32_t r, uint32_t c)
+{
+  uint32_t step = xb_trellis_step (depth), at = c % 4 * 16 + r;
+  uint8_t sum = 0;
+  for (uint32_t k = 0; k < n_tables; k++) {
+    uint32_t index = 0;
+    for (uint32_t i = 0; i < step; i++, at = (at - 1) % 64)
+      index |= xb_tile_code (tile, depth, at % 16, c / 4 * 4 + at / 16) << (depth * i);
+    sum = (uint8_t) (sum + (uint8_t) tables[k][index]);
+  }
+  return (int8_t) sum;
+}
+
 #endif

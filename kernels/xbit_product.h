@@ -13,10 +13,10 @@ enum { GROUP_CHUNK = 32, VECTOR_BLOCK = 64, AHEAD_BYTES = 16384 };
 
 typedef struct {
   const uint8_t *tiles;
-  const int8_t *table;      /* [16] of a table cell */
+  const int8_t (*tables)[16]; /* of a table or trellis cell, else NULL */
   const xb_grid *grid;      /* of a grid cell, and its values */
   const int8_t *values;
-  uint32_t depth, codebook, tile_bytes;
+  uint32_t depth, codebook, n_tables, tile_bytes;
   uint32_t tile0, n_tiles;  /* in the whole row, of this run */
   uint32_t per_group;       /* tiles per group; 0: two groups in a tile (group 16) */
   const float *scale, *zero; /* [groups][16] */
@@ -41,8 +41,8 @@ static void walk_band (const xb_matrix *m, uint32_t band, const void *vectors, u
     uint32_t n_tiles = xb_panel_tiles (l, p), n_groups = xb_panel_groups (l, p);
     if (cell->depth == 0)
       continue;
-    run r = { .table = cell->codebook == XB_TABLE ? l->tables[cell->table] : NULL, .depth = cell->depth, .codebook = cell->codebook,
-              .tile_bytes = xb_tile_bytes (l, cell) };
+    run r = { .tables = cell->codebook == XB_TABLE || cell->codebook == XB_TRELLIS ? l->tables + cell->table : NULL, .depth = cell->depth,
+              .codebook = cell->codebook, .n_tables = cell->codebook == XB_TRELLIS ? cell->z2 : 1, .tile_bytes = xb_tile_bytes (l, cell) };
     if (cell->codebook == XB_GRID) {
       r.grid = &l->grids[cell->table];
       r.values = l->grid_values + r.grid->offset;

@@ -69,12 +69,91 @@ ALWAYS const uint8_t *tile_codes (const run *r, const int codebook, const uint8_
 }
 
 /* A table of the matrix in every 16 bytes, biased by 128 where codes are unsigned. */
-ALWAYS xi load_table (const int8_t *table)
+ALWAYS xi load_table (const int8_t *table, const int bias)
 {
   uint8_t repeated[PART_BYTES] __attribute__ ((aligned (64)));
   for (int i = 0; i < PART_BYTES; i++)
-    repeated[i] = (uint8_t) (table ? table[i % 16] : 0) ^ (XI_SIGNED ? 0 : 128);
+    repeated[i] = (uint8_t) (table ? table[i % 16] : 0) ^ (bias ? 128 : 0);
   return xi_load (repeated);
+}
+
+/* A trellis sums up n tables, of which the first carries the bias; one that is not there adds nothing. */
+ALWAYS void load_tables (const run *r, xi tables[XB_TRELLIS_TABLES], const int n)
+{
+  UNROLL for (int k = 0; k < n; k++)
+    tables[k] = load_table (r->tables && (uint32_t) k < r->n_tables ? r->tables[k] : NULL, k == 0 && !XI_SIGNED);
+}
+
+typedef uint32_t xi_lanes __attribute__ ((vector_size (PART_BYTES)));
+
+/* Part `part` of the ring of a quad's codes, which before its first part goes on with the column before in each row: the byte below. */
+ALWAYS xi_lanes ring_part (const xi codes[PARTS], int part)
+{
+  const xi_lanes v = (xi_lanes) codes[part >= 0 ? part : part + PARTS];
+  return part >= 0 ? v : v << 8 | v >> 24;
+}
+
+/* The lanes k before those of `v`, `before` being in front of it. */
+ALWAYS xi_lanes lanes_back (xi_lanes before, xi_lanes v, const int k)
+{
+#if XB_VL == 16
+#define BACK(k) \
+  __builtin_shufflevector (before, v, 16 - k, 17 - k, 18 - k, 19 - k, 20 - k, 21 - k, 22 - k, 23 - k, 24 - k, 25 - k, 26 - k, 27 - k, 28 - k, 29 - k, \
+                           30 - k, 31 - k)
+#elif XB_VL == 8
+#define BACK(k) __builtin_shufflevector (before, v, 8 - k, 9 - k, 10 - k, 11 - k, 12 - k, 13 - k, 14 - k, 15 - k)
+#else
+#define BACK(k) __builtin_shufflevector (before, v, 4 - k, 5 - k, 6 - k, 7 - k)
+#endif
+  switch (k) {
+  case 1: return BACK (1);
+  case 2: return BACK (2);
+  case 3: return BACK (3);
+#if XB_VL > 4
+  case 4: return BACK (4);
+#endif
+#if XB_VL > 8
+  case 6: return BACK (6);
+  case 8: return BACK (8);
+  case 12: return BACK (12);
+#elif XB_VL > 4
+  case 6: return BACK (6);
+#endif
+  default: return v;
+  }
+#undef BACK
+}
+
+/* One part of the codes k places back in the ring: k is 1, 2, 3, 4, 6, 8 or 12. */
+ALWAYS xi ring_back (const xi codes[PARTS], int part, const int k)
+{
+  const int from = part - k / XB_VL;
+  return (xi) lanes_back (k % XB_VL ? ring_part (codes, from - 1) : ring_part (codes, from), ring_part (codes, from), k % XB_VL);
+}
+
+/* What a tile of a trellis cell with n tables stands for. */
+ALWAYS void decode_trellis (xi values[PARTS][8], const uint8_t *tile, const int depth, const xi tables[XB_TRELLIS_TABLES], const int n)
+{
+  const int step = depth == 1 ? 4 : depth == 2 ? 2 : 1;
+  UNROLL for (int part = 0; part < PARTS; part++)
+    decode (values[part], tile, depth, XB_UNIFORM, tables[0], part);
+  UNROLL for (int q = 0; q < 8; q++) {
+    xi index[PARTS], wider[PARTS];
+    UNROLL for (int part = 0; part < PARTS; part++)
+      index[part] = values[part][q];
+    UNROLL for (int width = 1; width < step; width *= 2) {
+      UNROLL for (int part = 0; part < PARTS; part++)
+        wider[part] = index[part] | xi_left (ring_back (index, part, width), depth * width);
+      UNROLL for (int part = 0; part < PARTS; part++)
+        index[part] = wider[part];
+    }
+    UNROLL for (int part = 0; part < PARTS; part++) {
+      xi sum = XI_LOOKUP (tables[0], index[part]);
+      UNROLL for (int k = 1; k < n; k++)
+        sum += XI_LOOKUP (tables[k], ring_back (index, part, k * step));
+      values[part][q] = sum;
+    }
+  }
 }
 
 /* y[i] += scale (xs sum u x) + zero (xs sum x) for one part of one tile and the n vectors from `first` on, whose tiles are `step` apart. */
@@ -124,21 +203,27 @@ ALWAYS void group_scales (const place *p, int part, const int split, vf scale[2]
 }
 
 /* n vectors by one run of tiles: each tile is decoded once and used for all of them. */
-ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int split)
+ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int n_tables, const int split)
 {
   const size_t row_tiles = acts->cols_padded / 32;
-  const xi table = load_table (r->table);
+  xi tables[XB_TRELLIS_TABLES], ring[PARTS][8];
+  load_tables (r, tables, n_tables);
   place at = { r->scale, r->zero, r->per_group };
   for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
     const size_t first = i0 * row_tiles + r->tile0 + t;
     uint8_t expanded[512] __attribute__ ((aligned (64)));
     const uint8_t *tile = tile_codes (r, codebook, r->tiles + (size_t) t * (codebook == XB_GRID ? r->tile_bytes : depth * 64u), expanded);
+    if (codebook == XB_TRELLIS)
+      decode_trellis (ring, tile, depth, tables, n_tables);
     for (int part = 0; part < PARTS; part++) {
       vf scale[2], zero[2];
       group_scales (&at, part, split, scale, zero);
       float *out = acc + part * XB_VL;
       xi codes[8];
-      decode (codes, tile, depth, codebook, table, part);
+      if (codebook == XB_TRELLIS)
+        memcpy (codes, ring[part], sizeof codes);
+      else
+        decode (codes, tile, depth, codebook, tables[0], part);
 #ifdef XI_ARRANGE
       XI_ARRANGE (codes);
 #endif
@@ -167,10 +252,11 @@ ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t
 }
 
 /* The same for the first vector alone: the sum stays in registers; with few parts even and odd tiles apart, for the latency. */
-ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int split)
+ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int n_tables, const int split)
 {
   const int lines = codebook == XB_GRID ? 4 : depth + 1; /* a tile, and its share of the scales */
-  const xi table = load_table (r->table);
+  xi tables[XB_TRELLIS_TABLES], ring[PARTS][8];
+  load_tables (r, tables, n_tables);
   vf even[PARTS], odd[PARTS];
   UNROLL for (int part = 0; part < PARTS; part++) {
     even[part] = v_aligned (acc + part * XB_VL);
@@ -184,9 +270,14 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
     tile += codebook == XB_GRID ? r->tile_bytes : depth * 64u;
     UNROLL for (int line = 0; line < lines; line++)
       __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
+    if (codebook == XB_TRELLIS)
+      decode_trellis (ring, from, depth, tables, n_tables);
     UNROLL for (int part = 0; part < PARTS; part++) {
       xi codes[8];
-      decode (codes, from, depth, codebook, table, part);
+      if (codebook == XB_TRELLIS)
+        memcpy (codes, ring[part], sizeof codes);
+      else
+        decode (codes, from, depth, codebook, tables[0], part);
       vf scale[2], zero[2];
       group_scales (&at, part, split, scale, zero);
       multiply (codes, depth, codebook, split, 1, acts, t, 0, scale, zero, &even[part]);
@@ -203,53 +294,56 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
     v_store (acc + part * XB_VL, even[part] + odd[part]);
 }
 
-#define CELLS(name, depth, codebook)                                                           \
+#define CELLS(name, depth, codebook, n_tables)                                                 \
   static void name (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)       \
   {                                                                                            \
     if (r->per_group)                                                                          \
-      cells_many (r, acts, i0, n, acc, depth, codebook, 0);                                    \
+      cells_many (r, acts, i0, n, acc, depth, codebook, n_tables, 0);                          \
     else                                                                                       \
-      cells_many (r, acts, i0, n, acc, depth, codebook, 1);                                    \
+      cells_many (r, acts, i0, n, acc, depth, codebook, n_tables, 1);                          \
   }                                                                                            \
   static void name##_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc) \
   {                                                                                            \
     if (r->per_group)                                                                          \
-      cells_one (r, acts, acc, depth, codebook, 0);                                            \
+      cells_one (r, acts, acc, depth, codebook, n_tables, 0);                                  \
     else                                                                                       \
-      cells_one (r, acts, acc, depth, codebook, 1);                                            \
+      cells_one (r, acts, acc, depth, codebook, n_tables, 1);                                  \
   }
 
-CELLS (uniform1, 1, XB_UNIFORM)
-CELLS (uniform2, 2, XB_UNIFORM)
-CELLS (uniform3, 3, XB_UNIFORM)
-CELLS (uniform4, 4, XB_UNIFORM)
-CELLS (uniform5, 5, XB_UNIFORM)
-CELLS (uniform6, 6, XB_UNIFORM)
-CELLS (uniform7, 7, XB_UNIFORM)
-CELLS (uniform8, 8, XB_UNIFORM)
-CELLS (table1, 1, XB_TABLE)
-CELLS (table2, 2, XB_TABLE)
-CELLS (table3, 3, XB_TABLE)
-CELLS (table4, 4, XB_TABLE)
-CELLS (grid, 8, XB_GRID)
+#define UNIFORM(depth) CELLS (uniform##depth, depth, XB_UNIFORM, 1)
+#define TABLE(depth) CELLS (table##depth, depth, XB_TABLE, 1)
+#define GRID(name) CELLS (name, 8, XB_GRID, 1)
+#define TRELLIS(n, depth) CELLS (trellis##n##_##depth, depth, XB_TRELLIS, n)
+UNIFORM (1) UNIFORM (2) UNIFORM (3) UNIFORM (4) UNIFORM (5) UNIFORM (6) UNIFORM (7) UNIFORM (8)
+TABLE (1) TABLE (2) TABLE (3) TABLE (4)
+GRID (grid)
+TRELLIS (2, 1) TRELLIS (2, 2) TRELLIS (2, 3) TRELLIS (2, 4)
+TRELLIS (3, 1) TRELLIS (3, 2) TRELLIS (3, 3) TRELLIS (3, 4)
+TRELLIS (4, 1) TRELLIS (4, 2) TRELLIS (4, 3) TRELLIS (4, 4)
 
-static const run_function many[3][9] = { { NULL, uniform1, uniform2, uniform3, uniform4, uniform5, uniform6, uniform7, uniform8 },
-                                         { NULL, table1, table2, table3, table4 },
-                                         { NULL, grid, grid, grid, grid } };
-static const run_function one[3][9] = {
-  { NULL, uniform1_one, uniform2_one, uniform3_one, uniform4_one, uniform5_one, uniform6_one, uniform7_one, uniform8_one },
-  { NULL, table1_one, table2_one, table3_one, table4_one },
-  { NULL, grid_one, grid_one, grid_one, grid_one }
-};
+enum { BOOKS = 6 }; /* the codebooks, and trellises of 3 and 4 tables behind those of 2 */
+#define DEPTHS4(name, end) NULL, name##1##end, name##2##end, name##3##end, name##4##end
+#define FUNCTIONS(end)                                                                                                              \
+  {                                                                                                                                 \
+    [XB_UNIFORM] = { DEPTHS4 (uniform, end), uniform5##end, uniform6##end, uniform7##end, uniform8##end },                          \
+    [XB_TABLE] = { DEPTHS4 (table, end) }, [XB_GRID] = { NULL, grid##end, grid##end, grid##end, grid##end },                        \
+    [XB_TRELLIS] = { DEPTHS4 (trellis2_, end) }, [XB_TRELLIS + 1] = { DEPTHS4 (trellis3_, end) }, [XB_TRELLIS + 2] = { DEPTHS4 (trellis4_, end) } \
+  }
+static const run_function many[BOOKS][9] = FUNCTIONS (), one[BOOKS][9] = FUNCTIONS (_one);
+
+static inline uint32_t book_of (const run *r)
+{
+  return r->codebook == XB_TRELLIS ? XB_TRELLIS + r->n_tables - 2 : r->codebook;
+}
 
 static void run_many (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
-  many[r->codebook][r->depth](r, acts, i0, n, acc);
+  many[book_of (r)][r->depth](r, acts, i0, n, acc);
 }
 
 static void run_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
-  one[r->codebook][r->depth](r, acts, i0, n, acc);
+  one[book_of (r)][r->depth](r, acts, i0, n, acc);
 }
 
 static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1)
@@ -262,8 +356,8 @@ static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ld
   walk_matmul (m, acts, acts->n, y, ldy, row0, row1, run_many);
 }
 
-/* The codes of a tile as bytes [8 quads][16 rows][4], tables looked up and biased by 128. */
-#define DECODE(d, codebook) decode (codes, tile, d, codebook, table, part); break
+/* The codes of a tile as bytes [8 quads][16 rows][4]; what tables and trellises yield is biased by 128. */
+#define DECODE(d, codebook) decode (codes[part], tile, d, codebook, tables[0], part); break
 static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 {
   const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
@@ -271,10 +365,11 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
     expand_grid_tile (r->grid, r->values, tile, out);
     return;
   }
-  const xi table = load_table (r->table), flip = xi_set (XI_SIGNED && (r->depth == 8 || r->table) ? 128 : 0);
-  for (int part = 0; part < PARTS; part++) {
-    xi codes[8];
-    switch (r->depth | (r->table ? 16 : 0)) {
+  const xi flip = xi_set (XI_SIGNED && (r->depth == 8 || r->codebook != XB_UNIFORM) ? 128 : 0);
+  xi codes[PARTS][8], tables[XB_TRELLIS_TABLES];
+  load_tables (r, tables, XB_TRELLIS_TABLES);
+  for (int part = 0; part < PARTS && r->codebook != XB_TRELLIS; part++)
+    switch (r->depth | (r->tables ? 16 : 0)) {
     case 1: DECODE (1, XB_UNIFORM);
     case 2: DECODE (2, XB_UNIFORM);
     case 3: DECODE (3, XB_UNIFORM);
@@ -288,9 +383,17 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
     case 20: DECODE (4, XB_TABLE);
     default: DECODE (8, XB_UNIFORM);
     }
-    for (int q = 0; q < 8; q++)
-      xi_store (out + q * 64 + part * PART_BYTES, codes[q] ^ flip);
+  if (r->codebook == XB_TRELLIS) {
+    switch (r->depth) {
+    case 1: decode_trellis (codes, tile, 1, tables, XB_TRELLIS_TABLES); break;
+    case 2: decode_trellis (codes, tile, 2, tables, XB_TRELLIS_TABLES); break;
+    case 3: decode_trellis (codes, tile, 3, tables, XB_TRELLIS_TABLES); break;
+    default: decode_trellis (codes, tile, 4, tables, XB_TRELLIS_TABLES); break;
+    }
   }
+  for (int part = 0; part < PARTS; part++)
+    for (int q = 0; q < 8; q++)
+      xi_store (out + q * 64 + part * PART_BYTES, codes[part][q] ^ flip);
 }
 #undef DECODE
 

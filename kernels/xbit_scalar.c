@@ -31,14 +31,20 @@ static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
   }
 }
 
-/* Tables and grids are biased by 128, so that every code is an unsigned byte u. */
+/* What tables, trellises and grids yield is biased by 128, so that every code is an unsigned byte u. */
+static int32_t code_at (const uint8_t *tile, const run *r, uint32_t row, uint32_t c)
+{
+  if (r->codebook == XB_TRELLIS)
+    return xb_trellis_value (tile, r->depth, r->n_tables, r->tables, row, c) + 128;
+  uint32_t u = xb_tile_code (tile, r->grid ? 8 : r->depth, row, c);
+  return r->codebook == XB_TABLE ? r->tables[0][u] + 128 : (int32_t) u;
+}
+
 static int32_t product (const uint8_t *tile, const run *r, const int8_t *x, uint32_t row, uint32_t begin, uint32_t end)
 {
   int32_t sum = 0;
-  for (uint32_t c = begin; c < end; c++) {
-    int32_t u = (int32_t) xb_tile_code (tile, r->grid ? 8 : r->depth, row, c);
-    sum += (r->table ? r->table[u] + 128 : u) * x[c];
-  }
+  for (uint32_t c = begin; c < end; c++)
+    sum += code_at (tile, r, row, c) * x[c];
   return sum;
 }
 
@@ -89,10 +95,8 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
     return;
   }
   for (uint32_t row = 0; row < 16; row++)
-    for (uint32_t c = 0; c < 32; c++) {
-      uint32_t u = xb_tile_code (tile, r->depth, row, c);
-      out[c / 4 * 64 + row * 4 + c % 4] = (uint8_t) (r->table ? (uint32_t) (r->table[u] + 128) : u);
-    }
+    for (uint32_t c = 0; c < 32; c++)
+      out[c / 4 * 64 + row * 4 + c % 4] = (uint8_t) code_at (tile, r, row, c);
 }
 
 #include "kernels/xbit_f32_tmpl.h"

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ANALYSIS_VERSION = 2, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
+enum { ANALYSIS_VERSION = 3, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
 
 /* fingerprint, calibration, seed, pipelines, pivots, Fisher, held-out sequences and tokens, their states, curves, orders of channels */
 #define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyt)ay)aay)"

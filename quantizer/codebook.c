@@ -4,54 +4,34 @@
 #include <math.h>
 #include <string.h>
 
-/* Upper half of the Lloyd-Max levels of the unit Gaussian (Max 1960, table I), and the best uniform steps (table II, extended). */
-static const float lloyd_max[QZ_N_TABLES][8] = {
-  { 0.4528f, 1.510f },
-  { 0.2451f, 0.7560f, 1.344f, 2.152f },
-  { 0.1284f, 0.3881f, 0.6568f, 0.9424f, 1.256f, 1.618f, 2.069f, 2.733f },
-};
-static const float uniform_step[XB_MAX_DEPTH + 1] = { 0, 1.596f, 0.9957f, 0.5860f, 0.3352f, 0.1881f, 0.1041f, 0.0569f, 0.0308f };
-static const float unit_error[XB_MAX_DEPTH + 1] = { 1, 0.3634f, 0.1175f, 0.03454f, 0.009497f, 0.003490f, 0.001040f, 0.0003043f, 0.0000877f };
-
-enum { FIRST_TABLE = 2, LAST_TABLE = 4 };
+/* The best uniform steps for the unit Gaussian (Max 1960, table II, extended), and their errors. */
+static const float uniform_step[XB_MAX_DEPTH + 1] = { 0, 0, 0, 0, 0, 0.1881f, 0.1041f, 0.0569f, 0.0308f };
+static const float uniform_error[XB_MAX_DEPTH + 1] = { 1, 0, 0, 0, 0, 0.003490f, 0.001040f, 0.0003043f, 0.0000877f };
 
 static QzCodebook books[XB_MAX_DEPTH + 1];
 static gint8 tables[QZ_N_TABLES][16];
 
-static void make_table (QzCodebook *book)
+static void make_trellis_book (QzCodebook *book, guint depth, guint first_table)
 {
-  guint half = book->n_levels / 2, t = book->depth - FIRST_TABLE;
-  const float *upper = lloyd_max[t];
-  book->kind = XB_TABLE;
-  book->table = t;
-  book->unit_scale = upper[half - 1] / 127;
-  for (guint i = 0; i < half; i++) {
-    gint8 entry = lrintf (upper[i] / book->unit_scale);
-    book->entries[half + i] = entry;
-    book->entries[half - 1 - i] = -entry;
-  }
-  for (guint i = 0; i < book->n_levels; i++)
-    book->level[i] = book->entries[i];
-  for (guint i = 0; i + 1 < book->n_levels; i++)
-    book->middle[i] = (book->level[i] + book->level[i + 1]) / 2;
-  memcpy (tables[t], book->entries, sizeof tables[t]);
+  book->trellis = qz_trellis (depth);
+  book->unit_scale = book->trellis->unit_scale;
+  book->unit_error = book->trellis->unit_error;
+  book->cell = (xb_cell){ .depth = depth, .codebook = XB_TRELLIS, .z2 = book->trellis->n_tables, .table = first_table };
+  memcpy (tables[first_table], book->trellis->tables, sizeof tables[0] * book->trellis->n_tables);
 }
 
 static void make_books (void)
 {
+  guint table = 0;
   for (guint depth = 0; depth <= XB_MAX_DEPTH; depth++) {
     QzCodebook *book = &books[depth];
-    book->depth = depth;
-    book->n_levels = 1u << depth;
-    book->unit_error = unit_error[depth];
-    if (depth >= FIRST_TABLE && depth <= LAST_TABLE) {
-      make_table (book);
-    } else {
-      book->kind = XB_UNIFORM;
-      book->z2 = book->n_levels - 1;
-      book->unit_scale = uniform_step[depth];
+    *book = (QzCodebook){ .depth = depth, .n_levels = 1u << depth, .unit_error = uniform_error[depth], .unit_scale = uniform_step[depth], .cell = { .depth = depth, .codebook = XB_UNIFORM, .z2 = (1u << depth) - 1 } };
+    if (depth >= QZ_TRELLIS_LEAST_DEPTH && depth <= QZ_TRELLIS_MOST_DEPTH) {
+      make_trellis_book (book, depth, table);
+      table += book->trellis->n_tables;
     }
   }
+  g_assert (table == QZ_N_TABLES);
 }
 
 const QzCodebook *qz_codebook (guint depth)
@@ -72,8 +52,7 @@ const gint8 (*qz_codebook_tables (void))[16]
 
 xb_cell qz_codebook_cell (guint depth)
 {
-  const QzCodebook *book = qz_codebook (depth);
-  return (xb_cell){ .depth = depth, .codebook = book->kind, .z2 = book->z2, .table = book->table };
+  return qz_codebook (depth)->cell;
 }
 
 float qz_round_half (float x)
@@ -98,18 +77,7 @@ void qz_codebook_quantize (const QzCodebook *book, guint n, const float *x, cons
     memset (values, 0, sizeof (float) * n);
     return;
   }
-  if (book->kind == XB_TABLE) {
-    for (guint i = 0; i < n; i++) {
-      float v = x[i] * inverse_of (scale[i]);
-      gint32 code = 0;
-      for (guint k = 0; k + 1 < book->n_levels; k++)
-        code += v > book->middle[k];
-      codes[i] = code;
-      values[i] = scale[i] * book->level[code];
-    }
-    return;
-  }
-  float half = book->n_levels * 0.5f, zero = book->z2 * 0.5f, top = book->n_levels - 1;
+  float half = book->n_levels * 0.5f, zero = book->cell.z2 * 0.5f, top = book->n_levels - 1;
   for (guint i = 0; i < n; i++) {
     float v = x[i] * inverse_of (scale[i]) + half;
     v = v > 0 ? v : 0;
@@ -122,7 +90,7 @@ void qz_codebook_quantize (const QzCodebook *book, guint n, const float *x, cons
 /* error[row] += weight (x - q (x))^2 of one column. */
 static void add_uniform_error (const QzCodebook *book, guint n, const float *x, const float *scale, const float *inverse, float weight, float *error)
 {
-  float half = book->n_levels * 0.5f, zero = book->z2 * 0.5f, top = book->n_levels - 1;
+  float half = book->n_levels * 0.5f, zero = book->cell.z2 * 0.5f, top = book->n_levels - 1;
   for (guint i = 0; i < n; i++) {
     float v = x[i] * inverse[i] + half;
     v = v > 0 ? v : 0;
@@ -132,28 +100,19 @@ static void add_uniform_error (const QzCodebook *book, guint n, const float *x, 
   }
 }
 
-static void add_table_error (const QzCodebook *book, guint n, const float *x, const float *scale, const float *inverse, float weight, float *error)
+/* The scale next to s that can be stored. */
+static inline float expressible (float s, const float *super)
 {
-  guint half = book->n_levels / 2;
-  float step[8], border[8];
-  for (guint k = 1; k < half; k++) {
-    step[k] = book->level[half + k] - book->level[half + k - 1];
-    border[k] = book->middle[half + k - 1];
-  }
-  /* The tables are symmetric: the magnitude alone decides the error. */
-  for (guint i = 0; i < n; i++) {
-    float v = fabsf (x[i] * inverse[i]), level = book->level[half];
-    for (guint k = 1; k < half; k++)
-      level += v > border[k] ? step[k] : 0.0f;
-    float e = (v - level) * scale[i];
-    error[i] += weight * e * e;
-  }
+  if (super == NULL)
+    return qz_round_half (s);
+  return *super > 0 ? *super * MIN (rintf (s / *super), 127.0f) : 0;
 }
 
 void qz_codebook_search (const QzCodebook *book, guint n, guint columns, const float *x, gsize ldx, const float *weight, const float *super,
                          float *scale, float *scratch)
 {
-  static const float factors[] = { 0.70f, 0.78f, 0.85f, 0.90f, 0.95f, 1.0f, 1.05f, 1.10f, 1.16f, 1.24f, 1.34f };
+  static const float factors[] = { 0.70f, 0.78f, 0.85f, 0.90f, 0.95f, 1.0f, 1.05f, 1.10f, 1.16f, 1.24f, 1.34f,
+                                   1.5f,  1.8f,  2.3f,  3.0f,  4.0f }; /* the wide ones for rows with outliers */
   float *first = scratch, *try = scratch + n, *inverse = scratch + 2 * n, *error = scratch + 3 * n, *best = scratch + 4 * n;
   float sum = 0;
   memset (first, 0, sizeof (float) * n);
@@ -169,22 +128,20 @@ void qz_codebook_search (const QzCodebook *book, guint n, guint columns, const f
   }
   if (book->depth == 0)
     return;
+  if (book->trellis != NULL) {
+    for (guint i = 0; i < n; i++)
+      scale[i] = expressible (first[i], super != NULL ? &super[i] : NULL);
+    return;
+  }
   for (guint f = 0; f < G_N_ELEMENTS (factors); f++) {
     for (guint i = 0; i < n; i++) {
-      float s = first[i] * factors[f];
-      if (super != NULL)
-        s = super[i] > 0 ? super[i] * MIN (rintf (s / super[i]), 127.0f) : 0;
-      else
-        s = qz_round_half (s);
+      float s = expressible (first[i] * factors[f], super != NULL ? &super[i] : NULL);
       try[i] = s;
       inverse[i] = inverse_of (s);
       error[i] = 0;
     }
     for (guint j = 0; j < columns; j++)
-      if (book->kind == XB_TABLE)
-        add_table_error (book, n, x + j * ldx, try, inverse, weight[j], error);
-      else
-        add_uniform_error (book, n, x + j * ldx, try, inverse, weight[j], error);
+      add_uniform_error (book, n, x + j * ldx, try, inverse, weight[j], error);
     for (guint i = 0; i < n; i++)
       if (error[i] < best[i]) {
         best[i] = error[i];

@@ -1,25 +1,22 @@
 /* codebook.h: the values a code of each depth can take, and the search for the scale that suits a group of weights.
- * Uniform at 1 bit and from 5 bits up; below, a table of Lloyd-Max levels (Max 1960; Lloyd 1982) for the bell-shaped weights that
- * the Hadamard transform leaves. */
+ * Uniform from 5 bits up; below, a trellis (trellis.h) for the bell-shaped weights that the Hadamard transform leaves. */
 #ifndef QZ_CODEBOOK_H
 #define QZ_CODEBOOK_H
 
 #include "kernels/xbit.h"
+#include "quantizer/trellis.h"
 
 #include <glib.h>
 
-/* One table per depth 2, 3, 4, in this order, in every matrix. */
-enum { QZ_N_TABLES = 3 };
+/* Those of the trellises of depth 1, 2, 3, 4, in this order, in every matrix. */
+enum { QZ_N_TABLES = 9 };
 
 typedef struct {
   guint depth, n_levels;
-  xb_codebook kind;
-  guint16 z2;         /* uniform */
-  guint32 table;      /* table: its number */
-  gint8 entries[16];
-  float level[16], middle[16]; /* table: values, and the borders between neighbours */
-  float unit_scale;   /* scale for weights of unit variance */
-  float unit_error;   /* mean square error then */
+  const QzTrellis *trellis; /* or NULL: uniform */
+  float unit_scale; /* scale for weights of unit variance */
+  float unit_error; /* mean square error then */
+  xb_cell cell;
 } QzCodebook;
 
 /* Depth 0..8; immutable, made once. */
@@ -27,11 +24,12 @@ const QzCodebook *qz_codebook (guint depth);
 const gint8 (*qz_codebook_tables (void))[16];
 xb_cell qz_codebook_cell (guint depth);
 
-/* x[n], each with its scale: the codes, and the values they stand for. */
+/* Uniform: x[n], each with its scale: the codes, and the values they stand for. */
 void qz_codebook_quantize (const QzCodebook *book, guint n, const float *x, const float *scale, guint8 *codes, float *values);
 
 /* For n rows at once, x [columns][ldx] with a row to a lane: the scale of each row, from those that `super` can express (scale = integer
- * -128..127 times super[row]; NULL: any f16), that minimises sum_j weight[j] (x_j - q (x_j))^2. scratch [5 n]. */
+ * -128..127 times super[row]; NULL: any f16), that minimises sum_j weight[j] (x_j - q (x_j))^2; of a trellis the
+ * one that gives its weights the variance it was made for. scratch [5 n]. */
 void qz_codebook_search (const QzCodebook *book, guint n, guint columns, const float *x, gsize ldx, const float *weight, const float *super,
                          float *scale, float *scratch);
 /* Scale for a weighted mean square, before any search. */

@@ -23,6 +23,8 @@ struct QzEncodeScratch {
   float *scale;    /* [n_groups][n] */
   float *super;    /* [n_supers][n] */
   float *search;   /* [5 n] */
+  guint8 *quad_code;  /* [4][n] of the four columns that trellises encode together */
+  float *quad_value;  /* [4][n] */
   guint8 *codes;   /* [n][cols_padded] */
   float *memory;
 };
@@ -43,6 +45,7 @@ QzEncodeScratch *qz_encode_scratch_new (const QzEncoder *encoder, guint n_rows)
   } parts[] = {
     { &s->error, n * s->cols }, { &s->carried, n * BLOCK }, { &s->target, n * BLOCK },   { &s->delta, n * BLOCK },     { &s->weight, n * BLOCK },
     { &s->value, n },           { &s->scale, n * s->n_groups }, { &s->super, n * s->n_supers }, { &s->search, 5 * n },
+    { &s->quad_value, QZ_TRELLIS_COLS * n },
   };
   gsize total = 0;
   for (guint i = 0; i < G_N_ELEMENTS (parts); i++)
@@ -54,6 +57,7 @@ QzEncodeScratch *qz_encode_scratch_new (const QzEncoder *encoder, guint n_rows)
     total += parts[i].floats;
   }
   s->code = g_malloc (n);
+  s->quad_code = g_malloc (QZ_TRELLIS_COLS * n);
   s->codes = g_malloc (n * s->cols_padded);
   return s;
 }
@@ -64,6 +68,7 @@ void qz_encode_scratch_free (QzEncodeScratch *s)
     return;
   g_free (s->memory);
   g_free (s->code);
+  g_free (s->quad_code);
   g_free (s->codes);
   g_free (s);
 }
@@ -173,6 +178,29 @@ static void begin_block (Batch *b, guint col0, guint col1)
     }
 }
 
+/* Rows of one stripe whose codes are of a trellis: columns j to j + 3 at once, 16 rows at a time. */
+static void quantize_quad (Batch *b, const QzCodebook *book, guint stripe, guint j, guint col0, const float *scale)
+{
+  QzEncodeScratch *s = b->s;
+  const QzEncoder *e = b->encoder;
+  guint8 codes[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
+  float values[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
+  for (guint r0 = stripe * QZ_STRIPE_ROWS; r0 < MIN ((stripe + 1) * QZ_STRIPE_ROWS, b->n); r0 += QZ_TRELLIS_ROWS) {
+    gsize at = (gsize) (j - col0) * s->n + r0;
+    QzQuad quad = { .n_rows = MIN (QZ_TRELLIS_ROWS, b->n - r0), .n_cols = MIN (QZ_TRELLIS_COLS, s->cols - j), .ld = s->n,
+                    .weight = s->weight + at, .target = s->target + at, .scale = scale + r0,
+                    .importance = e->importance != NULL ? e->importance + b->row0 + r0 : NULL, .pivots = e->pivots + j,
+                    .factor = e->factor != NULL ? e->factor + (gsize) j * s->cols + j : NULL, .ld_factor = s->cols };
+    qz_trellis_encode (book->trellis, &quad, codes, values);
+    for (guint k = 0; k < QZ_TRELLIS_COLS; k++)
+      for (guint r = 0; r < QZ_TRELLIS_ROWS; r++) {
+        s->quad_code[k * s->n + r0 + r] = codes[k][r];
+        s->quad_value[k * s->n + r0 + r] = values[k][r];
+        s->codes[(gsize) (r0 + r) * s->cols_padded + j + k] = codes[k][r];
+      }
+  }
+}
+
 static void quantize_block (Batch *b, guint col0, guint col1, double *loss)
 {
   QzEncodeScratch *s = b->s;
@@ -193,8 +221,16 @@ static void quantize_block (Batch *b, guint col0, guint col1, double *loss)
     float *target = s->target + (gsize) (j - col0) * s->n, *delta = s->delta + (gsize) (j - col0) * s->n;
     const float *weight = s->weight + (gsize) (j - col0) * s->n, *scale = s->scale + (gsize) group * s->n;
     for (guint stripe = 0; stripe < n_stripes_of (b); stripe++) {
-      guint r0 = stripe * QZ_STRIPE_ROWS;
-      qz_codebook_quantize (book_at (b, stripe, panel), MIN (QZ_STRIPE_ROWS, n - r0), target + r0, scale + r0, s->code + r0, s->value + r0);
+      guint r0 = stripe * QZ_STRIPE_ROWS, rows = MIN (QZ_STRIPE_ROWS, n - r0), in_quad = j % QZ_TRELLIS_COLS;
+      const QzCodebook *book = book_at (b, stripe, panel);
+      if (book->trellis == NULL) {
+        qz_codebook_quantize (book, rows, target + r0, scale + r0, s->code + r0, s->value + r0);
+        continue;
+      }
+      if (in_quad == 0)
+        quantize_quad (b, book, stripe, j, col0, scale);
+      memcpy (s->code + r0, s->quad_code + in_quad * s->n + r0, rows);
+      memcpy (s->value + r0, s->quad_value + in_quad * s->n + r0, sizeof (float) * rows);
     }
     for (guint i = 0; i < n; i++) {
       float missed = target[i] - s->value[i];

@@ -10,6 +10,7 @@ typedef struct {
   const xb_layout *layout;
   const float *factor; /* [cols][cols] F of factor.h; NULL: no compensation, plain rounding */
   const float *pivots; /* [cols] */
+  const float *importance; /* [rows] of a row's squared error; NULL: all alike */
 } QzEncoder;
 
 /* Memory for one thread's encoding of up to n rows. */

@@ -144,7 +144,7 @@ static gboolean encode_all (Fit *fit, GError **error)
       qz_layout_init (&layout, &matrix->shape, input + 1, fit->depths + matrix->first_cell);
       xb_error why = NULL;
       gsize size = xb_layout_bytes (&layout.layout, &why);
-      MatrixJob job = { .source = fit->source, .analysis = a, .matrix = m, .encoder = { &layout.layout, factor, a->pivots[input] }, .size = size,
+      MatrixJob job = { .source = fit->source, .analysis = a, .matrix = m, .encoder = { &layout.layout, factor, a->pivots[input], a->row_fisher[m] }, .size = size,
                         .cancellable = fit->cancellable };
       job.blob = g_aligned_alloc (1, MAX (size, XB_ALIGN), XB_ALIGN);
       why = xb_matrix_init (job.blob, size, &layout.layout);

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK };
+enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK, TRELLIS_SAMPLE = 4 /* one quad of so many */, FIRST_TYPICAL = 3, LAST_TYPICAL = 6 };
 
 static const struct {
   guint8 kind, group;
@@ -57,14 +57,15 @@ static void energy_work (gpointer data, guint begin, guint end, guint worker)
   }
 }
 
-/* Rows spread over the matrix, transformed, a row to a lane: out [cols][n]; and their Fisher weights. */
+/* Bands of 16 rows spread over the matrix, as a trellis takes them, transformed, a row to a lane: out [cols][n]; and their Fisher weights. */
 static gboolean sample_rows (const QzSensitivities *s, guint matrix, guint n, float *out, float *fisher, GError **error)
 {
   const QzMatrix *m = &s->source->matrices[matrix];
   g_autofree float *row = g_new (float, m->cols);
   g_autofree float *scratch = g_new (float, m->cols);
   for (guint i = 0; i < n; i++) {
-    guint r = (guint64) i * m->rows / n;
+    guint bands = n / QZ_TRELLIS_ROWS, all = m->rows / QZ_TRELLIS_ROWS, band = i / QZ_TRELLIS_ROWS;
+    guint r = n < SAMPLE_ROWS ? i : (guint) ((guint64) (2 * band + 1) * all / (2 * bands)) * QZ_TRELLIS_ROWS + i % QZ_TRELLIS_ROWS;
     if (!qz_source_read_rows (s->source, matrix, r, r + 1, row, error))
       return FALSE;
     qz_transform_rows (s->transforms[m->input], row, 1, scratch);
@@ -79,9 +80,31 @@ typedef struct {
   const QzMatrix *m;
   const float *pivots, *sample, *fisher; /* sample [cols][n] */
   guint n;
-  double energy;
   double error[N_KINDS][QZ_MOST_DEPTH + 1]; /* relative to the energy */
 } Sample;
+
+/* Row i and column j of the sample, missed by so much. */
+static void add_error (const Sample *s, guint i, guint j, float missed, double *sum, double *energy)
+{
+  float w = s->sample[(gsize) j * s->n + i], importance = s->fisher[i] * s->pivots[j];
+  *sum += importance * missed * missed;
+  *energy += importance * w * w;
+}
+
+static void sample_quad (const Sample *s, const QzTrellis *trellis, guint j, guint n_cols, const float *scale, double *sum, double *energy)
+{
+  guint8 codes[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
+  float values[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
+  for (guint r0 = 0; r0 < s->n; r0 += QZ_TRELLIS_ROWS) {
+    const float *x = s->sample + (gsize) j * s->n + r0;
+    QzQuad quad = { .n_rows = MIN (QZ_TRELLIS_ROWS, s->n - r0), .n_cols = n_cols, .ld = s->n, .weight = x, .target = x, .scale = scale + r0,
+                    .importance = s->fisher + r0, .pivots = s->pivots + j };
+    qz_trellis_encode (trellis, &quad, codes, values);
+    for (guint k = 0; k < n_cols; k++)
+      for (guint r = 0; r < quad.n_rows; r++)
+        add_error (s, r0 + r, j + k, x[k * s->n + r] - values[k][r], sum, energy);
+  }
+}
 
 /* One unit is a kind of scale and a depth. */
 static void sample_work (gpointer data, guint begin, guint end, guint worker)
@@ -95,28 +118,24 @@ static void sample_work (gpointer data, guint begin, guint end, guint worker)
     guint kind = unit / QZ_MOST_DEPTH, depth = 1 + unit % QZ_MOST_DEPTH;
     guint group = kinds[kind].group > 0 ? kinds[kind].group : cols;
     const QzCodebook *book = qz_codebook (depth);
-    double sum = 0;
+    double sum = 0, energy = 0;
     for (guint j0 = 0; j0 < cols; j0 += group) {
       guint j1 = MIN (j0 + group, cols);
       qz_codebook_search (book, n, j1 - j0, s->sample + (gsize) j0 * n, n, s->pivots + j0, NULL, scale, scratch);
+      if (book->trellis != NULL) {
+        for (guint j = j0; j < j1; j += TRELLIS_SAMPLE * QZ_TRELLIS_COLS)
+          sample_quad (s, book->trellis, j, MIN (QZ_TRELLIS_COLS, j1 - j), scale, &sum, &energy);
+        continue;
+      }
       for (guint j = j0; j < j1; j++) {
         const float *x = s->sample + (gsize) j * n;
         qz_codebook_quantize (book, n, x, scale, codes, values);
         for (guint i = 0; i < n; i++)
-          sum += 0.5 * s->fisher[i] * s->pivots[j] * (x[i] - values[i]) * (x[i] - values[i]);
+          add_error (s, i, j, x[i] - values[i], &sum, &energy);
       }
     }
-    s->error[kind][depth] = s->energy > 0 ? sum / s->energy : 0;
+    s->error[kind][depth] = energy > 0 ? sum / energy : 0;
   }
-}
-
-static double sample_energy (const Sample *s)
-{
-  double energy = 0;
-  for (guint j = 0; j < s->m->cols; j++)
-    for (guint i = 0; i < s->n; i++)
-      energy += 0.5 * s->fisher[i] * s->pivots[j] * s->sample[(gsize) j * s->n + i] * s->sample[(gsize) j * s->n + i];
-  return energy;
 }
 
 /* Energy of a cell, from those of its blocks. */
@@ -132,7 +151,7 @@ static double cell_energy (const QzShape *shape, guint cell, const double *energ
 }
 
 /* Where bits are shared out well, the loss at a given size goes with the geometric mean of the cells' error per weight, times 4 for each
- * bit the scales take from the weights: the log of that, at 4 bits. */
+ * bit the scales take from the weights: the log of that, over the typical depths. */
 static double shape_cost (const QzShape *shape, const double *energy, guint n_blocks, double error)
 {
   double sum = 0, weights = 0;
@@ -169,13 +188,15 @@ static gboolean measure_matrix (const QzSensitivities *s, guint matrix, EngWorke
   if (!sample_rows (s, matrix, n, rows, fisher, error))
     return FALSE;
   Sample sample = { .m = m, .pivots = s->pivots[m->input], .sample = rows, .fisher = fisher, .n = n };
-  sample.energy = sample_energy (&sample);
   eng_workers_run (workers, sample_work, &sample, N_KINDS * QZ_MOST_DEPTH, 1);
 
   double best = INFINITY;
   for (guint k = 0; k < N_KINDS; k++) {
     QzShape candidate = { m->rows, m->cols, kinds[k].kind, kinds[k].group };
-    double cost = shape_cost (&candidate, out->energy, out->n_blocks, sample.error[k][4]);
+    double typical = 1;
+    for (guint depth = FIRST_TYPICAL; depth <= LAST_TYPICAL; depth++)
+      typical *= pow (sample.error[k][depth], 1.0 / (LAST_TYPICAL + 1 - FIRST_TYPICAL));
+    double cost = shape_cost (&candidate, out->energy, out->n_blocks, typical);
     if (cost < best) {
       best = cost;
       *shape = candidate;

@@ -12,7 +12,7 @@
 #include "sets.h"
 
 /* One product: codes of a depth and codebook, or of a grid, or (MIXED) another in every cell. */
-enum { GRIDS = 6, UNIFORM1 = 0, TABLE1 = 8, GRID0 = 12, MIXED = GRID0 + GRIDS, N_KINDS };
+enum { GRIDS = 6, UNIFORM1 = 0, TABLE1 = 8, GRID0 = 12, TRELLIS1 = GRID0 + GRIDS, MIXED = TRELLIS1 + 12, N_KINDS };
 
 /* dim, bits of an index, bits of signs: the shapes of IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S and IQ1_M. */
 static const guint8 grid_shapes[GRIDS][3] = { { 8, 8, 7 }, { 8, 9, 7 }, { 8, 10, 8 }, { 4, 8, 7 }, { 4, 9, 8 }, { 8, 12, 0 } };
@@ -23,6 +23,8 @@ static char *kind_name (int kind)
     return g_strdup_printf ("%s%d", kind < TABLE1 ? "uniform" : "table", 1 + (kind < TABLE1 ? kind - UNIFORM1 : kind - TABLE1));
   if (kind == MIXED)
     return g_strdup_printf ("mixed");
+  if (kind >= TRELLIS1)
+    return g_strdup_printf ("trellis%d-of-%d-tables", (kind - TRELLIS1) % 4 + 1, (kind - TRELLIS1) / 4 + 2);
   const guint8 *g = grid_shapes[kind - GRID0];
   return g_strdup_printf ("grid-%u-values-%u+%u-bits", g[0], g[1], g[2]);
 }
@@ -39,7 +41,7 @@ typedef struct {
   xb_layout layout;
   guint32 stripe_end[8], panel_end[8];
   xb_cell cells[64];
-  gint8 tables[2][16];
+  gint8 tables[5][16];
   xb_grid grids[GRIDS];
   gint8 *grid_values;
   guint8 *blob;
@@ -74,7 +76,7 @@ static void make_layout (Packed *p, const Case *c, GRand *rand)
     p->grid_values[i] = (gint8) (c->is_extreme ? (i % 2 ? 127 : -127) : g_rand_int_range (rand, -127, 128));
   p->layout = (xb_layout) {
     .rows = c->rows, .cols = c->cols, .group = c->group, .scale_kind = (guint8) c->scale_kind, .has_offset = (guint8) c->has_offset,
-    .stripe_end = p->stripe_end, .panel_end = p->panel_end, .cells = p->cells, .tables = (const gint8 (*)[16]) p->tables, .n_tables = 2,
+    .stripe_end = p->stripe_end, .panel_end = p->panel_end, .cells = p->cells, .tables = (const gint8 (*)[16]) p->tables, .n_tables = 5,
     .n_grids = c->has_offset ? 0 : GRIDS, .grid_bytes = c->has_offset ? 0 : grid_bytes, .grids = p->grids, .grid_values = p->grid_values,
   };
   p->layout.n_stripes = split (p->stripe_end, c->rows, 16, mixed ? 3 : 1);
@@ -83,6 +85,8 @@ static void make_layout (Packed *p, const Case *c, GRand *rand)
     int kind = mixed ? g_rand_int_range (rand, 0, c->has_offset ? TABLE1 : MIXED) : c->kind;
     if (mixed && g_rand_int_range (rand, 0, 8) == 0)
       p->cells[i] = (xb_cell) { .depth = 0 };
+    else if (kind >= TRELLIS1)
+      p->cells[i] = (xb_cell) { .depth = (guint8) ((kind - TRELLIS1) % 4 + 1), .codebook = XB_TRELLIS, .z2 = (guint16) ((kind - TRELLIS1) / 4 + 2), .table = i % 2 };
     else if (kind >= GRID0) {
       const guint8 *shape = grid_shapes[kind - GRID0];
       guint bytes = 64u * shape[1] / shape[0] + 8u * shape[2];
@@ -92,8 +96,25 @@ static void make_layout (Packed *p, const Case *c, GRand *rand)
     else
       p->cells[i] = (xb_cell) { .depth = (guint8) (kind + 1), .z2 = (guint16) (c->has_offset ? 0 : (2u << kind) - (g_rand_boolean (rand) ? 1 : 0)) };
   }
-  for (guint i = 0; i < 32; i++)
+  for (guint i = 0; i < 80; i++)
     p->tables[i / 16][i % 16] = (gint8) (c->is_extreme ? (i % 2 ? 127 : -128) : g_rand_int_range (rand, -128, 128));
+}
+
+/* What the code of row r, column col of a trellis cell stands for, from the definition in xbit.h; codes of the 16 rows [16][stride]. */
+static double trellis_value (const Packed *p, const xb_cell *cell, const guint8 *codes, gsize stride, guint r, guint col)
+{
+  static const guint step[] = { 0, 4, 2, 1, 1 };
+  guint g = step[cell->depth];
+  int sum = 0;
+  for (guint k = 0; k < cell->z2; k++) {
+    guint index = 0;
+    for (guint i = 0; i < g; i++) {
+      guint place = (64 + col % 4 * 16 + r - k * g - i) % 64;
+      index += (guint) codes[place % 16 * stride + col / 4 * 4 + place / 16] << (i * cell->depth);
+    }
+    sum += p->tables[cell->table + k][index];
+  }
+  return (gint8) (guint8) (sum & 255);
 }
 
 /* The codes of 16 rows x cols of a cell in codes[16][stride], the first row and column being row0 and col0 of the matrix; v[16][stride]: what they mean. */
@@ -125,6 +146,9 @@ static void fill_codes (const Packed *p, const xb_cell *cell, gboolean is_extrem
       }
     }
   }
+  for (guint r = 0; r < n_rows && cell->depth && cell->codebook == XB_TRELLIS; r++)
+    for (guint col = begin; col < end; col++)
+      v[r * stride + col] = trellis_value (p, cell, codes, stride, r, col);
 }
 
 static float random_scale (const Case *c, GRand *rand)
@@ -301,7 +325,7 @@ static void check_integers (int kind, guint cols, guint n, gboolean is_extreme, 
   guint padded = (cols + 31) / 32 * 32;
   make_layout (&p, &c, rand);
   for (guint i = 0; i < p.layout.n_stripes * p.layout.n_panels; i++)
-    p.cells[i].z2 = 0;
+    p.cells[i].z2 = p.cells[i].codebook == XB_TRELLIS ? p.cells[i].z2 : 0;
   gsize size = xb_layout_bytes (&p.layout, NULL), bytes = xb_acts_bytes (cols, n);
   guint8 *blob = guarded_new (size), *memory = guarded_new (bytes);
   g_assert_null (xb_matrix_init (blob, size, &p.layout));

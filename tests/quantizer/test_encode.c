@@ -215,7 +215,7 @@ static void test_codebooks (void)
     x[i] = normal (&state);
   for (guint j = 0; j < COLS; j++)
     weight[j] = 1;
-  for (guint depth = 1; depth <= 8; depth++) {
+  for (guint depth = QZ_TRELLIS_MOST_DEPTH + 1; depth <= 8; depth++) {
     const QzCodebook *book = qz_codebook (depth);
     double error = 0;
     qz_codebook_search (book, ROWS, COLS, x, ROWS, weight, NULL, scale, scratch);
@@ -233,12 +233,77 @@ static void test_codebooks (void)
   }
 }
 
+/* On a Gaussian each trellis reaches the error it is known for, and its codes mean what the X-bit matrix says they mean. */
+static void test_trellis (void)
+{
+  enum { QUADS = 400, LD = QZ_TRELLIS_ROWS };
+  for (guint depth = QZ_TRELLIS_LEAST_DEPTH; depth <= QZ_TRELLIS_MOST_DEPTH; depth++) {
+    const QzTrellis *t = qz_trellis (depth);
+    const float pivots[] = { 1, 1, 1, 1 };
+    guint64 state = 5;
+    float x[4 * LD], scale[LD], values[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
+    guint8 codes[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
+    double error = 0, energy = 0;
+    for (guint i = 0; i < LD; i++)
+      scale[i] = t->unit_scale;
+    for (guint q = 0; q < QUADS; q++) {
+      for (guint i = 0; i < 4 * LD; i++) {
+        x[i] = normal (&state);
+        energy += x[i] * x[i];
+      }
+      QzQuad quad = { .n_rows = LD, .n_cols = 4, .ld = LD, .weight = x, .target = x, .scale = scale, .pivots = pivots };
+      qz_trellis_encode (t, &quad, codes, values);
+      for (guint i = 0; i < 4 * LD; i++) {
+        guint index = 0, at = i, bits = t->search.bits / t->n_tables, step = bits / depth;
+        int sum = 0;
+        for (guint k = 0; k < t->n_tables; k++, index = 0) {
+          for (guint c = 0; c < step; c++, at = (at + 63) % 64)
+            index |= (guint) codes[at / 16][at % 16] << (c * depth);
+          sum += t->tables[k][index];
+        }
+        g_assert_cmpint (sum, >=, -128);
+        g_assert_cmpint (sum, <=, 127);
+        g_assert_cmpfloat_with_epsilon (values[i / 16][i % 16], sum * scale[i % 16], 1e-6);
+        error += (x[i] - values[i / 16][i % 16]) * (x[i] - values[i / 16][i % 16]);
+      }
+    }
+    g_test_message ("%u bits: %g, known for %g", depth, error / energy, t->unit_error);
+    g_assert_cmpfloat (error / energy, <, 1.05 * t->unit_error);
+  }
+}
+
+/* Rows and columns that are not there, and rows of scale 0, cost nothing and disturb nothing. */
+static void test_ragged_quad (void)
+{
+  guint64 state = 9;
+  float x[2 * 5], scale[5], values[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
+  const float pivots[] = { 0, 0 };
+  guint8 codes[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
+  for (guint depth = QZ_TRELLIS_LEAST_DEPTH; depth <= QZ_TRELLIS_MOST_DEPTH; depth++) {
+    const QzTrellis *t = qz_trellis (depth);
+    for (guint i = 0; i < 10; i++)
+      x[i] = normal (&state);
+    for (guint i = 0; i < 5; i++)
+      scale[i] = i == 2 ? 0 : t->unit_scale;
+    QzQuad quad = { .n_rows = 5, .n_cols = 2, .ld = 5, .weight = x, .target = x, .scale = scale, .pivots = pivots };
+    qz_trellis_encode (t, &quad, codes, values);
+    for (guint i = 0; i < 64; i++) {
+      g_assert_cmpuint (codes[i / 16][i % 16], <, 1u << depth);
+      g_assert_true (isfinite (values[i / 16][i % 16]));
+      g_assert_true (i % 16 < 5 || values[i / 16][i % 16] == 0);
+      g_assert_true (i % 16 != 2 || values[i / 16][i % 16] == 0);
+    }
+  }
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/factor/equals-gptq", test_factor);
   g_test_add_func ("/factor/singular-moments", test_singular);
   g_test_add_func ("/codebook/error-of-a-gaussian", test_codebooks);
+  g_test_add_func ("/trellis/error-of-a-gaussian", test_trellis);
+  g_test_add_func ("/trellis/ragged-quad", test_ragged_quad);
   g_test_add_func ("/encode/loss-is-that-of-the-bytes", test_promise);
   g_test_add_func ("/encode/compensation-beats-rounding", test_compensation);
   return g_test_run ();
