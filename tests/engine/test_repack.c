@@ -202,9 +202,9 @@ static void test_unknown_type_is_named (void)
 
 static void test_starter (void)
 {
-  const char *starter = g_getenv ("VALISE_STARTER");
+  const char *starter = g_getenv ("VALISE_STARTER_GGUF");
   if (!starter || !g_str_has_suffix (starter, ".gguf")) {
-    g_test_skip ("VALISE_STARTER names no .gguf file");
+    g_test_skip ("VALISE_STARTER_GGUF names no .gguf file");
     return;
   }
   g_autoptr (GError) error = NULL;

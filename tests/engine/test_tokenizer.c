@@ -295,9 +295,9 @@ static void test_spm (void)
 
 static void test_starter (void)
 {
-  const char *path = g_getenv ("VALISE_STARTER");
+  const char *path = g_getenv ("VALISE_STARTER_GGUF");
   if (path == NULL || !g_str_has_suffix (path, ".gguf")) {
-    g_test_skip ("VALISE_STARTER does not name the starter model's GGUF file");
+    g_test_skip ("VALISE_STARTER_GGUF does not name the starter model's GGUF file");
     return;
   }
   g_autoptr (GError) error = NULL;
