@@ -202,8 +202,10 @@ ALWAYS void group_scales (const place *p, int part, const int split, vf scale[2]
   }
 }
 
+typedef void (*ring_decoder) (xi values[PARTS][8], const uint8_t *tile, const xi tables[XB_TRELLIS_TABLES]);
+
 /* n vectors by one run of tiles: each tile is decoded once and used for all of them. */
-ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int n_tables, const int split)
+ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int n_tables, const ring_decoder decode_ring, const int split)
 {
   const size_t row_tiles = acts->cols_padded / 32;
   xi tables[XB_TRELLIS_TABLES], ring[PARTS][8];
@@ -214,7 +216,7 @@ ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t
     uint8_t expanded[512] __attribute__ ((aligned (64)));
     const uint8_t *tile = tile_codes (r, codebook, r->tiles + (size_t) t * (codebook == XB_GRID ? r->tile_bytes : depth * 64u), expanded);
     if (codebook == XB_TRELLIS)
-      decode_trellis (ring, tile, depth, tables, n_tables);
+      decode_ring (ring, tile, tables);
     for (int part = 0; part < PARTS; part++) {
       vf scale[2], zero[2];
       group_scales (&at, part, split, scale, zero);
@@ -252,7 +254,7 @@ ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t
 }
 
 /* The same for the first vector alone: the sum stays in registers; with few parts even and odd tiles apart, for the latency. */
-ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int n_tables, const int split)
+ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int n_tables, const ring_decoder decode_ring, const int split)
 {
   const int lines = codebook == XB_GRID ? 4 : depth + 1; /* a tile, and its share of the scales */
   xi tables[XB_TRELLIS_TABLES], ring[PARTS][8];
@@ -271,7 +273,7 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
     UNROLL for (int line = 0; line < lines; line++)
       __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
     if (codebook == XB_TRELLIS)
-      decode_trellis (ring, from, depth, tables, n_tables);
+      decode_ring (ring, from, tables);
     UNROLL for (int part = 0; part < PARTS; part++) {
       xi codes[8];
       if (codebook == XB_TRELLIS)
@@ -294,26 +296,32 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
     v_store (acc + part * XB_VL, even[part] + odd[part]);
 }
 
-#define CELLS(name, depth, codebook, n_tables)                                                 \
+#define CELLS(name, depth, codebook, n_tables, decode_ring)                                    \
   static void name (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)       \
   {                                                                                            \
     if (r->per_group)                                                                          \
-      cells_many (r, acts, i0, n, acc, depth, codebook, n_tables, 0);                          \
+      cells_many (r, acts, i0, n, acc, depth, codebook, n_tables, decode_ring, 0);             \
     else                                                                                       \
-      cells_many (r, acts, i0, n, acc, depth, codebook, n_tables, 1);                          \
+      cells_many (r, acts, i0, n, acc, depth, codebook, n_tables, decode_ring, 1);             \
   }                                                                                            \
   static void name##_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc) \
   {                                                                                            \
     if (r->per_group)                                                                          \
-      cells_one (r, acts, acc, depth, codebook, n_tables, 0);                                  \
+      cells_one (r, acts, acc, depth, codebook, n_tables, decode_ring, 0);                     \
     else                                                                                       \
-      cells_one (r, acts, acc, depth, codebook, n_tables, 1);                                  \
+      cells_one (r, acts, acc, depth, codebook, n_tables, decode_ring, 1);                     \
   }
 
-#define UNIFORM(depth) CELLS (uniform##depth, depth, XB_UNIFORM, 1)
-#define TABLE(depth) CELLS (table##depth, depth, XB_TABLE, 1)
-#define GRID(name) CELLS (name, 8, XB_GRID, 1)
-#define TRELLIS(n, depth) CELLS (trellis##n##_##depth, depth, XB_TRELLIS, n)
+#define UNIFORM(depth) CELLS (uniform##depth, depth, XB_UNIFORM, 1, NULL)
+#define TABLE(depth) CELLS (table##depth, depth, XB_TABLE, 1, NULL)
+#define GRID(name) CELLS (name, 8, XB_GRID, 1, NULL)
+/* The decoder of a trellis is large and shared by its products. */
+#define TRELLIS(n, depth)                                                                                                                             \
+  static __attribute__ ((noinline)) void ring##n##_##depth (xi values[PARTS][8], const uint8_t *tile, const xi tables[XB_TRELLIS_TABLES]) \
+  {                                                                                                                                       \
+    decode_trellis (values, tile, depth, tables, n);                                                                                      \
+  }                                                                                                                                       \
+  CELLS (trellis##n##_##depth, depth, XB_TRELLIS, n, ring##n##_##depth)
 UNIFORM (1) UNIFORM (2) UNIFORM (3) UNIFORM (4) UNIFORM (5) UNIFORM (6) UNIFORM (7) UNIFORM (8)
 TABLE (1) TABLE (2) TABLE (3) TABLE (4)
 GRID (grid)
@@ -384,12 +392,9 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
     default: DECODE (8, XB_UNIFORM);
     }
   if (r->codebook == XB_TRELLIS) {
-    switch (r->depth) {
-    case 1: decode_trellis (codes, tile, 1, tables, XB_TRELLIS_TABLES); break;
-    case 2: decode_trellis (codes, tile, 2, tables, XB_TRELLIS_TABLES); break;
-    case 3: decode_trellis (codes, tile, 3, tables, XB_TRELLIS_TABLES); break;
-    default: decode_trellis (codes, tile, 4, tables, XB_TRELLIS_TABLES); break;
-    }
+    static const ring_decoder decoders[3][4] = { { ring2_1, ring2_2, ring2_3, ring2_4 }, { ring3_1, ring3_2, ring3_3, ring3_4 },
+                                                 { ring4_1, ring4_2, ring4_3, ring4_4 } };
+    decoders[r->n_tables - 2][r->depth - 1](codes, tile, tables);
   }
   for (int part = 0; part < PARTS; part++)
     for (int q = 0; q < 8; q++)
