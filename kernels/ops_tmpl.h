@@ -36,7 +36,12 @@ static void layer_norm (const float *x, const float *gain, const float *bias, fl
     square += (double) (x[i] - mean) * (double) (x[i] - mean);
   float scale = 1.0f / sqrtf ((float) (square / n) + eps);
   for (uint32_t i = 0; i < n; i++)
-    out[i] = (x[i] - mean) * scale * (gain ? gain[i] : 1.0f) + (bias ? bias[i] : 0.0f);
+    out[i] = (x[i] - mean) * scale;
+  /* Loops of their own: inside one, a compiler may read what is not there under a mask, and emulators do not always honour it. */
+  for (uint32_t i = 0; gain && i < n; i++)
+    out[i] *= gain[i];
+  for (uint32_t i = 0; bias && i < n; i++)
+    out[i] += bias[i];
 }
 
 static void rope_pairs (float *x, const float *cos_sin, uint32_t n_rot)
