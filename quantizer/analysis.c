@@ -250,8 +250,9 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
 
   Learner learner = { source, a, workers };
   QzObservation observation;
-  if (!qz_observe (source, calibration, options->seed, workers, learn_input, &learner, &observation, progress, data, 0, observe_share, cancellable,
-                   error))
+  QzObserver observer = { .seed = options->seed, .backward_tokens = options->backward_tokens, .moments = learn_input, .data = &learner,
+                          .progress = progress, .progress_data = data, .from = 0, .to = observe_share };
+  if (!qz_observe (source, calibration, &observer, workers, &observation, cancellable, error))
     return NULL;
   for (guint m = 0; m < a->n_matrices; m++)
     a->row_fisher[m] = g_steal_pointer (&observation.row_fisher[m]);

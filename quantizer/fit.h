@@ -41,6 +41,7 @@ typedef struct {
   const char *calibration;      /* UTF-8 text; NULL: the bundled text */
   gsize calibration_length;
   guint tokens;                 /* of it used at most, 0: default */
+  guint backward_tokens;        /* of these, that gradients are measured on, 0: default */
   guint64 seed;                 /* signs of the transform */
 } QzOptions;
 

@@ -16,8 +16,6 @@
 
 enum { BATCH_TOKENS = 1024, HEAD_TOKENS = 256 };
 
-/* Tokens that make the way back: gradients need fewer than the moments, which must span all columns. */
-enum { BACKWARD_TOKENS = 4096 };
 /* Of the vocabulary's weight, the part shared evenly so that no token's row is worthless; and the least of a control token. */
 static const double vocabulary_floor = 0.05, control_floor = 2e-4;
 
@@ -25,14 +23,9 @@ typedef struct {
   const QzSource *source;
   const EngTraits *traits;
   const QzCalibration *calibration;
-  guint64 seed;
+  const QzObserver *to;
   EngWorkers *workers;
-  QzMomentsFunc moments;
-  gpointer moments_data;
   QzObservation *out;
-  EngProgress progress;
-  gpointer progress_data;
-  double from, to;
   GCancellable *cancellable;
 
   guint tokens_per_sequence, batch_sequences, n_backward; /* sequences */
@@ -41,6 +34,7 @@ typedef struct {
   guint16 *kept;            /* [n_layers][n_backward tokens][n_embd] f16, layers' inputs */
   float *dx;                /* [n_backward tokens][n_embd] */
   float *h[QZ_LAYER_INPUTS];
+  float *g[QZ_LAYER_MATRICES]; /* sums of g g^T, block after block; NULL when nobody asks */
   double *probability, *head_fisher; /* [n_vocab] sums over the backward tokens */
   QzLayerWeights weights;
   QzLayerPass pass;         /* its memory serves every layer */
@@ -48,8 +42,9 @@ typedef struct {
 
 static gboolean step (Observer *o, double fraction, const char *what, GError **error)
 {
-  if (o->progress != NULL)
-    o->progress (o->from + fraction * (o->to - o->from), what, o->progress_data);
+  const QzObserver *to = o->to;
+  if (to->progress != NULL)
+    to->progress (to->from + fraction * (to->to - to->from), what, to->progress_data);
   if (g_cancellable_is_cancelled (o->cancellable)) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "the analysis was cancelled; nothing was written");
     return FALSE;
@@ -124,7 +119,7 @@ static gboolean forward_layer (Observer *o, guint layer, GError **error)
   for (guint i = 0; i < QZ_LAYER_INPUTS; i++) {
     guint input = qz_source_layer_input (layer) + i, cols = o->source->input_cols[input];
     scale_upper (o->h[i], cols, 1.0 / ((double) c->n_sequences * c->n_tokens));
-    if (!o->moments (o->moments_data, input, o->h[i], error))
+    if (!o->to->moments (o->to->data, input, o->h[i], error))
       return FALSE;
   }
   return TRUE;
@@ -159,7 +154,7 @@ static gboolean run_head (Observer *o, GError **error)
   memset (o->dx, 0, sizeof (float) * kept_rows (o) * embd);
   for (gsize i = 0; i < kept_rows (o); i += HEAD_TOKENS) {
     guint n = MIN (HEAD_TOKENS, kept_rows (o) - i);
-    if (!qz_head_backward (o->source, o->workers, f + i * embd, n, o->seed ^ (i << 20), logits, df, o->probability, o->head_fisher, error))
+    if (!qz_head_backward (o->source, o->workers, f + i * embd, n, o->to->seed ^ (i << 20), logits, df, o->probability, o->head_fisher, error))
       return FALSE;
     qz_norm_backward (o->workers, o->x + i * embd, gain, t->norm_eps, n, embd, df, o->dx + i * embd);
     if (!step (o, 0.5 + 0.1 * (i + n) / kept_rows (o), "Measuring what matters", error))
@@ -181,18 +176,58 @@ static void add_squares (float *fisher, const float *g, guint n, guint cols, dou
     fisher[j] += sum[j] / divisor;
 }
 
+/* Rows that a matrix's gradients are correlated in together. */
+static guint block_rows (const Observer *o, guint rows)
+{
+  return rows <= o->to->gradients_widest ? rows : MAX (1, o->to->gradients_block);
+}
+
+/* Floats of all blocks of a matrix, the last one as large as the others. */
+static gsize block_floats (const Observer *o, guint rows)
+{
+  guint block = block_rows (o, rows);
+  return (gsize) (rows + block - 1) / block * block * block;
+}
+
+/* g += sum over the pass's rows of x x^T, x [n][rows], block by block. */
+static void add_products (Observer *o, float *g, const float *x, guint n, guint rows)
+{
+  guint block = block_rows (o, rows);
+  for (guint row0 = 0; row0 < rows; row0 += block, g += (gsize) block * block)
+    qz_product_gram (o->workers, MIN (block, rows - row0), n, x + row0, rows, g, MIN (block, rows - row0));
+}
+
 static void add_fisher (Observer *o, guint layer, const QzLayerPass *pass, const float *d_out)
 {
   const float *const gradients[QZ_LAYER_MATRICES] = { pass->d_q, pass->d_k, pass->d_v, pass->d_middle, pass->d_gate, pass->d_up, d_out };
   for (guint i = 0; i < QZ_LAYER_MATRICES; i++) {
     guint m = qz_source_layer_matrix (layer, QZ_ROLE_Q) + i;
     add_squares (o->out->row_fisher[m], gradients[i], pass->n, o->source->matrices[m].rows, kept_rows (o));
+    if (o->to->gradients != NULL)
+      add_products (o, o->g[i], gradients[i], pass->n, o->source->matrices[m].rows);
   }
+}
+
+static gboolean hand_over_gradients (Observer *o, guint layer, GError **error)
+{
+  for (guint i = 0; i < QZ_LAYER_MATRICES; i++) {
+    guint m = qz_source_layer_matrix (layer, QZ_ROLE_Q) + i, rows = o->source->matrices[m].rows, block = block_rows (o, rows);
+    float *g = o->g[i];
+    for (guint row0 = 0; row0 < rows; row0 += block, g += (gsize) block * block) {
+      guint n = MIN (block, rows - row0);
+      scale_upper (g, n, 1.0 / kept_rows (o));
+      if (!o->to->gradients (o->to->data, m, row0, n, g, error))
+        return FALSE;
+    }
+  }
+  return TRUE;
 }
 
 static gboolean backward_layer (Observer *o, guint layer, GError **error)
 {
   guint embd = o->traits->n_embd, tokens = o->tokens_per_sequence;
+  for (guint i = 0; o->to->gradients != NULL && i < QZ_LAYER_MATRICES; i++)
+    memset (o->g[i], 0, sizeof (float) * block_floats (o, o->source->matrices[qz_source_layer_matrix (layer, QZ_ROLE_Q) + i].rows));
   if (!qz_layer_weights_read (&o->weights, o->source, layer, o->workers, error))
     return FALSE;
   for (guint s = 0; s < o->n_backward;) {
@@ -211,7 +246,7 @@ static gboolean backward_layer (Observer *o, guint layer, GError **error)
     if (!step (o, 1 - 0.4 * (layer + 1 - (double) s / o->n_backward) / o->traits->n_layers, "Measuring what matters", error))
       return FALSE;
   }
-  return TRUE;
+  return o->to->gradients == NULL || hand_over_gradients (o, layer, error);
 }
 
 /* ---- vocabulary --------------------------------------------------------------------------------------------------------- */
@@ -266,13 +301,13 @@ static gboolean finish_vocabulary (Observer *o, float *head_moments, GError **er
   raise_control_tokens (o, o->out->row_fisher[0], 1);
   if (!tied) {
     raise_control_tokens (o, o->out->row_fisher[head], total);
-    if (!o->moments (o->moments_data, o->source->matrices[head].input, head_moments, error))
+    if (!o->to->moments (o->to->data, o->source->matrices[head].input, head_moments, error))
       return FALSE;
   } else {
     for (gsize i = 0; i < (gsize) embd * embd; i++)
       look_up[i] += total * head_moments[i];
   }
-  return o->moments (o->moments_data, 0, look_up, error);
+  return o->to->moments (o->to->data, 0, look_up, error);
 }
 
 /* ---- all together ------------------------------------------------------------------------------------------------------- */
@@ -308,7 +343,10 @@ static gboolean check_memory (const Observer *o, GError **error)
   double pass = batch * (6 * q_rows + 8 * embd + 5 * ff + (double) t->n_heads * o->tokens_per_sequence);
   double tokens = (double) o->n_rows * 2 * embd + (double) kept_rows (o) * embd * (1 + t->n_layers / 2.0);
   double head = (double) HEAD_TOKENS * t->n_vocab + 4096 * embd;
-  double need = sizeof (float) * (squares + layer + pass + tokens + head);
+  double gradients = 0;
+  for (guint i = 0; o->to->gradients != NULL && i < QZ_LAYER_MATRICES; i++)
+    gradients += block_floats (o, o->source->matrices[qz_source_layer_matrix (0, QZ_ROLE_Q) + i].rows);
+  double need = sizeof (float) * (squares + layer + pass + tokens + head + gradients);
   guint64 total_bytes, available_bytes;
   eng_memory_machine (&total_bytes, &available_bytes);
   total = total_bytes;
@@ -321,17 +359,16 @@ static gboolean check_memory (const Observer *o, GError **error)
   return FALSE;
 }
 
-gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, guint64 seed, EngWorkers *workers, QzMomentsFunc moments,
-                     gpointer moments_data, QzObservation *observation, EngProgress progress, gpointer progress_data, double from, double to,
-                     GCancellable *cancellable, GError **error)
+gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, const QzObserver *observer, EngWorkers *workers,
+                     QzObservation *observation, GCancellable *cancellable, GError **error)
 {
   const EngTraits *t = &source->traits;
-  Observer o = { .source = source, .traits = t, .calibration = calibration, .seed = seed, .workers = workers, .moments = moments,
-                 .moments_data = moments_data, .out = observation, .progress = progress, .progress_data = progress_data, .from = from,
-                 .to = to, .cancellable = cancellable };
+  Observer o = { .source = source, .traits = t, .calibration = calibration, .to = observer, .workers = workers, .out = observation,
+                 .cancellable = cancellable };
+  guint backward_tokens = observer->backward_tokens > 0 ? observer->backward_tokens : QZ_BACKWARD_TOKENS;
   o.tokens_per_sequence = calibration->n_tokens;
   o.batch_sequences = MAX (1, BATCH_TOKENS / calibration->n_tokens);
-  o.n_backward = MIN (calibration->n_sequences, MAX (1, BACKWARD_TOKENS / calibration->n_tokens));
+  o.n_backward = MIN (calibration->n_sequences, MAX (1, backward_tokens / calibration->n_tokens));
   o.n_rows = (gsize) (calibration->n_sequences + calibration->n_held) * calibration->n_tokens;
   if (!check_memory (&o, error))
     return FALSE;
@@ -347,6 +384,8 @@ gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, g
   const guint cols[QZ_LAYER_INPUTS] = { t->n_embd, MAX (q_rows, t->n_embd), t->n_embd, t->n_ff };
   for (guint i = 0; i < QZ_LAYER_INPUTS; i++)
     o.h[i] = g_new (float, (gsize) cols[i] * cols[i]);
+  for (guint i = 0; observer->gradients != NULL && i < QZ_LAYER_MATRICES; i++)
+    o.g[i] = g_new (float, block_floats (&o, source->matrices[qz_source_layer_matrix (0, QZ_ROLE_Q) + i].rows));
 
   gboolean ok = observe (&o, error);
 
@@ -354,6 +393,8 @@ gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, g
   qz_layer_weights_clear (&o.weights);
   for (guint i = 0; i < QZ_LAYER_INPUTS; i++)
     g_free (o.h[i]);
+  for (guint i = 0; i < QZ_LAYER_MATRICES; i++)
+    g_free (o.g[i]);
   g_free (o.x);
   g_free (o.kept);
   g_free (o.dx);

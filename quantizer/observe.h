@@ -13,11 +13,29 @@ typedef struct {
 
 /* Called once per input with its second moments E x x^T: h [cols][cols], upper triangle, free to be overwritten. */
 typedef gboolean (*QzMomentsFunc) (gpointer data, guint input, float *h, GError **error);
+/* Called with the second moments E g g^T of the gradients at a matrix's outputs: g [rows][rows], upper triangle, of the rows from row0 on,
+ * free to be overwritten. Its diagonal is row_fisher. Of every matrix in a layer, the last layer's first and after all moments of inputs;
+ * not of the embedding and the head, whose rows' gradients hardly meet. */
+typedef gboolean (*QzGradientsFunc) (gpointer data, guint matrix, guint row0, guint rows, float *g, GError **error);
 
-/* progress runs from `from` to `to`. */
-gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, guint64 seed, EngWorkers *workers, QzMomentsFunc moments,
-                     gpointer moments_data, QzObservation *observation, EngProgress progress, gpointer progress_data, double from, double to,
-                     GCancellable *cancellable, GError **error);
+typedef struct {
+  guint64 seed;           /* of the labels that are drawn */
+  guint backward_tokens;  /* that make the way back, 0: QZ_BACKWARD_TOKENS */
+  QzMomentsFunc moments;
+  QzGradientsFunc gradients; /* or NULL */
+  guint gradients_widest; /* matrices of more rows than this ... */
+  guint gradients_block;  /* ... are handed over in blocks of so many */
+  gpointer data;          /* of both */
+  EngProgress progress;   /* runs from `from` to `to`; or NULL */
+  gpointer progress_data;
+  double from, to;
+} QzObserver;
+
+/* Gradients need fewer tokens than the moments, which must span all columns. */
+enum { QZ_BACKWARD_TOKENS = 4096 };
+
+gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, const QzObserver *observer, EngWorkers *workers,
+                     QzObservation *observation, GCancellable *cancellable, GError **error);
 void qz_observation_clear (QzObservation *observation);
 
 #endif

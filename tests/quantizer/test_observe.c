@@ -153,7 +153,7 @@ static void test_moments (void)
   Moments m = { source, g_new0 (float *, source->n_inputs), g_new0 (double *, source->n_inputs) };
   for (guint i = 0; i < source->n_inputs; i++)
     m.engine[i] = g_new0 (double, source->input_cols[i] * source->input_cols[i]);
-  qz_observe (source, &calibration, 1, workers, keep_moments, &m, &observation, NULL, NULL, 0, 1, NULL, &error);
+  qz_observe (source, &calibration, &(QzObserver) { .seed = 1, .moments = keep_moments, .data = &m }, workers, &observation, NULL, &error);
   g_assert_no_error (error);
 
   g_autoptr (EngModel) engine = eng_model_open (path, &error);
@@ -199,6 +199,8 @@ typedef struct {
   const QzSource *source; /* of the unchanged model */
   const char *changed;
   double amount;
+  const double *direction; /* [rows]: all rows change alike, by so much each; NULL: each for itself */
+  guint64 seed;
 } Change;
 
 /* The unchanged weights, and noise on one matrix. */
@@ -209,9 +211,10 @@ static void changed_row (gpointer data, const char *name, guint row, float *out,
     if (!g_str_equal (c->source->matrices[m].name, name))
       continue;
     g_assert_true (qz_source_read_rows (c->source, m, row, row + 1, out, NULL));
-    guint64 state = row * 1000;
+    guint64 state = c->seed + (c->direction != NULL ? 0 : row * 1000);
+    double amount = c->direction != NULL ? c->amount * c->direction[row] : c->amount;
     for (guint j = 0; j < cols && g_str_equal (name, c->changed); j++)
-      out[j] += c->amount * (qz_random_unit (&state) - 0.5);
+      out[j] += amount * (qz_random_unit (&state) - 0.5);
   }
 }
 
@@ -246,46 +249,176 @@ static double predicted (const QzSource *source, const QzObservation *o, float *
   return loss;
 }
 
-static void test_prediction (void)
+/* The measured divergence of the change, in nats per token. */
+static double measured (const TinyModel *model, Change *change, EngWorkers *workers, const gint32 *tokens, const float *logits)
 {
-  TinyModel model = TINY_MODEL_DEFAULTS;
+  TinyModel changed = *model;
+  changed.row = changed_row;
+  changed.data = change;
+  g_autofree char *path = tiny_model_path ("changed.gguf");
+  tiny_model_write (&changed, path);
+  g_autoptr (QzSource) source = open_source (path);
+  g_autofree float *q = logits_of (source, workers, tokens, MANY, LONG);
+  return mean_divergence (logits, q, MANY * LONG, TINY_VOCAB);
+}
+
+/* The tiny model observed on random tokens. */
+typedef struct {
+  TinyModel model;
+  QzSource *source;
+  EngWorkers *workers;
+  gint32 *tokens;
+  QzCalibration calibration;
+  QzObservation observation;
+  Moments moments;
+  float **gradients; /* [n_matrices] the whole of E g g^T, or its blocks' places in it */
+  float *logits;
+} Observed;
+
+static gboolean keep_everything (gpointer data, guint input, float *h, GError **error)
+{
+  Observed *o = data;
+  return keep_moments (&o->moments, input, h, error);
+}
+
+static gboolean keep_gradients (gpointer data, guint matrix, guint row0, guint n, float *g, GError **error)
+{
+  Observed *o = data;
+  guint rows = o->source->matrices[matrix].rows;
+  if (o->gradients[matrix] == NULL)
+    o->gradients[matrix] = g_new0 (float, rows * rows);
+  for (guint i = 0; i < n; i++)
+    for (guint j = i; j < n; j++)
+      o->gradients[matrix][(row0 + i) * rows + row0 + j] = g[i * n + j];
+  return TRUE;
+}
+
+static void observe_random (Observed *o, guint64 seed, guint widest, guint block)
+{
   g_autofree char *path = tiny_model_path ("float.gguf");
   g_autoptr (GError) error = NULL;
-  g_autofree gint32 *tokens = g_new (gint32, (MANY + 1) * LONG);
   guint64 state = 5;
+  *o = (Observed){ .model = TINY_MODEL_DEFAULTS, .workers = eng_workers_new (2), .tokens = g_new (gint32, (MANY + 1) * LONG) };
   for (guint i = 0; i < (MANY + 1) * LONG; i++)
-    tokens[i] = qz_random_next (&state) % TINY_VOCAB;
-  QzCalibration calibration = { .n_tokens = LONG, .n_sequences = MANY, .n_held = 1, .tokens = tokens };
-  model.untied = TRUE;
-  tiny_model_write (&model, path);
-  g_autoptr (QzSource) source = open_source (path);
-  EngWorkers *workers = eng_workers_new (2);
-  Moments m = { source, g_new0 (float *, source->n_inputs), NULL };
-  QzObservation observation;
-  qz_observe (source, &calibration, 9, workers, keep_moments, &m, &observation, NULL, NULL, 0, 1, NULL, &error);
+    o->tokens[i] = qz_random_next (&state) % TINY_VOCAB;
+  o->calibration = (QzCalibration){ .n_tokens = LONG, .n_sequences = MANY, .n_held = 1, .tokens = o->tokens };
+  o->model.untied = TRUE;
+  tiny_model_write (&o->model, path);
+  o->source = open_source (path);
+  o->moments = (Moments){ o->source, g_new0 (float *, o->source->n_inputs), NULL };
+  o->gradients = g_new0 (float *, o->source->n_matrices);
+  QzObserver observer = { .seed = seed, .moments = keep_everything, .gradients = keep_gradients, .gradients_widest = widest, .gradients_block = block,
+                          .data = o };
+  qz_observe (o->source, &o->calibration, &observer, o->workers, &o->observation, NULL, &error);
   g_assert_no_error (error);
-  g_autofree float *p = logits_of (source, workers, tokens, MANY, LONG);
+  o->logits = logits_of (o->source, o->workers, o->tokens, MANY, LONG);
+}
+
+static void observed_clear (Observed *o)
+{
+  for (guint i = 0; i < o->source->n_inputs; i++)
+    g_free (o->moments.moments[i]);
+  for (guint m = 0; m < o->source->n_matrices; m++)
+    g_free (o->gradients[m]);
+  g_free (o->moments.moments);
+  g_free (o->gradients);
+  g_free (o->tokens);
+  g_free (o->logits);
+  qz_observation_clear (&o->observation);
+  qz_source_free (o->source);
+  eng_workers_free (o->workers);
+}
+
+static void test_prediction (void)
+{
+  Observed o;
+  observe_random (&o, 9, 1000, 0);
   /* Every matrix of both layers, and the head; the embedding's weights are smoothed on purpose. */
-  for (guint matrix = 1; matrix < source->n_matrices; matrix++) {
-    Change change = { source, source->matrices[matrix].name, 0.02 };
-    TinyModel changed = model;
-    changed.row = changed_row;
-    changed.data = &change;
-    g_autofree char *other = tiny_model_path ("changed.gguf");
-    tiny_model_write (&changed, other);
-    g_autoptr (QzSource) source_changed = open_source (other);
-    g_autofree float *q = logits_of (source_changed, workers, tokens, MANY, LONG);
-    double measured = mean_divergence (p, q, MANY * LONG, TINY_VOCAB), expected = predicted (source, &observation, m.moments, matrix, &change);
-    g_test_message ("%s: measured %g, predicted %g, ratio %.2f", change.changed, measured, expected, measured / expected);
-    g_assert_cmpfloat (measured, >, 0.5 * expected);
+  for (guint matrix = 1; matrix < o.source->n_matrices; matrix++) {
+    Change change = { o.source, o.source->matrices[matrix].name, 0.02 };
+    double found = measured (&o.model, &change, o.workers, o.tokens, o.logits);
+    double expected = predicted (o.source, &o.observation, o.moments.moments, matrix, &change);
+    g_test_message ("%s: measured %g, predicted %g, ratio %.2f", change.changed, found, expected, found / expected);
+    g_assert_cmpfloat (found, >, 0.5 * expected);
     /* A value's error reaches many tokens alike, and they add up. */
-    g_assert_cmpfloat (measured, <, 3 * expected);
+    g_assert_cmpfloat (found, <, 3 * expected);
   }
-  for (guint i = 0; i < source->n_inputs; i++)
-    g_free (m.moments[i]);
-  g_free (m.moments);
-  qz_observation_clear (&observation);
-  eng_workers_free (workers);
+  observed_clear (&o);
+}
+
+/* G x, of which the upper triangle is given. */
+static void multiply_symmetric (const float *g, guint n, const double *x, double *y)
+{
+  for (guint i = 0; i < n; i++) {
+    y[i] = 0;
+    for (guint j = 0; j < n; j++)
+      y[i] += g[MIN (i, j) * n + MAX (i, j)] * x[j];
+  }
+}
+
+/* Errors that rows share along the direction that matters most, by the gradients of other labels, cost more than rows taken one by one say, and
+ * E g g^T says how much. */
+static void test_shared_errors (void)
+{
+  Observed o, other;
+  double miss_together = 0, miss_apart = 0;
+  observe_random (&o, 9, 1000, 0);
+  observe_random (&other, 10, 1000, 0);
+  for (guint matrix = 1; matrix + 1 < o.source->n_matrices; matrix++) {
+    const QzMatrix *m = &o.source->matrices[matrix];
+    const float *g = o.gradients[matrix];
+    g_autofree double *u = g_new (double, m->rows), *gu = g_new (double, m->rows);
+    for (guint i = 0; i < m->rows; i++) {
+      u[i] = 1 + (i & 1);
+      /* Sums of the same numbers in other blocks. */
+      g_assert_cmpfloat (fabs (g[i * m->rows + i] - o.observation.row_fisher[matrix][i]), <=, 1e-5 * o.observation.row_fisher[matrix][i]);
+    }
+    for (guint k = 0; k < 50; k++) {
+      double norm = 0;
+      multiply_symmetric (other.gradients[matrix], m->rows, u, gu);
+      for (guint i = 0; i < m->rows; i++)
+        norm += gu[i] * gu[i];
+      for (guint i = 0; i < m->rows; i++)
+        u[i] = gu[i] / sqrt (norm);
+    }
+    double along = 0, one_by_one = 0;
+    multiply_symmetric (g, m->rows, u, gu);
+    for (guint i = 0; i < m->rows; i++) {
+      along += u[i] * gu[i];
+      one_by_one += u[i] * u[i] * o.observation.row_fisher[matrix][i];
+    }
+    double found = 0, apart = 0;
+    for (guint k = 0; k < 4; k++) {
+      Change change = { o.source, m->name, 0.1, u, k };
+      found += measured (&o.model, &change, o.workers, o.tokens, o.logits);
+      apart += predicted (o.source, &o.observation, o.moments.moments, matrix, &change);
+    }
+    double expected = apart * along / one_by_one;
+    g_test_message ("%s: measured %g, predicted %g, rows apart %g", m->name, found, expected, apart);
+    g_assert_cmpfloat (found, >, 0.5 * expected);
+    g_assert_cmpfloat (found, <, 3 * expected);
+    miss_together += fabs (log (found / expected));
+    miss_apart += fabs (log (found / apart));
+  }
+  g_assert_cmpfloat (miss_together, <, 0.5 * miss_apart);
+  observed_clear (&o);
+  observed_clear (&other);
+}
+
+/* In blocks: the very numbers of the whole, where a block has them. */
+static void test_blocks (void)
+{
+  Observed whole, blocks;
+  observe_random (&whole, 9, 1000, 0);
+  observe_random (&blocks, 9, 80, 40);
+  for (guint matrix = 1; matrix + 1 < whole.source->n_matrices; matrix++) {
+    guint rows = whole.source->matrices[matrix].rows, block = rows <= 80 ? rows : 40;
+    for (guint i = 0; i < rows; i++)
+      for (guint j = i; j < rows; j++)
+        g_assert_cmpfloat (blocks.gradients[matrix][i * rows + j], ==, i / block == j / block ? whole.gradients[matrix][i * rows + j] : 0);
+  }
+  observed_clear (&whole);
+  observed_clear (&blocks);
 }
 
 int main (int argc, char **argv)
@@ -294,6 +427,8 @@ int main (int argc, char **argv)
   g_test_add_func ("/observe/logits-equal-numpy", test_logits);
   g_test_add_func ("/observe/moments-equal-the-engine", test_moments);
   g_test_add_func ("/observe/predicts-the-divergence", test_prediction);
+  g_test_add_func ("/observe/predicts-errors-that-rows-share", test_shared_errors);
+  g_test_add_func ("/observe/blocks-of-gradients-are-those-of-the-whole", test_blocks);
   int status = g_test_run ();
   tiny_model_clean ();
   return status;
