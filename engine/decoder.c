@@ -24,23 +24,32 @@ static gsize prepared_bytes (guint cols, guint batch, int activation_bits)
   return activation_bits == 32 ? (gsize)cols * batch * sizeof (float) : xb_acts_bytes (cols, batch);
 }
 
+guint eng_batch_of (const EngSessionOptions *options)
+{
+  return MIN (options->batch > 0 ? options->batch : ENG_DEFAULT_BATCH, MAX (options->n_ctx, 1));
+}
+
 void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessionOptions *options, guint n_workers)
 {
-  gsize at = 0, f = sizeof (float), n = MIN (options->batch > 0 ? options->batch : ENG_DEFAULT_BATCH, MAX (options->n_ctx, 1));
-  guint q_dim = t->n_heads * t->head_dim, kv_dim = t->n_kv_heads * t->head_dim;
-  guint ff = MAX (t->n_ff, t->n_ff_shared), widest = MAX (MAX (t->n_embd, q_dim), ff);
+  gsize at = 0, f = sizeof (float), n = eng_batch_of (options);
+  guint q_dim = t->n_heads * t->head_dim, k_dim = t->n_kv_heads * t->head_dim, v_dim = t->n_kv_heads * t->value_dim;
+  guint attended_dim = t->n_heads * t->value_dim;
+  guint ff = MAX (t->n_ff, t->n_ff_shared), widest = MAX (MAX (t->n_embd, attended_dim), ff);
   l->batch = n;
-  l->q_stride = t->fused_qkv ? q_dim + 2 * kv_dim : q_dim;
-  l->kv_stride = t->fused_qkv ? l->q_stride : kv_dim;
+  l->q_stride = t->fused_qkv ? q_dim + k_dim + v_dim : q_dim;
+  l->k_stride = t->fused_qkv ? l->q_stride : k_dim;
+  l->v_stride = t->fused_qkv ? l->q_stride : v_dim;
   l->ff_stride = t->fused_gate_up ? 2 * t->n_ff : t->n_ff;
+  l->places = take (&at, n * sizeof (EngPlace));
+  l->units = take (&at, n * sizeof (EngAttentionUnit));
   l->hidden = take (&at, n * t->n_embd * f);
   l->normed = take (&at, n * t->n_embd * f);
   l->branch = t->parallel ? take (&at, n * t->n_embd * f) : l->normed;
   gsize shared = at, attention, feed_forward;
   l->q = take (&at, n * l->q_stride * f);
-  l->k = t->fused_qkv ? l->q + q_dim * f : take (&at, n * kv_dim * f);
-  l->v = t->fused_qkv ? l->k + kv_dim * f : take (&at, n * kv_dim * f);
-  l->attended = take (&at, n * l->q_stride * f);
+  l->k = t->fused_qkv ? l->q + q_dim * f : take (&at, n * k_dim * f);
+  l->v = t->fused_qkv ? l->k + k_dim * f : take (&at, n * v_dim * f);
+  l->attended = take (&at, n * attended_dim * f);
   attention = at;
   at = shared;
   l->gate = take (&at, n * MAX (l->ff_stride, ff) * f);
@@ -57,7 +66,8 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
   l->cos_sin_local = t->rope_theta_local > 0 ? take (&at, n * t->n_rot * f) : l->cos_sin;
   l->row_bytes = (widest * f + 63) / 64 * 64;
   l->rows = take (&at, l->row_bytes * n_workers);
-  l->logits = take (&at, t->n_vocab * f);
+  l->logit_rows = MAX (options->n_sessions, 1);
+  l->logits = take (&at, (gsize)l->logit_rows * t->n_vocab * f);
   l->bytes = at;
 }
 
@@ -84,6 +94,8 @@ EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSess
   d->layout = layout;
   d->memory = memory;
   d->activation_bits = bits;
+  d->places = (EngPlace *)(gpointer)(memory + layout.places);
+  d->units = (EngAttentionUnit *)(gpointer)(memory + layout.units);
   d->hidden = (float *)(memory + layout.hidden);
   d->normed = (float *)(memory + layout.normed);
   d->branch = (float *)(memory + layout.branch);
@@ -138,10 +150,10 @@ float *eng_decoder_logits (EngDecoder *decoder, guint row)
 }
 
 /* Where the logits of this pass go. */
-static float *logits_for (EngDecoder *d, guint n, EngLogitsWanted wanted, GError **error)
+static float *logits_for (EngDecoder *d, guint n, GError **error)
 {
   gsize bytes = (gsize)n * d->traits->n_vocab * sizeof (float);
-  if (wanted != ENG_LOGITS_ALL || n == 1)
+  if (n <= d->layout.logit_rows)
     return d->logits;
   if (d->many_logits != NULL && bytes <= d->many_logits_bytes)
     return d->many_logits;
@@ -166,7 +178,8 @@ static void embed_tokens (gpointer data, guint begin, guint end, guint worker)
   float magnitude = t->rope_magnitude > 0 ? t->rope_magnitude : 1;
   for (guint i = begin; i < end; i++) {
     float *out = d->hidden + (gsize)i * t->n_embd;
-    guint row = d->tokens[i];
+    const EngSlice *slice = &d->slices[d->places[i].slice];
+    guint position = d->places[i].position, row = slice->tokens[position - slice->n_past];
     if (embedding->xbit == NULL) {
       gsize size = embedding->raw_type == XB_RAW_F32 ? 4 : 2;
       xb_raw_to_f32 (embedding->raw_type, (const guint8 *)embedding->raw + (gsize)row * t->n_embd * size, out, t->n_embd);
@@ -179,9 +192,9 @@ static void embed_tokens (gpointer data, guint begin, guint end, guint worker)
     }
     if (t->embedding_scale > 0)
       xb_scale (out, t->embedding_scale, t->n_embd);
-    eng_rope_position (d->cos_sin + (gsize)i * t->n_rot, d->rope_frequency, t->n_rot, d->n_past + i, magnitude);
+    eng_rope_position (d->cos_sin + (gsize)i * t->n_rot, d->rope_frequency, t->n_rot, position, magnitude);
     if (t->rope_theta_local > 0)
-      eng_rope_position (d->cos_sin_local + (gsize)i * t->n_rot, d->rope_frequency_local, t->n_rot, d->n_past + i, 1);
+      eng_rope_position (d->cos_sin_local + (gsize)i * t->n_rot, d->rope_frequency_local, t->n_rot, position, 1);
   }
 }
 
@@ -218,7 +231,9 @@ static void store_tokens (gpointer data, guint begin, guint end, guint worker)
   for (guint i = begin; i < end; i++) {
     const float *cos_sin = all_cos_sin + (gsize)i * t->n_rot;
     float *q = d->q + (gsize)i * d->layout.q_stride;
-    float *k = d->k + (gsize)i * d->layout.kv_stride, *v = d->v + (gsize)i * d->layout.kv_stride;
+    float *k = d->k + (gsize)i * d->layout.k_stride, *v = d->v + (gsize)i * d->layout.v_stride;
+    EngKvSequence *sequence = d->slices[d->places[i].slice].sequence;
+    guint hadamard = sequence->pool->hadamard;
     if (t->qk_norm != ENG_QK_NORM_NONE) {
       norm_heads (t, q, t->n_heads, layer->q_norm);
       norm_heads (t, k, t->n_kv_heads, layer->k_norm);
@@ -226,42 +241,31 @@ static void store_tokens (gpointer data, guint begin, guint end, guint worker)
     for (guint head = 0; head < t->n_heads; head++, q += t->head_dim) {
       if (turned)
         rope (t, q, cos_sin);
-      if (d->cache->hadamard > 1)
-        xb_hadamard (q, t->head_dim, d->cache->hadamard);
+      if (hadamard > 1)
+        xb_hadamard (q, t->head_dim, hadamard);
     }
-    for (guint head = 0; head < t->n_kv_heads; head++, k += t->head_dim, v += t->head_dim) {
+    for (guint head = 0; head < t->n_kv_heads; head++, k += t->head_dim, v += t->value_dim) {
       if (turned)
         rope (t, k, cos_sin);
-      eng_kv_cache_store (d->cache, d->layer, head, d->n_past + i, k, v);
+      eng_kv_store (sequence, d->layer, head, d->places[i].position, k, v);
     }
   }
 }
 
-/* Query heads first_head .. + n_heads - 1, which share one KV head, of tokens first .. first + n - 1, which see alike where they begin. */
-static void attend_alike (EngDecoder *d, guint kv_head, guint first_head, guint n_heads, guint first, guint n, guint kv_begin)
-{
-  const EngTraits *t = d->traits;
-  gsize stride = d->layout.q_stride, at = first * stride + (gsize)first_head * t->head_dim;
-  xb_attention attention = { .kv_begin = kv_begin,
-                             .kv_end = d->n_past + first + 1,
-                             .scale = t->attention_scale > 0 ? t->attention_scale : 1 / sqrtf (t->head_dim),
-                             .soft_cap = t->attention_soft_cap };
-  eng_kv_cache_view (d->cache, d->layer, kv_head, &attention);
-  xb_attend (&attention, d->q + at, t->head_dim, n_heads, stride, n, d->attended + at);
-  for (guint i = 0; d->cache->hadamard > 1 && i < n; i++)
-    xb_hadamard (d->attended + at + i * stride, (gsize)n_heads * t->head_dim, d->cache->hadamard);
-}
-
-/* Tokens whose window begins within the context go one by one. */
+/* Query heads first_head .. + n_heads - 1, which share one KV head, of tokens first .. first + n - 1, which are one sequence's. */
 static void attend (EngDecoder *d, guint kv_head, guint first_head, guint n_heads, guint first, guint n)
 {
-  guint window = eng_traits_windowed (d->traits, d->layer) ? d->traits->window : G_MAXUINT, end = d->n_past + first + n;
-  if (end <= window) {
-    attend_alike (d, kv_head, first_head, n_heads, first, n, 0);
-    return;
-  }
-  for (guint i = first; i < first + n; i++)
-    attend_alike (d, kv_head, first_head, n_heads, i, 1, d->n_past + i + 1 - MIN (window, d->n_past + i + 1));
+  const EngTraits *t = d->traits;
+  const EngKvSequence *sequence = d->slices[d->places[first].slice].sequence;
+  gsize stride = d->layout.q_stride, out_stride = (gsize)t->n_heads * t->value_dim;
+  float *out = d->attended + first * out_stride + (gsize)first_head * t->value_dim;
+  xb_attention attention = { .kv_end = d->places[first].position + 1,
+                             .scale = t->attention_scale > 0 ? t->attention_scale : 1 / sqrtf (t->head_dim),
+                             .soft_cap = t->attention_soft_cap };
+  eng_kv_view (sequence, d->layer, kv_head, &attention);
+  xb_attend (&attention, d->q + first * stride + (gsize)first_head * t->head_dim, t->head_dim, stride, n_heads, n, out, t->value_dim, out_stride);
+  for (guint i = 0; sequence->pool->hadamard > 1 && i < n; i++)
+    xb_hadamard (out + i * out_stride, (gsize)n_heads * t->value_dim, sequence->pool->hadamard);
 }
 
 /* One token: units are query heads, those of a KV head in one call where one worker has them. */
@@ -275,29 +279,57 @@ static void attend_heads (gpointer data, guint begin, guint end, guint worker)
   }
 }
 
-/* Many tokens: units are blocks of TOKEN_BLOCK of them, KV head by KV head. */
-static void attend_blocks (gpointer data, guint begin, guint end, guint worker)
+/* Many tokens: units are stretches of them, KV head by KV head. */
+static void attend_stretches (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
-  guint group = d->traits->n_heads / d->traits->n_kv_heads, n_blocks = (d->n + TOKEN_BLOCK - 1) / TOKEN_BLOCK;
-  for (guint unit = begin; unit < end; unit++) {
-    guint kv_head = unit / n_blocks, first = unit % n_blocks * TOKEN_BLOCK;
-    attend (d, kv_head, kv_head * group, group, first, MIN (TOKEN_BLOCK, d->n - first));
+  guint group = d->traits->n_heads / d->traits->n_kv_heads;
+  for (guint i = begin; i < end; i++) {
+    const EngAttentionUnit *unit = &d->units[i % d->n_units];
+    guint kv_head = i / d->n_units;
+    attend (d, kv_head, kv_head * group, group, unit->first, unit->n);
   }
 }
 
 /* ---- the pass ------------------------------------------------------------------------------------------------------------ */
 
-/* Keeps the last token of the batch only: nothing after the last attention depends on the others. */
-static void narrow_to_last (EngDecoder *d)
+/* Tokens of all slices one behind the other, and the stretches whose attention is one call. */
+static void place_tokens (EngDecoder *d)
 {
-  gsize last = d->n - 1, embd = d->traits->n_embd, stride = d->layout.q_stride;
-  if (last > 0) {
-    memcpy (d->hidden, d->hidden + last * embd, embd * sizeof (float));
-    memcpy (d->normed, d->normed + last * embd, embd * sizeof (float));
-    memcpy (d->attended, d->attended + last * stride, stride * sizeof (float));
+  d->n = d->n_units = 0;
+  for (guint j = 0; j < d->n_slices; j++) {
+    const EngSlice *slice = &d->slices[j];
+    for (guint i = 0; i < slice->n; i++, d->n++) {
+      if (i % TOKEN_BLOCK == 0)
+        d->units[d->n_units++] = (EngAttentionUnit){ d->n, MIN (TOKEN_BLOCK, slice->n - i) };
+      d->places[d->n] = (EngPlace){ j, slice->n_past + i };
+    }
   }
-  d->n = 1;
+}
+
+static guint n_wanted (const EngSlice *slice)
+{
+  return slice->wanted == ENG_LOGITS_ALL ? slice->n : slice->wanted == ENG_LOGITS_LAST;
+}
+
+/* Keeps the tokens whose logits are wanted: nothing after the last attention depends on the others. */
+static void narrow (EngDecoder *d)
+{
+  gsize embd = d->traits->n_embd, attended = (gsize)d->traits->n_heads * d->traits->value_dim;
+  guint first = 0, n = 0;
+  for (guint j = 0; j < d->n_slices; first += d->slices[j++].n) {
+    EngSlice *slice = &d->slices[j];
+    guint wanted = n_wanted (slice);
+    gsize from = first + slice->n - wanted;
+    slice->logits_row = n;
+    if (from != n) {
+      memmove (d->hidden + n * embd, d->hidden + from * embd, wanted * embd * sizeof (float));
+      memmove (d->normed + n * embd, d->normed + from * embd, wanted * embd * sizeof (float));
+      memmove (d->attended + n * attended, d->attended + from * attended, wanted * attended * sizeof (float));
+    }
+    n += wanted;
+  }
+  d->n = n;
 }
 
 /* What the layer before has left in normed, to be added to the hidden state in this step. */
@@ -327,13 +359,13 @@ static void run_attention (EngDecoder *d, const EngLayer *layer, const EngWatch 
   if (d->n == 1)
     eng_workers_run (d->workers, attend_heads, d, t->n_heads, 1);
   else
-    eng_workers_run (d->workers, attend_blocks, d, (d->n + TOKEN_BLOCK - 1) / TOKEN_BLOCK * t->n_kv_heads, 1);
+    eng_workers_run (d->workers, attend_stretches, d, d->n_units * t->n_kv_heads, 1);
 }
 
 static void run_feed_forward (EngDecoder *d, const EngLayer *layer, const EngWatch *watch)
 {
   const EngTraits *t = d->traits;
-  eng_step_begin (d, d->attended, t->n_heads * t->head_dim, d->layout.q_stride);
+  eng_step_begin (d, d->attended, t->n_heads * t->value_dim, (gsize)t->n_heads * t->value_dim);
   eng_step_add (d, &layer->attn_output, layer->output_bias, d->branch, 0);
   eng_step_run (d, watch);
 
@@ -361,38 +393,38 @@ static void run_feed_forward (EngDecoder *d, const EngLayer *layer, const EngWat
 }
 
 /* With an observer the head's inputs of every token are shown, whatever is wanted. */
-static void run_head (EngDecoder *d, EngLogitsWanted wanted, const EngWatch *watch)
+static void run_head (EngDecoder *d, const EngWatch *watch)
 {
   const EngTraits *t = d->traits;
   eng_step_begin (d, d->normed, t->n_embd, t->n_embd);
   add_feed_forward (d);
   d->norm = eng_model_output_norm (d->model);
   eng_step_prepare (d);
-  if (watch->function != NULL)
+  if (watch->function != NULL) {
     watch->function (watch->data, eng_model_head (d->model), d->normed, t->n_embd, d->n);
-  if (wanted == ENG_LOGITS_NONE)
-    return;
-  if (wanted == ENG_LOGITS_LAST && d->n > 1) {
-    memcpy (d->normed, d->normed + (gsize)(d->n - 1) * t->n_embd, t->n_embd * sizeof (float));
-    d->n = 1;
+    narrow (d);
   }
+  if (d->n == 0)
+    return;
   eng_step_begin (d, d->normed, t->n_embd, t->n_embd);
   eng_step_add (d, eng_model_head (d->model), eng_model_head_bias (d->model), d->last_logits, 0)->is_logits = TRUE;
   eng_step_run (d, &(EngWatch){ NULL, NULL });
 }
 
-gboolean eng_decoder_forward (EngDecoder *d, EngKvCache *cache, const gint32 *tokens, guint n, guint n_past, EngLogitsWanted wanted,
-                              EngObserver observer, gpointer observer_data, GCancellable *cancellable, GError **error)
+gboolean eng_decoder_forward (EngDecoder *d, EngSlice *slices, guint n_slices, EngObserver observer, gpointer observer_data,
+                              GCancellable *cancellable, GError **error)
 {
   const EngWatch seen = { observer, observer_data };
-  float *logits = wanted == ENG_LOGITS_NONE ? d->last_logits : logits_for (d, n, wanted, error);
+  guint rows = 0;
+  for (guint i = 0; i < n_slices; i++)
+    rows += n_wanted (&slices[i]);
+  float *logits = rows == 0 ? d->last_logits : logits_for (d, rows, error);
   if (logits == NULL)
     return FALSE;
-  d->cache = cache;
-  d->tokens = tokens;
-  d->n = n;
-  d->n_past = n_past;
-  eng_workers_run (d->workers, embed_tokens, d, n, 1);
+  d->slices = slices;
+  d->n_slices = n_slices;
+  place_tokens (d);
+  eng_workers_run (d->workers, embed_tokens, d, d->n, 1);
   for (d->layer = 0; d->layer < d->traits->n_layers; d->layer++) {
     const EngLayer *layer = eng_model_layer (d->model, d->layer);
     if (g_cancellable_is_cancelled (cancellable)) {
@@ -401,14 +433,13 @@ gboolean eng_decoder_forward (EngDecoder *d, EngKvCache *cache, const gint32 *to
     }
     run_attention (d, layer, &seen);
     if (d->layer + 1 == d->traits->n_layers && observer == NULL) {
-      if (wanted == ENG_LOGITS_NONE)
+      if (rows == 0)
         return TRUE;
-      if (wanted == ENG_LOGITS_LAST)
-        narrow_to_last (d);
+      narrow (d);
     }
     run_feed_forward (d, layer, &seen);
   }
   d->last_logits = logits;
-  run_head (d, wanted, &seen);
+  run_head (d, &seen);
   return TRUE;
 }

@@ -13,9 +13,12 @@ typedef struct {
   guint batch;
   gsize hidden, normed;  /* f32 [batch][n_embd] */
   gsize branch;          /* f32 [batch][n_embd], parallel decoders only: what attention adds */
-  gsize q, attended;     /* f32 [batch][q_stride] */
-  gsize k, v;            /* f32 [batch][kv_stride]; fused: behind a token's q, as one product writes them */
-  guint q_stride, kv_stride;
+  gsize places;          /* EngPlace [batch]: where each token stands */
+  gsize units;           /* EngAttentionUnit [batch] */
+  gsize q;               /* f32 [batch][q_stride] */
+  gsize attended;        /* f32 [batch][n_heads * value_dim] */
+  gsize k, v;            /* f32 [batch][k_stride], [v_stride]; fused: behind a token's q, as one product writes them */
+  guint q_stride, k_stride, v_stride;
   gsize gate, up;        /* f32 [batch][ff_stride]; ungated: no up; fused: behind a token's gate */
   guint ff_stride;
   gsize router;          /* f32 [batch][n_experts], as the next three only where there are experts */
@@ -24,7 +27,8 @@ typedef struct {
   gsize prepared[3];     /* inputs as the products take them: A8, or f32 for the exact path */
   gsize cos_sin, cos_sin_local; /* f32 [batch][n_rot] */
   gsize rows, row_bytes; /* one f32 row of the widest input for each worker */
-  gsize logits;          /* f32 [n_vocab] of one token */
+  guint logit_rows;
+  gsize logits;          /* f32 [logit_rows][n_vocab]: a row for each session that shares the decoder */
   gsize bytes;
 } EngScratchLayout;
 
@@ -34,6 +38,8 @@ typedef struct {
   float weight;
 } EngChoice;
 
+/* Most tokens of a pass under these options. */
+guint eng_batch_of (const EngSessionOptions *options);
 void eng_scratch_layout (EngScratchLayout *layout, const EngTraits *traits, const EngSessionOptions *options, guint n_workers);
 
 typedef struct EngDecoder EngDecoder;
@@ -41,15 +47,20 @@ EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSess
 void eng_decoder_free (EngDecoder *decoder);
 guint eng_decoder_batch (const EngDecoder *decoder);
 
-typedef enum { ENG_LOGITS_NONE, ENG_LOGITS_LAST, ENG_LOGITS_ALL } EngLogitsWanted;
+/* Tokens at positions n_past .. n_past + n - 1 of one sequence, whose blocks reach that far. */
+typedef struct {
+  EngKvSequence *sequence;
+  const gint32 *tokens;
+  guint n, n_past;
+  EngLogitsWanted wanted;
+  guint logits_row; /* out: of its first token that has any */
+} EngSlice;
 
-/* Tokens at positions n_past .. n_past + n - 1, n <= batch; the cache must reach that far. Logits go to rows 0.. of
- * eng_decoder_logits (room for more than one row is mapped when all are first wanted). FALSE with ENG_ERROR_CANCELLED between
- * layers. */
-gboolean eng_decoder_forward (EngDecoder *decoder, EngKvCache *cache, const gint32 *tokens, guint n, guint n_past,
-                              EngLogitsWanted wanted, EngObserver observer, gpointer observer_data, GCancellable *cancellable,
-                              GError **error);
-/* Row 0 also after ENG_LOGITS_LAST; valid until the next pass that makes logits. */
+/* One pass over slices of different sequences, of at most a batch of tokens together. Logits go to rows of eng_decoder_logits (room for more
+ * rows than there are sessions is mapped when first wanted). FALSE with ENG_ERROR_CANCELLED between layers. */
+gboolean eng_decoder_forward (EngDecoder *decoder, EngSlice *slices, guint n_slices, EngObserver observer, gpointer observer_data,
+                              GCancellable *cancellable, GError **error);
+/* Valid until the next pass that makes logits. */
 float *eng_decoder_logits (EngDecoder *decoder, guint row);
 
 #endif

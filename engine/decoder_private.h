@@ -25,6 +25,16 @@ typedef struct {
   guint n_bands;
 } EngProduct;
 
+/* A token of the pass. */
+typedef struct {
+  guint32 slice, position;
+} EngPlace;
+
+/* Consecutive tokens of one slice whose attention is one call. */
+typedef struct {
+  guint32 first, n;
+} EngAttentionUnit;
+
 struct EngDecoder {
   EngModel *model;
   const EngTraits *traits;
@@ -40,9 +50,12 @@ struct EngDecoder {
   double *rope_frequency, *rope_frequency_local; /* [n_rot / 2] radians per position */
 
   /* The step being run; set by the caller before the workers start, read by all. */
-  EngKvCache *cache;
-  const gint32 *tokens;
-  guint n, n_past, layer;
+  EngSlice *slices;
+  guint n_slices;
+  EngPlace *places;            /* [n] */
+  EngAttentionUnit *units;
+  guint n_units;
+  guint n, layer;
   const float *x;        /* [n][ldx], cols of them inputs of the products */
   gsize ldx;
   float *added;          /* [n][n_embd] goes to the hidden state, or NULL; */

@@ -11,7 +11,8 @@ typedef enum {
   ENG_ERROR_MEMORY,      /* does not fit the budget */
   ENG_ERROR_CANCELLED,
   ENG_ERROR_IO,
-  ENG_ERROR_ARGUMENT
+  ENG_ERROR_ARGUMENT,
+  ENG_ERROR_BUSY         /* as many sessions as there may be */
 } EngError;
 
 #define ENG_ERROR (eng_error_quark ())

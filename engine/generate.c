@@ -158,13 +158,10 @@ static gboolean eval_prompt (EngSession *session, const GArray *prompt, EngGener
                              GError **error)
 {
   const gint32 *tokens = (const gint32 *)(gpointer)prompt->data;
-  guint common = 0, most = MIN (prompt->len - 1, eng_session_n_past (session));
-  while (common < most && eng_session_tokens (session)[common] == tokens[common])
-    common++;
-  eng_session_truncate (session, common);
+  guint held = eng_session_prepare (session, tokens, prompt->len - 1);
   stats->prompt_tokens = prompt->len;
-  stats->reused_tokens = common;
-  return eng_session_eval (session, tokens + common, prompt->len - common, FALSE, cancellable, error);
+  stats->reused_tokens = held;
+  return eng_session_eval (session, tokens + held, prompt->len - held, FALSE, cancellable, error);
 }
 
 typedef struct {

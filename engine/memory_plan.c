@@ -2,6 +2,7 @@
 #include "engine/memory_plan.h"
 #include "engine/cgroup.h"
 #include "engine/decoder.h"
+#include "engine/session_private.h"
 
 #include <string.h>
 
@@ -16,11 +17,12 @@ void eng_memory_plan (EngMemoryPlan *plan, const EngTraits *traits, guint64 weig
   EngScratchLayout scratch;
   EngSessionOptions o = *options;
   o.activation_bits = o.activation_bits == 0 ? 8 : o.activation_bits;
+  o.kv_bits = o.kv_bits == 0 ? 16 : o.kv_bits;
   n_threads = n_threads > 0 ? n_threads : eng_workers_default_count ();
   eng_scratch_layout (&scratch, traits, &o, n_threads);
   plan->weights_bytes = weights_bytes > 0 ? weights_bytes : traits->file_bytes;
-  plan->kv_bytes = eng_kv_cache_bytes (traits, o.n_ctx, o.kv_bits == 0 ? 16 : o.kv_bits);
-  plan->scratch_bytes = scratch.bytes + (guint64)o.n_ctx * sizeof (gint32);
+  plan->kv_bytes = eng_kv_pool_bytes (traits, &o);
+  plan->scratch_bytes = scratch.bytes + (guint64)(MAX (o.n_sessions, 1) + ENG_MAX_REMEMBERED) * o.n_ctx * sizeof (gint32);
   plan->program_bytes = program_base_bytes + MODEL_BYTES + (guint64)traits->n_vocab * VOCABULARY_BYTES_PER_TOKEN
                         + (guint64)n_threads * STACK_BYTES_PER_THREAD;
   plan->total_bytes = plan->weights_bytes + plan->kv_bytes + plan->scratch_bytes + plan->program_bytes;

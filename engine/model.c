@@ -228,18 +228,18 @@ static gboolean bind_layer (EngModel *model, guint i, GError **error)
 {
   const EngTraits *t = &model->traits;
   EngLayer *layer = &model->layers[i];
-  guint q = t->n_heads * t->head_dim, kv = t->n_kv_heads * t->head_dim, apart = !t->fused_qkv, dense = t->n_experts == 0;
+  guint q = t->n_heads * t->head_dim, k = t->n_kv_heads * t->head_dim, v = t->n_kv_heads * t->value_dim, apart = !t->fused_qkv, dense = t->n_experts == 0;
   const struct {
     EngMatrix *matrix;
     const char *name;
     guint rows, cols;
     gboolean wanted;
   } matrices[] = {
-    { &layer->attn_qkv, "attn_qkv", q + 2 * kv, t->n_embd, t->fused_qkv },
+    { &layer->attn_qkv, "attn_qkv", q + k + v, t->n_embd, t->fused_qkv },
     { &layer->attn_q, "attn_q", q, t->n_embd, apart },
-    { &layer->attn_k, "attn_k", kv, t->n_embd, apart },
-    { &layer->attn_v, "attn_v", kv, t->n_embd, apart },
-    { &layer->attn_output, "attn_output", t->n_embd, q, TRUE },
+    { &layer->attn_k, "attn_k", k, t->n_embd, apart },
+    { &layer->attn_v, "attn_v", v, t->n_embd, apart },
+    { &layer->attn_output, "attn_output", t->n_embd, t->n_heads * t->value_dim, TRUE },
     { &layer->ffn_gate, "ffn_gate", t->n_ff, t->n_embd, dense && !t->ungated && !t->fused_gate_up },
     { &layer->ffn_up, "ffn_up", t->n_ff * (t->fused_gate_up ? 2 : 1), t->n_embd, dense },
     { &layer->ffn_down, "ffn_down", t->n_embd, t->n_ff, dense },
@@ -258,9 +258,9 @@ static gboolean bind_layer (EngModel *model, guint i, GError **error)
     gboolean required;
   } vectors[] = {
     { &layer->q_bias, "attn_q.bias", q, t->qkv_bias && apart },
-    { &layer->k_bias, "attn_k.bias", kv, t->qkv_bias && apart },
-    { &layer->v_bias, "attn_v.bias", kv, t->qkv_bias && apart },
-    { &layer->qkv_bias, "attn_qkv.bias", q + 2 * kv, t->qkv_bias && t->fused_qkv },
+    { &layer->k_bias, "attn_k.bias", k, t->qkv_bias && apart },
+    { &layer->v_bias, "attn_v.bias", v, t->qkv_bias && apart },
+    { &layer->qkv_bias, "attn_qkv.bias", q + k + v, t->qkv_bias && t->fused_qkv },
     { &layer->output_bias, "attn_output.bias", t->n_embd },
     { &layer->gate_bias, "ffn_gate.bias", t->n_ff },
     { &layer->up_bias, "ffn_up.bias", t->n_ff * (t->fused_gate_up ? 2 : 1) },

@@ -25,6 +25,8 @@ typedef enum {
 typedef struct {
   char architecture[32];
   guint n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_rot, n_vocab, n_ctx_train;
+  guint value_dim;          /* of a head's values; head_dim is of its keys */
+  guint latent;             /* 0: none; else a value is the beginning of its key, so wide, and all heads share it */
   float norm_eps, rope_theta;
   float rope_scale;         /* positions are multiplied by it: 1 / the scaling's factor */
   gboolean rope_halves;     /* NeoX layout; else pairs */

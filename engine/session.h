@@ -1,4 +1,5 @@
-/* session.h: a sequence of tokens and its KV cache; the forward pass. One thread at a time per session. Nothing is allocated per token. */
+/* session.h: a sequence of tokens with its keys and values; the forward pass. Nothing is allocated per token. A session of its own is one
+ * thread's at a time; sessions of one pool (pool.h) are one thread's together. */
 #ifndef ENG_SESSION_H
 #define ENG_SESSION_H
 
@@ -10,7 +11,10 @@ typedef struct {
   guint batch;          /* most tokens per pass, 0: 512 */
   int kv_bits;          /* 16, 8, 4 */
   int activation_bits;  /* 8 (default when 0), 4, or 32: the exact f32 path */
+  guint n_sessions;     /* of a pool: how many share it; 0: 1 */
 } EngSessionOptions;
+
+typedef enum { ENG_LOGITS_NONE, ENG_LOGITS_LAST, ENG_LOGITS_ALL } EngLogitsWanted;
 
 typedef struct EngSession EngSession;
 EngSession *eng_session_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error);
@@ -22,8 +26,11 @@ EngWorkers *eng_session_workers (const EngSession *session);
 guint eng_session_n_past (const EngSession *session);
 guint eng_session_n_ctx (const EngSession *session);
 const gint32 *eng_session_tokens (const EngSession *session);
-/* Forget positions from n on. */
+/* Forget positions from n on. Where layers with a window have moved on too far to go back, what is left is computed again by the next eval. */
 void eng_session_truncate (EngSession *session, guint n);
+/* Makes the session hold the longest beginning of tokens[n] that is known without computing: its own, or that of a session of the same pool,
+ * or of one that was there before (kept while its pages are not needed). Returns how many tokens that is: eval the others. */
+guint eng_session_prepare (EngSession *session, const gint32 *tokens, guint n);
 /* Appends tokens. Logits of the last token are kept (eng_session_logits); with all_logits of every one of these n (n <= batch).
  * Cancel is looked at between layers: FALSE with ENG_ERROR_CANCELLED, and the session is as before the call. */
 gboolean eng_session_eval (EngSession *session, const gint32 *tokens, guint n, gboolean all_logits, GCancellable *cancellable, GError **error);

@@ -229,6 +229,7 @@ const char *eng_traits_beyond_llama (const EngTraits *t)
     { t->window > 0 && t->window < t->n_ctx_train, "sliding windows" },
     { t->yarn_mix > 0 || (t->rope_magnitude != 0 && t->rope_magnitude != 1) || t->rope_n_ctx != t->n_ctx_train, "YaRN or long rope" },
     { t->n_experts > 0, "experts" },
+    { t->value_dim != t->head_dim, "values narrower than keys" },
     { t->unturned[0] != 0, "layers without rope" },
   };
   for (guint i = 0; i < G_N_ELEMENTS (things); i++)
@@ -278,9 +279,9 @@ static gboolean check_consistency (const Reader *reader, const EngTraits *t)
 
 static guint64 count_parameters (const EngTraits *t)
 {
-  guint64 embd = t->n_embd, q = (guint64)t->n_heads * t->head_dim, kv = (guint64)t->n_kv_heads * t->head_dim;
-  guint64 layer = 2 * embd * q + 2 * embd * kv + (t->ungated ? 2 : 3) * embd * t->n_ff * MAX (t->n_experts, 1)
-                  + embd * (t->n_experts + 3 * t->n_ff_shared) + 2 * embd + (t->qkv_bias ? q + 2 * kv : 0);
+  guint64 embd = t->n_embd, q = (guint64)t->n_heads * t->head_dim, kv = (guint64)t->n_kv_heads * (t->head_dim + t->value_dim);
+  guint64 layer = embd * q + embd * t->n_heads * t->value_dim + embd * kv + (t->ungated ? 2 : 3) * embd * t->n_ff * MAX (t->n_experts, 1)
+                  + embd * (t->n_experts + 3 * t->n_ff_shared) + 2 * embd + (t->qkv_bias ? q + kv : 0);
   return t->n_vocab * embd * (t->tied_head ? 1 : 2) + t->n_layers * layer + embd;
 }
 
@@ -315,19 +316,12 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
       || !read_count (&reader, "attention.head_count", 0, 4096, &t.n_heads)
       || !read_count (&reader, "attention.head_count_kv", t.n_heads, 4096, &t.n_kv_heads)
       || !read_count (&reader, "attention.key_length", MAX (1, t.n_embd / t.n_heads), 512, &t.head_dim)
+      || !read_count (&reader, "attention.value_length", t.head_dim, t.head_dim, &t.value_dim)
       || !read_count (&reader, "rope.dimension_count", t.head_dim, 4096, &t.n_rot)
       || !read_count (&reader, "context_length", 2048, G_MAXINT, &t.n_ctx_train)
       || !read_positive (&reader, epsilon, 1e-5, &t.norm_eps) || !read_rope (&reader, family, &t) || !read_window (&reader, family, &t)
       || !read_vocabulary (&reader, &t) || !check_consistency (&reader, &t))
     return FALSE;
-  guint value_length;
-  if (!read_count (&reader, "attention.value_length", t.head_dim, 4096, &value_length))
-    return FALSE;
-  if (value_length != t.head_dim) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: values of %u beside keys of %u are not known to Valise",
-                 eng_gguf_path (gguf), value_length, t.head_dim);
-    return FALSE;
-  }
   read_shape (gguf, family, &t);
   if (!read_scales (&reader, family, &t))
     return FALSE;

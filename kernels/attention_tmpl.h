@@ -3,7 +3,6 @@
 
 enum {
   CHUNK = 32,                                     /* keys scored before the running softmax moves on */
-  MAX_HEAD = 512,
   MAX_ROWS = 64,                                  /* query rows (token x head) that share a chunk */
   BLOCK = XB_VL == 16 ? 4 : XB_VL == 8 ? 2 : 1,   /* rows whose sums stay in registers together */
   CHUNK_VECS = CHUNK / XB_VL,
@@ -13,7 +12,8 @@ enum {
 typedef struct {
   const float *q;
   float *out;
-  uint32_t end; /* one past the last visible position */
+  uint32_t begin, end; /* first, and one past the last, visible position */
+  uint32_t head;
   float max, sum;
 } attention_row;
 
@@ -115,23 +115,27 @@ static inline void add_all_values (const attention_row *rows, int n, const float
 /* Scores become weights against the row's running maximum; what was summed before shrinks when that grows. */
 static void soften (const xb_attention *a, attention_row *row, uint32_t begin, float *scores)
 {
-  uint32_t seen = row->end <= begin ? 0 : row->end - begin < CHUNK ? row->end - begin : CHUNK;
+  uint32_t seen = row->end <= begin ? 0 : row->end - begin < CHUNK ? row->end - begin : CHUNK, first = row->begin > begin ? row->begin - begin : 0;
   vf sum = v_set (0);
-  if (seen == 0) {
+  if (first >= seen) {
     memset (scores, 0, CHUNK * sizeof (float));
     return;
   }
   for (uint32_t t = 0; t < CHUNK; t += XB_VL)
     v_store (scores + t, v_load (scores + t) * v_set (a->scale));
+  for (uint32_t t = 0; a->slopes && t < seen; t++)
+    scores[t] -= a->slopes[row->head] * (float) (row->end - 1 - begin - t);
   for (uint32_t t = 0; a->soft_cap > 0 && t < seen; t++)
     scores[t] = a->soft_cap * tanhf (scores[t] / a->soft_cap);
+  for (uint32_t t = 0; t < first; t++)
+    scores[t] = -INFINITY;
   for (uint32_t t = seen; t < CHUNK; t++)
     scores[t] = -INFINITY;
   float top = largest (scores, CHUNK);
   if (top > row->max) {
     float shrink = row->max > -INFINITY ? s_exp (row->max - top) : 0;
     row->sum *= shrink;
-    scale (row->out, shrink, a->head_dim);
+    scale (row->out, shrink, a->value_dim);
     row->max = top;
   }
   for (uint32_t t = 0; t < CHUNK; t += XB_VL) {
@@ -142,13 +146,26 @@ static void soften (const xb_attention *a, attention_row *row, uint32_t begin, f
   row->sum += v_sum (sum);
 }
 
-/* Positions begin .. begin + n - 1 as f32; the rest of the chunk is zero. */
-static void load_chunk (const void *const *pages, const xb_attention *a, int bits, uint32_t begin, uint32_t n, float *out)
+/* A sink is one more score, whose value is nothing. */
+static void finish_row (const xb_attention *a, attention_row *row)
 {
-  uint32_t d = a->head_dim;
-  for (uint32_t t = 0; t < n; t++)
-    kv_load (pages[(begin + t) / a->page_tokens], (begin + t) % a->page_tokens, out + (size_t) t * d, a->page_tokens, d, bits);
-  memset (out + (size_t) n * d, 0, (size_t) (CHUNK - n) * d * sizeof (float));
+  float share = 1;
+  if (a->sinks) {
+    float sink = a->sinks[row->head], max = sink > row->max ? sink : row->max;
+    share = row->max > -INFINITY ? s_exp (row->max - max) : 0;
+    row->sum = row->sum * share + s_exp (sink - max);
+  }
+  scale (row->out, row->sum > 0 ? share / row->sum : 0, a->value_dim);
+}
+
+/* The first `first` of `width` values of positions begin .. begin + n - 1 as f32; the rest of the chunk is zero. */
+static void load_chunk (const xb_attention *a, size_t offset, uint32_t width, uint32_t first, uint32_t begin, uint32_t n, float *out)
+{
+  for (uint32_t t = 0; t < n; t++) {
+    const uint8_t *block = a->blocks[(begin + t) / a->page_tokens];
+    kv_load_first (block + offset, (begin + t) % a->page_tokens, out + (size_t) t * first, a->page_tokens, width, first, a->bits);
+  }
+  memset (out + (size_t) n * first, 0, (size_t) (CHUNK - n) * first * sizeof (float));
 }
 
 static void turn (const float *keys, uint32_t d, float *turned)
@@ -160,17 +177,18 @@ static void turn (const float *keys, uint32_t d, float *turned)
 
 static void attend_block (const xb_attention *a, attention_row *rows, uint32_t n_rows)
 {
-  float loaded[CHUNK * MAX_HEAD], turned[CHUNK * MAX_HEAD], scores[MAX_ROWS][CHUNK];
-  uint32_t d = a->head_dim, whole = n_rows / BLOCK * BLOCK, last = 0;
+  float loaded[CHUNK * XB_MAX_KEY], turned[CHUNK * XB_MAX_KEY], scores[MAX_ROWS][CHUNK];
+  uint32_t d = a->key_dim, dv = a->value_dim, whole = n_rows / BLOCK * BLOCK, begin = UINT32_MAX, last = 0;
   for (uint32_t r = 0; r < n_rows; r++) {
+    begin = rows[r].begin < begin ? rows[r].begin : begin;
     last = rows[r].end > last ? rows[r].end : last;
     rows[r].max = -INFINITY;
     rows[r].sum = 0;
-    memset (rows[r].out, 0, d * sizeof (float));
+    memset (rows[r].out, 0, dv * sizeof (float));
   }
-  for (uint32_t begin = a->kv_begin; begin < last; begin += CHUNK) {
+  for (; begin < last; begin += CHUNK) {
     uint32_t n = last - begin < CHUNK ? last - begin : CHUNK;
-    load_chunk (a->k_pages, a, a->k_bits, begin, n, loaded);
+    load_chunk (a, a->k_offset, d, d, begin, n, loaded);
     if (n_rows < FEW_ROWS) {
       for (uint32_t r = 0; r < n_rows; r++)
         score_row (rows[r].q, loaded, d, scores[r]);
@@ -183,23 +201,25 @@ static void attend_block (const xb_attention *a, attention_row *rows, uint32_t n
     }
     for (uint32_t r = 0; r < n_rows; r++)
       soften (a, &rows[r], begin, scores[r]);
-    load_chunk (a->v_pages, a, a->v_bits, begin, n, loaded);
+    load_chunk (a, a->v_offset, a->value_width, dv, begin, n, loaded);
     for (uint32_t r = 0; r < whole; r += BLOCK)
-      add_all_values (rows + r, BLOCK, loaded, d, scores + r);
+      add_all_values (rows + r, BLOCK, loaded, dv, scores + r);
     for (uint32_t r = whole; r < n_rows; r++)
-      add_all_values (rows + r, 1, loaded, d, scores + r);
+      add_all_values (rows + r, 1, loaded, dv, scores + r);
   }
   for (uint32_t r = 0; r < n_rows; r++)
-    scale (rows[r].out, rows[r].sum > 0 ? 1.0f / rows[r].sum : 0, d);
+    finish_row (a, &rows[r]);
 }
 
-static void attend_tokens (const xb_attention *a, const float *q, size_t ldq, uint32_t n_q, size_t ldt, uint32_t n_tokens, float *out)
+static void attend_tokens (const xb_attention *a, const float *q, size_t ldq, size_t ldt, uint32_t n_q, uint32_t n_tokens, float *out, size_t ldo,
+                           size_t ldot)
 {
   attention_row rows[MAX_ROWS];
   uint32_t n = 0;
   for (uint32_t i = 0; i < n_tokens; i++)
     for (uint32_t h = 0; h < n_q; h++) {
-      rows[n++] = (attention_row) { .q = q + i * ldt + h * ldq, .out = out + i * ldt + h * ldq, .end = a->kv_end + i };
+      uint32_t end = a->kv_end + i, begin = a->window > 0 && end > a->window ? end - a->window : 0;
+      rows[n++] = (attention_row) { .q = q + i * ldt + h * ldq, .out = out + i * ldot + h * ldo, .begin = begin, .end = end, .head = h };
       if (n == MAX_ROWS || (i + 1 == n_tokens && h + 1 == n_q)) {
         attend_block (a, rows, n);
         n = 0;

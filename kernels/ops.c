@@ -81,9 +81,10 @@ void xb_kv_load (const void *page, uint32_t slot, float *x, uint32_t page_tokens
   xb_table_get ()->ops.kv_load (page, slot, x, page_tokens, head_dim, bits);
 }
 
-void xb_attend (const xb_attention *a, const float *q, size_t ldq, uint32_t n_q, size_t ldt, uint32_t n_tokens, float *out)
+void xb_attend (const xb_attention *a, const float *q, size_t ldq, size_t ldt, uint32_t n_q, uint32_t n_tokens, float *out, size_t ldo,
+                size_t ldot)
 {
-  xb_table_get ()->ops.attend_tokens (a, q, ldq, n_q, ldt, n_tokens, out);
+  xb_table_get ()->ops.attend_tokens (a, q, ldq, ldt, n_q, n_tokens, out, ldo, ldot);
 }
 
 void xb_raw_matmul (xb_raw_type type, const void *w, uint32_t cols, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0,

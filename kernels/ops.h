@@ -40,19 +40,27 @@ void xb_kv_store (void *page, uint32_t slot, const float *x, uint32_t page_token
 void xb_kv_load (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, int bits);
 
 typedef struct {
-  const void *const *k_pages; /* [ceil(n_kv / page_tokens)] */
-  const void *const *v_pages;
-  uint32_t page_tokens, head_dim;
-  int k_bits, v_bits;      /* 16, 8, 4 */
-  uint32_t kv_begin;       /* first visible position (sliding window), else 0 */
-  uint32_t kv_end;         /* one past the last visible position */
-  float scale;             /* multiplies q.k, usually 1/sqrt(head_dim) */
-  float soft_cap;          /* 0: none; else logits = cap tanh(logits / cap) */
+  const void *const *blocks; /* [ceil(positions / page_tokens)] what holds the pages of these positions; those nobody sees may be NULL */
+  size_t k_offset, v_offset; /* where in a block the page of keys, and of values, begins */
+  uint32_t page_tokens;
+  uint32_t key_dim;          /* of queries and keys, at most XB_MAX_KEY */
+  uint32_t value_dim;        /* of results: the first so many of a stored value, <= key_dim */
+  uint32_t value_width;      /* of a stored value, which may be the key itself */
+  int bits;                  /* 16, 8, 4 */
+  uint32_t kv_end;           /* one past the last position that the first token sees */
+  uint32_t window;           /* positions a token sees, its own included; 0: all */
+  float scale;               /* multiplies q.k, usually 1/sqrt(key_dim) */
+  float soft_cap;            /* 0: none; else logits = cap tanh(logits / cap) */
+  const float *sinks;        /* [n_q] a score of each head that takes weight and gives nothing (Xiao et al. 2023), or NULL */
+  const float *slopes;       /* [n_q] subtracted from a score for each position of distance (Press et al. 2021, ALiBi), or NULL */
 } xb_attention;
 
+enum { XB_MAX_KEY = 576 };
+
 /* One pass with online softmax (Milakov & Gimelshein 2018) for the n_q query heads that share this KV head, of n_tokens consecutive
- * tokens: out[i*ldt + h*ldq .. +head_dim] from q at the same place; token i sees kv_begin .. kv_end + i - 1. Many tokens in one call are
- * much cheaper than one by one. head_dim <= 512. */
-void xb_attend (const xb_attention *a, const float *q, size_t ldq, uint32_t n_q, size_t ldt, uint32_t n_tokens, float *out);
+ * tokens: row h of token i is q + i*ldt + h*ldq and becomes out + i*ldot + h*ldo; token i sees positions below kv_end + i. Many tokens
+ * in one call are much cheaper than one by one. */
+void xb_attend (const xb_attention *a, const float *q, size_t ldq, size_t ldt, uint32_t n_q, uint32_t n_tokens, float *out, size_t ldo,
+                size_t ldot);
 
 #endif

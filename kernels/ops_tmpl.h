@@ -243,18 +243,19 @@ static inline void load_codes4 (const uint8_t *codes, float s, float *x)
     x[i] = (float) apart[i] * s;
 }
 
-static void kv_load (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, int bits)
+/* The first n values of a row. */
+static void kv_load_first (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, uint32_t first, int bits)
 {
   const uint8_t *bytes = page;
   if (bits == 16) {
-    half_to_f32 ((const uint16_t *) page + (size_t) slot * head_dim, x, head_dim);
+    half_to_f32 ((const uint16_t *) page + (size_t) slot * head_dim, x, first);
     return;
   }
   const uint8_t *codes = bytes + (size_t) slot * head_dim * (uint32_t) bits / 8;
   const uint16_t *scales = (const uint16_t *) (const void *) (bytes + (size_t) page_tokens * head_dim * (uint32_t) bits / 8)
                            + (size_t) slot * ((head_dim + 31) / 32);
-  for (uint32_t g = 0; g < head_dim; g += 32) {
-    uint32_t n = head_dim - g < 32 ? head_dim - g : 32;
+  for (uint32_t g = 0; g < first; g += 32) {
+    uint32_t n = first - g < 32 ? first - g : 32;
     float s = half_to (scales[g / 32]);
     if (n == 32 && bits == 8)
       load_codes8 (codes + g, s, x + g);
@@ -269,6 +270,11 @@ static void kv_load (const void *page, uint32_t slot, float *x, uint32_t page_to
         x[g + 2 * i + 1] = (float) ((codes[g / 2 + i] >> 4) - 8) * s;
       }
   }
+}
+
+static void kv_load (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, int bits)
+{
+  kv_load_first (page, slot, x, page_tokens, head_dim, head_dim, bits);
 }
 
 #include "kernels/attention_tmpl.h"

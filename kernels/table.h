@@ -24,7 +24,8 @@ typedef struct {
   void (*hadamard) (float *x, size_t n, uint32_t block);
   void (*kv_store) (void *page, uint32_t slot, const float *x, uint32_t page_tokens, uint32_t head_dim, int bits);
   void (*kv_load) (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, int bits);
-  void (*attend_tokens) (const xb_attention *a, const float *q, size_t ldq, uint32_t n_q, size_t ldt, uint32_t n_tokens, float *out);
+  void (*attend_tokens) (const xb_attention *a, const float *q, size_t ldq, size_t ldt, uint32_t n_q, uint32_t n_tokens, float *out, size_t ldo,
+                         size_t ldot);
   void (*raw_matmul) (xb_raw_type type, const void *w, uint32_t cols, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0,
                       uint32_t row1);
   void (*raw_to_f32) (xb_raw_type type, const void *w, float *out, size_t n);

@@ -48,6 +48,7 @@ static void test_plan_grows (void)
                        .n_heads = 9,
                        .n_kv_heads = 3,
                        .head_dim = 64,
+                       .value_dim = 64,
                        .n_rot = 64,
                        .n_vocab = 49152,
                        .file_bytes = 90000000 };
