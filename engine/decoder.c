@@ -34,7 +34,7 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
   gsize at = 0, f = sizeof (float), n = eng_batch_of (options);
   guint q_dim = t->n_heads * t->head_dim, k_dim = t->n_kv_heads * t->head_dim, v_dim = t->n_kv_heads * t->value_dim;
   guint attended_dim = t->n_heads * t->value_dim;
-  guint ff = MAX (t->n_ff, t->n_ff_shared), widest = MAX (MAX (t->n_embd, attended_dim), ff);
+  guint ff = MAX (MAX (t->n_ff, t->n_ff_shared), t->n_ff_dense), widest = MAX (MAX (MAX (t->n_embd, attended_dim), ff), t->latent_query);
   l->batch = n;
   l->q_stride = t->fused_qkv ? q_dim + k_dim + v_dim : q_dim;
   l->k_stride = t->fused_qkv ? l->q_stride : k_dim;
@@ -50,11 +50,14 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
   l->k = t->fused_qkv ? l->q + q_dim * f : take (&at, n * k_dim * f);
   l->v = t->fused_qkv ? l->k + k_dim * f : take (&at, n * v_dim * f);
   l->attended = take (&at, n * attended_dim * f);
+  l->q_a = take (&at, n * t->latent_query * f);
+  l->q_whole = t->latent > 0 ? take (&at, n * t->n_heads * (t->latent_key + t->n_rot) * f) : at;
+  l->values = t->latent > 0 ? take (&at, n * t->n_heads * t->latent_value * f) : l->attended;
   attention = at;
   at = shared;
   l->gate = take (&at, n * MAX (l->ff_stride, ff) * f);
   l->up = t->fused_gate_up ? l->gate + t->n_ff * f : t->ungated ? l->gate : take (&at, n * ff * f);
-  l->router = take (&at, t->n_experts * n * f);
+  l->router = take (&at, t->n_experts * (n + 2) * f);
   l->choices = take (&at, t->n_experts_used * n * sizeof (EngChoice));
   l->gathered = t->n_experts > 0 ? take (&at, n * t->n_embd * f) : at;
   l->mixed = t->n_experts > 0 ? take (&at, n * t->n_embd * f) : at;
@@ -64,11 +67,22 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
     l->prepared[i] = take (&at, prepared_bytes (i == 0 ? widest : t->n_embd, n, options->activation_bits));
   l->cos_sin = take (&at, n * t->n_rot * f);
   l->cos_sin_local = t->rope_theta_local > 0 ? take (&at, n * t->n_rot * f) : l->cos_sin;
-  l->row_bytes = (widest * f + 63) / 64 * 64;
+  l->row_bytes = (MAX (widest, 2 * t->latent) * f + 63) / 64 * 64;
   l->rows = take (&at, l->row_bytes * n_workers);
   l->logit_rows = MAX (options->n_sessions, 1);
   l->logits = take (&at, (gsize)l->logit_rows * t->n_vocab * f);
   l->bytes = at;
+}
+
+/* [n_heads] by which a head's scores fall with each position (Press et al. 2021): a geometric row for the largest power of two among
+ * the heads, and every other one of the next row for the others. */
+static float *make_slopes (const EngTraits *t)
+{
+  guint whole = 1u << (g_bit_storage (t->n_heads) - 1);
+  float *slopes = g_new (float, t->n_heads);
+  for (guint i = 0; i < t->n_heads; i++)
+    slopes[i] = exp2 (-(double)t->alibi * (i < whole ? i + 1 : i - whole + 0.5) / whole);
+  return slopes;
 }
 
 EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error)
@@ -107,15 +121,19 @@ EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSess
   d->attended = (float *)(memory + layout.attended);
   d->k = (float *)(memory + layout.k);
   d->v = (float *)(memory + layout.v);
+  d->q_a = (float *)(memory + layout.q_a);
+  d->q_whole = (float *)(memory + layout.q_whole);
+  d->values = (float *)(memory + layout.values);
   d->gate = (float *)(memory + layout.gate);
   d->up = (float *)(memory + layout.up);
   d->cos_sin = (float *)(memory + layout.cos_sin);
   d->cos_sin_local = (float *)(memory + layout.cos_sin_local);
   d->logits = d->last_logits = (float *)(memory + layout.logits);
+  d->slopes = make_slopes (d->traits);
   d->rope_frequency = g_new (double, d->traits->n_rot);
   d->rope_frequency_local = d->rope_frequency + d->traits->n_rot / 2;
-  eng_rope_frequencies (d->rope_frequency, d->traits, eng_model_rope_factors (model, options->n_ctx), FALSE);
-  eng_rope_frequencies (d->rope_frequency_local, d->traits, NULL, d->traits->rope_theta_local > 0);
+  eng_rope_frequencies (d->rope_frequency, d->traits, eng_model_rope_factors (model, options->n_ctx), options->n_ctx, FALSE);
+  eng_rope_frequencies (d->rope_frequency_local, d->traits, NULL, options->n_ctx, d->traits->rope_theta_local > 0);
   return d;
 }
 
@@ -135,6 +153,7 @@ void eng_decoder_free (EngDecoder *decoder)
   unmap_many_logits (decoder);
   munmap (decoder->memory, decoder->layout.bytes);
   eng_model_unref (decoder->model);
+  g_free (decoder->slopes);
   g_free (decoder->rope_frequency);
   g_free (decoder);
 }
@@ -170,124 +189,42 @@ static float *logits_for (EngDecoder *d, guint n, GError **error)
 
 /* ---- embedding ----------------------------------------------------------------------------------------------------------- */
 
+void eng_matrix_row (const EngMatrix *matrix, guint row, float *out, float *stored)
+{
+  if (matrix->xbit == NULL) {
+    gsize size = matrix->raw_type == XB_RAW_F32 ? 4 : 2;
+    xb_raw_to_f32 (matrix->raw_type, (const guint8 *)matrix->raw + (gsize)row * matrix->cols * size, out, matrix->cols);
+  } else if (matrix->input == NULL) {
+    xb_dequantize_rows (matrix->xbit, row, row + 1, out);
+  } else {
+    xb_dequantize_rows (matrix->xbit, row, row + 1, stored);
+    xb_input_restore_row (matrix->input, stored, out);
+  }
+}
+
 static void embed_tokens (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
-  const EngMatrix *embedding = eng_model_embedding (d->model);
+  const EngMatrix *embedding = eng_model_embedding (d->model), *positions = eng_model_positions (d->model);
+  const EngNorm *norm = eng_model_embedding_norm (d->model);
   const EngTraits *t = d->traits;
   float magnitude = t->rope_magnitude > 0 ? t->rope_magnitude : 1;
   for (guint i = begin; i < end; i++) {
-    float *out = d->hidden + (gsize)i * t->n_embd;
+    float *out = d->hidden + (gsize)i * t->n_embd, *stored = eng_decoder_worker_row (d, worker);
     const EngSlice *slice = &d->slices[d->places[i].slice];
     guint position = d->places[i].position, row = slice->tokens[position - slice->n_past];
-    if (embedding->xbit == NULL) {
-      gsize size = embedding->raw_type == XB_RAW_F32 ? 4 : 2;
-      xb_raw_to_f32 (embedding->raw_type, (const guint8 *)embedding->raw + (gsize)row * t->n_embd * size, out, t->n_embd);
-    } else if (embedding->input == NULL) {
-      xb_dequantize_rows (embedding->xbit, row, row + 1, out);
-    } else {
-      float *stored = eng_decoder_worker_row (d, worker);
-      xb_dequantize_rows (embedding->xbit, row, row + 1, stored);
-      xb_input_restore_row (embedding->input, stored, out);
-    }
+    eng_matrix_row (embedding, row, out, stored);
     if (t->embedding_scale > 0)
       xb_scale (out, t->embedding_scale, t->n_embd);
+    if (positions != NULL) {
+      eng_matrix_row (positions, position, d->normed + (gsize)i * t->n_embd, stored);
+      xb_add (out, d->normed + (gsize)i * t->n_embd, t->n_embd);
+    }
+    if (norm != NULL)
+      eng_decoder_apply_norm (t, norm, out, out, t->n_embd);
     eng_rope_position (d->cos_sin + (gsize)i * t->n_rot, d->rope_frequency, t->n_rot, position, magnitude);
     if (t->rope_theta_local > 0)
       eng_rope_position (d->cos_sin_local + (gsize)i * t->n_rot, d->rope_frequency_local, t->n_rot, position, 1);
-  }
-}
-
-/* ---- attention ----------------------------------------------------------------------------------------------------------- */
-
-static void rope (const EngTraits *t, float *x, const float *cos_sin)
-{
-  if (t->rope_halves)
-    xb_rope_halves (x, cos_sin, t->n_rot);
-  else
-    xb_rope_pairs (x, cos_sin, t->n_rot);
-}
-
-/* The norm of n_heads queries or keys. */
-static void norm_heads (const EngTraits *t, float *x, guint n_heads, const float *gain)
-{
-  guint n = t->qk_norm == ENG_QK_NORM_WIDTH ? n_heads * t->head_dim : t->head_dim;
-  for (float *end = x + (gsize)n_heads * t->head_dim; x < end; x += n) {
-    if (t->layer_norm)
-      xb_layer_norm (x, gain, NULL, x, n, t->norm_eps);
-    else
-      xb_rms_norm (x, gain, x, n, t->norm_eps);
-    gain += t->qk_norm == ENG_QK_NORM_HEADS ? n : 0;
-  }
-}
-
-static void store_tokens (gpointer data, guint begin, guint end, guint worker)
-{
-  EngDecoder *d = data;
-  const EngTraits *t = d->traits;
-  const EngLayer *layer = eng_model_layer (d->model, d->layer);
-  gboolean turned = eng_traits_turned (t, d->layer);
-  const float *all_cos_sin = eng_traits_windowed (t, d->layer) ? d->cos_sin_local : d->cos_sin;
-  for (guint i = begin; i < end; i++) {
-    const float *cos_sin = all_cos_sin + (gsize)i * t->n_rot;
-    float *q = d->q + (gsize)i * d->layout.q_stride;
-    float *k = d->k + (gsize)i * d->layout.k_stride, *v = d->v + (gsize)i * d->layout.v_stride;
-    EngKvSequence *sequence = d->slices[d->places[i].slice].sequence;
-    guint hadamard = sequence->pool->hadamard;
-    if (t->qk_norm != ENG_QK_NORM_NONE) {
-      norm_heads (t, q, t->n_heads, layer->q_norm);
-      norm_heads (t, k, t->n_kv_heads, layer->k_norm);
-    }
-    for (guint head = 0; head < t->n_heads; head++, q += t->head_dim) {
-      if (turned)
-        rope (t, q, cos_sin);
-      if (hadamard > 1)
-        xb_hadamard (q, t->head_dim, hadamard);
-    }
-    for (guint head = 0; head < t->n_kv_heads; head++, k += t->head_dim, v += t->value_dim) {
-      if (turned)
-        rope (t, k, cos_sin);
-      eng_kv_store (sequence, d->layer, head, d->places[i].position, k, v);
-    }
-  }
-}
-
-/* Query heads first_head .. + n_heads - 1, which share one KV head, of tokens first .. first + n - 1, which are one sequence's. */
-static void attend (EngDecoder *d, guint kv_head, guint first_head, guint n_heads, guint first, guint n)
-{
-  const EngTraits *t = d->traits;
-  const EngKvSequence *sequence = d->slices[d->places[first].slice].sequence;
-  gsize stride = d->layout.q_stride, out_stride = (gsize)t->n_heads * t->value_dim;
-  float *out = d->attended + first * out_stride + (gsize)first_head * t->value_dim;
-  xb_attention attention = { .kv_end = d->places[first].position + 1,
-                             .scale = t->attention_scale > 0 ? t->attention_scale : 1 / sqrtf (t->head_dim),
-                             .soft_cap = t->attention_soft_cap };
-  eng_kv_view (sequence, d->layer, kv_head, &attention);
-  xb_attend (&attention, d->q + first * stride + (gsize)first_head * t->head_dim, t->head_dim, stride, n_heads, n, out, t->value_dim, out_stride);
-  for (guint i = 0; sequence->pool->hadamard > 1 && i < n; i++)
-    xb_hadamard (out + i * out_stride, (gsize)n_heads * t->value_dim, sequence->pool->hadamard);
-}
-
-/* One token: units are query heads, those of a KV head in one call where one worker has them. */
-static void attend_heads (gpointer data, guint begin, guint end, guint worker)
-{
-  EngDecoder *d = data;
-  guint group = d->traits->n_heads / d->traits->n_kv_heads;
-  for (guint head = begin, next; head < end; head = next) {
-    next = MIN (end, (head / group + 1) * group);
-    attend (d, head / group, head, next - head, 0, 1);
-  }
-}
-
-/* Many tokens: units are stretches of them, KV head by KV head. */
-static void attend_stretches (gpointer data, guint begin, guint end, guint worker)
-{
-  EngDecoder *d = data;
-  guint group = d->traits->n_heads / d->traits->n_kv_heads;
-  for (guint i = begin; i < end; i++) {
-    const EngAttentionUnit *unit = &d->units[i % d->n_units];
-    guint kv_head = i / d->n_units;
-    attend (d, kv_head, kv_head * group, group, unit->first, unit->n);
   }
 }
 
@@ -347,25 +284,13 @@ static void run_attention (EngDecoder *d, const EngLayer *layer, const EngWatch 
   eng_step_begin (d, t->no_pre_norm ? d->hidden : d->normed, t->n_embd, t->n_embd);
   d->norm = t->no_pre_norm ? NULL : &layer->attn_norm;
   add_feed_forward (d);
-  if (t->fused_qkv) {
-    eng_step_add (d, &layer->attn_qkv, layer->qkv_bias, d->q, d->layout.q_stride);
-  } else {
-    eng_step_add (d, &layer->attn_q, layer->q_bias, d->q, 0);
-    eng_step_add (d, &layer->attn_k, layer->k_bias, d->k, 0);
-    eng_step_add (d, &layer->attn_v, layer->v_bias, d->v, 0);
-  }
-  eng_step_run (d, watch);
-  eng_workers_run (d->workers, store_tokens, d, d->n, 1);
-  if (d->n == 1)
-    eng_workers_run (d->workers, attend_heads, d, t->n_heads, 1);
-  else
-    eng_workers_run (d->workers, attend_stretches, d, d->n_units * t->n_kv_heads, 1);
+  eng_decoder_run_attention (d, layer, watch);
 }
 
 static void run_feed_forward (EngDecoder *d, const EngLayer *layer, const EngWatch *watch)
 {
   const EngTraits *t = d->traits;
-  eng_step_begin (d, d->attended, t->n_heads * t->value_dim, (gsize)t->n_heads * t->value_dim);
+  eng_decoder_begin_output (d, layer);
   eng_step_add (d, &layer->attn_output, layer->output_bias, d->branch, 0);
   eng_step_run (d, watch);
 
@@ -374,7 +299,7 @@ static void run_feed_forward (EngDecoder *d, const EngLayer *layer, const EngWat
   d->added_norm = t->post_norm ? &layer->attn_post_norm : NULL;
   d->add_late = t->parallel;
   d->norm = t->no_pre_norm || t->shared_norm ? NULL : &layer->ffn_norm;
-  if (t->n_experts > 0) {
+  if (eng_traits_has_experts (t, d->layer)) {
     eng_decoder_run_experts (d, layer, watch);
     return;
   }
@@ -386,8 +311,10 @@ static void run_feed_forward (EngDecoder *d, const EngLayer *layer, const EngWat
   }
   eng_step_run (d, watch);
 
-  eng_step_begin (d, d->gate, t->n_ff, d->layout.ff_stride);
+  guint ff = t->n_experts > 0 ? t->n_ff_dense : t->n_ff;
+  eng_step_begin (d, d->gate, ff, t->fused_gate_up ? 2 * ff : ff);
   d->activate = TRUE;
+  d->sub_norm = t->sub_norm ? &layer->ffn_sub_norm : NULL;
   eng_step_add (d, &layer->ffn_down, layer->down_bias, d->normed, 0);
   eng_step_run (d, watch);
 }

@@ -17,11 +17,12 @@ typedef struct {
   gsize units;           /* EngAttentionUnit [batch] */
   gsize q;               /* f32 [batch][q_stride] */
   gsize attended;        /* f32 [batch][n_heads * value_dim] */
+  gsize q_a, q_whole, values; /* latent attention: f32 [batch][latent_query], [n_heads * (latent_key + n_rot)], [n_heads * latent_value] */
   gsize k, v;            /* f32 [batch][k_stride], [v_stride]; fused: behind a token's q, as one product writes them */
   guint q_stride, k_stride, v_stride;
-  gsize gate, up;        /* f32 [batch][ff_stride]; ungated: no up; fused: behind a token's gate */
+  gsize gate, up;        /* f32 [batch][width of the unit]; ungated: no up; fused: behind a token's gate */
   guint ff_stride;
-  gsize router;          /* f32 [batch][n_experts], as the next three only where there are experts */
+  gsize router;          /* f32 [batch + 2][n_experts], as the next three only where there are experts */
   gsize choices;         /* EngChoice [batch][n_experts_used] */
   gsize gathered, mixed; /* f32 [batch][n_embd]: inputs, then results, of one expert's tokens; the sum over experts */
   gsize prepared[3];     /* inputs as the products take them: A8, or f32 for the exact path */

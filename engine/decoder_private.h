@@ -42,6 +42,7 @@ struct EngDecoder {
   EngScratchLayout layout;
   guint8 *memory;
   int activation_bits;
+  float *q_a, *q_whole, *values, *slopes;
   float *hidden, *normed, *branch, *router, *gathered, *mixed, *q, *attended, *k, *v, *gate, *up, *cos_sin, *cos_sin_local, *logits;
   EngChoice *choices;
   float *many_logits; /* one row a token, mapped when all logits are first wanted */
@@ -63,6 +64,7 @@ struct EngDecoder {
   gboolean add_late;     /* not before the norm but after it */
   const EngNorm *norm;   /* normed = norm (hidden), or NULL */
   gboolean activate;     /* the gate's activation before the products */
+  const EngNorm *sub_norm; /* of x, in place, or NULL */
   guint cols;
   EngProduct products[ENG_MAX_PRODUCTS];
   guint n_products;
@@ -81,11 +83,19 @@ void eng_step_begin (EngDecoder *d, const float *x, guint cols, gsize ldx);
 /* y is [n][ldy]; ldy 0: the matrix's rows. */
 EngProduct *eng_step_add (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y, gsize ldy);
 /* Rows of one expert out of n_experts that share the matrix. */
-EngProduct *eng_step_add_expert (EngDecoder *d, const EngMatrix *matrix, guint expert, guint n_experts, float *y);
+EngProduct *eng_step_add_expert (EngDecoder *d, const EngMatrix *matrix, const float *bias, guint expert, guint n_experts, float *y);
 void eng_step_prepare (EngDecoder *d);
 void eng_step_run (EngDecoder *d, const EngWatch *watch);
 /* A row of the widest input that belongs to one worker. */
 float *eng_decoder_worker_row (EngDecoder *d, guint worker);
+
+void eng_decoder_apply_norm (const EngTraits *traits, const EngNorm *norm, const float *x, float *out, guint n);
+/* Row `row` of a matrix, before any pipeline; stored [cols] may be written to. */
+void eng_matrix_row (const EngMatrix *matrix, guint row, float *out, float *stored);
+
+/* decoder_attention.c: from the step that has begun to the attended; then the step that takes it, so that tokens may be left out between. */
+void eng_decoder_run_attention (EngDecoder *d, const EngLayer *layer, const EngWatch *watch);
+void eng_decoder_begin_output (EngDecoder *d, const EngLayer *layer);
 
 /* decoder_experts.c: a layer's experts in place of one feed-forward unit: from normed, into normed. */
 void eng_decoder_run_experts (EngDecoder *d, const EngLayer *layer, const EngWatch *watch);

@@ -25,12 +25,12 @@ static void prepare_token (EngDecoder *d, guint i, guint worker)
   }
 }
 
-static void apply_norm (const EngTraits *t, const EngNorm *norm, const float *x, float *out)
+void eng_decoder_apply_norm (const EngTraits *t, const EngNorm *norm, const float *x, float *out, guint n)
 {
   if (t->layer_norm)
-    xb_layer_norm (x, norm->gain, norm->bias, out, t->n_embd, t->norm_eps);
+    xb_layer_norm (x, norm->gain, norm->bias, out, n, t->norm_eps);
   else
-    xb_rms_norm (x, norm->gain, out, t->n_embd, t->norm_eps);
+    xb_rms_norm (x, norm->gain, out, n, t->norm_eps);
 }
 
 static void add_to_hidden (EngDecoder *d, guint i)
@@ -38,7 +38,7 @@ static void add_to_hidden (EngDecoder *d, guint i)
   const EngTraits *t = d->traits;
   float *added = d->added + (gsize)i * t->n_embd;
   if (d->added_norm != NULL)
-    apply_norm (t, d->added_norm, added, added);
+    eng_decoder_apply_norm (t, d->added_norm, added, added, t->n_embd);
   if (t->residual_scale > 0)
     xb_scale (added, t->residual_scale, t->n_embd);
   xb_add (d->hidden + (gsize)i * t->n_embd, added, t->n_embd);
@@ -54,11 +54,15 @@ static void prepare_tokens (gpointer data, guint begin, guint end, guint worker)
     if (d->added != NULL && !d->add_late)
       add_to_hidden (d, i);
     if (d->norm != NULL)
-      apply_norm (t, d->norm, d->hidden + at, d->normed + at);
+      eng_decoder_apply_norm (t, d->norm, d->hidden + at, d->normed + at, t->n_embd);
     if (d->added != NULL && d->add_late)
       add_to_hidden (d, i);
     if (d->activate)
       eng_activate (t->activation, d->gate + ff, t->ungated ? NULL : d->up + ff, d->cols);
+    if (d->sub_norm != NULL) {
+      float *x = (float *)d->x + ff;
+      eng_decoder_apply_norm (t, d->sub_norm, x, x, d->cols);
+    }
     prepare_token (d, i, worker);
   }
 }
@@ -87,10 +91,11 @@ EngProduct *eng_step_add (EngDecoder *d, const EngMatrix *matrix, const float *b
   return product;
 }
 
-EngProduct *eng_step_add_expert (EngDecoder *d, const EngMatrix *matrix, guint expert, guint n_experts, float *y)
+EngProduct *eng_step_add_expert (EngDecoder *d, const EngMatrix *matrix, const float *bias, guint expert, guint n_experts, float *y)
 {
   EngProduct *product = eng_step_add (d, matrix, NULL, y, matrix->rows / n_experts);
   product->rows = matrix->rows / n_experts;
+  product->bias = bias != NULL ? bias + (gsize)expert * product->rows : NULL;
   product->first_row = expert * product->rows;
   product->n_bands = (product->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS;
   return product;
@@ -144,7 +149,7 @@ void eng_step_begin (EngDecoder *d, const float *x, guint cols, gsize ldx)
   d->cols = cols;
   d->ldx = ldx;
   d->added = NULL;
-  d->added_norm = d->norm = NULL;
+  d->added_norm = d->norm = d->sub_norm = NULL;
   d->add_late = d->activate = FALSE;
   d->n_products = d->n_prepared = 0;
 }

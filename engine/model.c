@@ -1,6 +1,7 @@
 /* model.c: the tensors of an open file bound to their places in the decoder. Weights stay in the mapping; only norms and biases
  * stored in another type than f32 are converted, once. */
 #include "engine/error.h"
+#include "engine/families.h"
 #include "engine/model.h"
 
 #include <stdatomic.h>
@@ -15,8 +16,9 @@ struct EngModel {
   GError *template_error;
 
   EngLayer *layers;
-  EngMatrix embedding, head;
-  EngNorm output_norm;
+  EngMatrix embedding, head, positions;
+  EngNorm output_norm, embedding_norm;
+  const EngFamily *family;
   const float *head_bias, *rope_factors, *rope_short, *rope_long;
 
   GPtrArray *matrices; /* of const EngMatrix *, in file order */
@@ -189,11 +191,12 @@ static char *layer_name (guint layer, const char *name)
   return g_strdup_printf ("blk.%u.%s", layer, name);
 }
 
-static gboolean bind_norm (EngModel *model, EngNorm *norm, guint layer, const char *name, gboolean required, GError **error)
+/* A norm of width n of a layer; where the family's norms have no gains there is nothing to bind. */
+static gboolean bind_norm (EngModel *model, EngNorm *norm, guint layer, const char *name, guint n, GError **error)
 {
   g_autofree char *gain = g_strdup_printf ("blk.%u.%s.weight", layer, name), *bias = g_strdup_printf ("blk.%u.%s.bias", layer, name);
-  guint n = model->traits.n_embd;
-  return bind_vector (model, &norm->gain, gain, n, required, error) && bind_vector (model, &norm->bias, bias, n, FALSE, error);
+  return model->traits.plain_norm
+         || (bind_vector (model, &norm->gain, gain, n, TRUE, error) && bind_vector (model, &norm->bias, bias, n, FALSE, error));
 }
 
 /* Falcon's 40B norms twice, the second time for attention; then the plain name is the feed-forward's. */
@@ -201,16 +204,22 @@ static gboolean bind_norms (EngModel *model, guint i, GError **error)
 {
   const EngTraits *t = &model->traits;
   EngLayer *layer = &model->layers[i];
+  guint embd = t->n_embd;
   g_autofree char *second = layer_name (i, "attn_norm_2.weight");
   gboolean two = eng_gguf_find_tensor (model->gguf, second) != NULL;
+  const char *ffn_name = two ? "attn_norm" : model->family->flags & ENG_FAMILY_FFN_NORM_AFTER ? "post_attention_norm" : "ffn_norm";
   if (t->post_norm
-      && (!bind_norm (model, &layer->attn_post_norm, i, "post_attention_norm", TRUE, error)
-          || !bind_norm (model, &layer->ffn_post_norm, i, "post_ffw_norm", TRUE, error)))
+      && (!bind_norm (model, &layer->attn_post_norm, i, "post_attention_norm", embd, error)
+          || !bind_norm (model, &layer->ffn_post_norm, i, "post_ffw_norm", embd, error)))
+    return FALSE;
+  if (t->sub_norm
+      && (!bind_norm (model, &layer->attn_sub_norm, i, "attn_sub_norm", t->n_heads * t->value_dim, error)
+          || !bind_norm (model, &layer->ffn_sub_norm, i, "ffn_sub_norm", t->n_ff, error)))
     return FALSE;
   if (t->no_pre_norm)
     return TRUE;
-  return bind_norm (model, &layer->attn_norm, i, two ? "attn_norm_2" : "attn_norm", TRUE, error)
-         && (t->shared_norm || bind_norm (model, &layer->ffn_norm, i, two ? "attn_norm" : "ffn_norm", TRUE, error));
+  return bind_norm (model, &layer->attn_norm, i, two ? "attn_norm_2" : "attn_norm", embd, error)
+         && (t->shared_norm || bind_norm (model, &layer->ffn_norm, i, ffn_name, embd, error));
 }
 
 /* q_norm or k_norm: the gains of one head, of each head, or of all heads' width. */
@@ -224,33 +233,103 @@ static gboolean bind_head_norm (EngModel *model, const float **gain, char *name,
   return bind_values (model, gain, owned, t->qk_norm == ENG_QK_NORM_HEAD ? t->head_dim : n_heads * t->head_dim, TRUE, error);
 }
 
-static gboolean bind_layer (EngModel *model, guint i, GError **error)
+/* The matrices of latent attention: newer files hold the heads' two projections apart and the keys' transposed. */
+static gboolean bind_latent (EngModel *model, guint i, GError **error)
 {
   const EngTraits *t = &model->traits;
   EngLayer *layer = &model->layers[i];
-  guint q = t->n_heads * t->head_dim, k = t->n_kv_heads * t->head_dim, v = t->n_kv_heads * t->value_dim, apart = !t->fused_qkv, dense = t->n_experts == 0;
-  const struct {
-    EngMatrix *matrix;
-    const char *name;
-    guint rows, cols;
-    gboolean wanted;
-  } matrices[] = {
+  guint q = t->n_heads * (t->latent_key + t->n_rot), k_b = t->n_heads * t->latent, v_b = t->n_heads * t->latent_value;
+  g_autofree char *q_norm = layer_name (i, "attn_q_a_norm.weight"), *kv_norm = layer_name (i, "attn_kv_a_norm.weight");
+  g_autofree char *whole = layer_name (i, "attn_kv_b.weight"), *packed = g_strconcat (whole, ".xbit", NULL);
+  gboolean older = eng_gguf_find_tensor (model->gguf, whole) != NULL || eng_gguf_find_tensor (model->gguf, packed) != NULL;
+  if (t->latent_query > 0
+      && (!bind_matrix (model, &layer->q_a, layer_name (i, "attn_q_a.weight"), t->latent_query, t->n_embd, error)
+          || !bind_matrix (model, &layer->q_b, layer_name (i, "attn_q_b.weight"), q, t->latent_query, error)
+          || !bind_vector (model, &layer->q_a_norm, q_norm, t->latent_query, TRUE, error)))
+    return FALSE;
+  if ((t->latent_query == 0 && !bind_matrix (model, &layer->attn_q, layer_name (i, "attn_q.weight"), q, t->n_embd, error))
+      || !bind_matrix (model, &layer->kv_a, layer_name (i, "attn_kv_a_mqa.weight"), t->head_dim, t->n_embd, error)
+      || !bind_vector (model, &layer->kv_a_norm, kv_norm, t->latent, TRUE, error))
+    return FALSE;
+  if (older && !bind_matrix (model, &layer->kv_b, g_steal_pointer (&whole), t->n_heads * (t->latent_key + t->latent_value), t->latent, error))
+    return FALSE;
+  if (!older
+      && (!bind_matrix (model, &layer->k_b, layer_name (i, "attn_k_b.weight"), k_b, t->latent_key, error)
+          || !bind_matrix (model, &layer->v_b, layer_name (i, "attn_v_b.weight"), v_b, t->latent, error)))
+    return FALSE;
+  gboolean is_packed = layer->kv_b.xbit != NULL || layer->k_b.xbit != NULL || layer->v_b.xbit != NULL;
+  if (is_packed && (t->latent | t->latent_key | t->latent_value) % XB_TILE_ROWS != 0)
+    return fail (model, error, ENG_ERROR_FORMAT, layer->kv_a.name, "is packed, but its heads' rows are no multiple of 16");
+  return bind_matrix (model, &layer->attn_output, layer_name (i, "attn_output.weight"), t->n_embd, v_b, error);
+}
+
+typedef struct {
+  EngMatrix *matrix;
+  const char *name;
+  guint rows, cols;
+  gboolean wanted;
+} Wanted;
+
+static gboolean bind_matrices (EngModel *model, guint layer, const Wanted *matrices, guint n, GError **error)
+{
+  for (guint i = 0; i < n; i++)
+    if (matrices[i].wanted
+        && !bind_matrix (model, matrices[i].matrix, g_strdup_printf ("blk.%u.%s.weight", layer, matrices[i].name), matrices[i].rows, matrices[i].cols, error))
+      return FALSE;
+  return TRUE;
+}
+
+static gboolean bind_attention (EngModel *model, guint i, GError **error)
+{
+  const EngTraits *t = &model->traits;
+  EngLayer *layer = &model->layers[i];
+  guint q = t->n_heads * t->head_dim, k = t->n_kv_heads * t->head_dim, v = t->n_kv_heads * t->value_dim, apart = !t->fused_qkv;
+  const Wanted matrices[] = {
     { &layer->attn_qkv, "attn_qkv", q + k + v, t->n_embd, t->fused_qkv },
     { &layer->attn_q, "attn_q", q, t->n_embd, apart },
     { &layer->attn_k, "attn_k", k, t->n_embd, apart },
     { &layer->attn_v, "attn_v", v, t->n_embd, apart },
     { &layer->attn_output, "attn_output", t->n_embd, t->n_heads * t->value_dim, TRUE },
-    { &layer->ffn_gate, "ffn_gate", t->n_ff, t->n_embd, dense && !t->ungated && !t->fused_gate_up },
-    { &layer->ffn_up, "ffn_up", t->n_ff * (t->fused_gate_up ? 2 : 1), t->n_embd, dense },
-    { &layer->ffn_down, "ffn_down", t->n_embd, t->n_ff, dense },
-    { &layer->router, "ffn_gate_inp", t->n_experts, t->n_embd, !dense },
-    { &layer->gate_experts, "ffn_gate_exps", t->n_experts * t->n_ff, t->n_embd, !dense },
-    { &layer->up_experts, "ffn_up_exps", t->n_experts * t->n_ff, t->n_embd, !dense },
-    { &layer->down_experts, "ffn_down_exps", t->n_experts * t->n_embd, t->n_ff, !dense },
-    { &layer->ffn_gate, "ffn_gate_shexp", t->n_ff_shared, t->n_embd, t->n_ff_shared > 0 },
-    { &layer->ffn_up, "ffn_up_shexp", t->n_ff_shared, t->n_embd, t->n_ff_shared > 0 },
-    { &layer->ffn_down, "ffn_down_shexp", t->n_embd, t->n_ff_shared, t->n_ff_shared > 0 },
   };
+  if (t->latent > 0)
+    return bind_latent (model, i, error);
+  return bind_matrices (model, i, matrices, G_N_ELEMENTS (matrices), error)
+         && (t->qk_norm == ENG_QK_NORM_NONE
+             || (bind_head_norm (model, &layer->q_norm, layer_name (i, "attn_q_norm.weight"), t->n_heads, error)
+                 && bind_head_norm (model, &layer->k_norm, layer_name (i, "attn_k_norm.weight"), t->n_kv_heads, error)));
+}
+
+static gboolean bind_feed_forward (EngModel *model, guint i, GError **error)
+{
+  const EngTraits *t = &model->traits;
+  EngLayer *layer = &model->layers[i];
+  guint mixture = eng_traits_has_experts (t, i), dense = !mixture, ff = t->n_experts > 0 ? t->n_ff_dense : t->n_ff, shared = mixture && t->n_ff_shared > 0;
+  const Wanted matrices[] = {
+    { &layer->ffn_gate, "ffn_gate", ff, t->n_embd, dense && !t->ungated && !t->fused_gate_up },
+    { &layer->ffn_up, "ffn_up", ff * (t->fused_gate_up ? 2 : 1), t->n_embd, dense },
+    { &layer->ffn_down, "ffn_down", t->n_embd, ff, dense },
+    { &layer->router, "ffn_gate_inp", t->n_experts, t->n_embd, mixture },
+    { &layer->gate_experts, "ffn_gate_exps", t->n_experts * t->n_ff, t->n_embd, mixture },
+    { &layer->up_experts, "ffn_up_exps", t->n_experts * t->n_ff, t->n_embd, mixture },
+    { &layer->down_experts, "ffn_down_exps", t->n_experts * t->n_embd, t->n_ff, mixture },
+    { &layer->ffn_gate, "ffn_gate_shexp", t->n_ff_shared, t->n_embd, shared },
+    { &layer->ffn_up, "ffn_up_shexp", t->n_ff_shared, t->n_embd, shared },
+    { &layer->ffn_down, "ffn_down_shexp", t->n_embd, t->n_ff_shared, shared },
+  };
+  if (!bind_matrices (model, i, matrices, G_N_ELEMENTS (matrices), error))
+    return FALSE;
+  if (mixture && (layer->gate_experts.xbit != NULL || layer->down_experts.xbit != NULL)
+      && (t->n_ff % XB_TILE_ROWS != 0 || t->n_embd % XB_TILE_ROWS != 0))
+    return fail (model, error, ENG_ERROR_FORMAT, layer->gate_experts.name, "is packed, but its experts' rows are no multiple of 16");
+  return TRUE;
+}
+
+static gboolean bind_vectors (EngModel *model, guint i, GError **error)
+{
+  const EngTraits *t = &model->traits;
+  EngLayer *layer = &model->layers[i];
+  guint q = t->n_heads * t->head_dim, k = t->n_kv_heads * t->head_dim, v = t->n_kv_heads * t->value_dim, apart = !t->fused_qkv;
+  guint ff = t->n_experts > 0 ? t->n_ff_dense : t->n_ff, expert_rows = t->n_experts * t->n_ff;
   const struct {
     const float **vector;
     const char *name;
@@ -262,29 +341,28 @@ static gboolean bind_layer (EngModel *model, guint i, GError **error)
     { &layer->v_bias, "attn_v.bias", v, t->qkv_bias && apart },
     { &layer->qkv_bias, "attn_qkv.bias", q + k + v, t->qkv_bias && t->fused_qkv },
     { &layer->output_bias, "attn_output.bias", t->n_embd },
-    { &layer->gate_bias, "ffn_gate.bias", t->n_ff },
-    { &layer->up_bias, "ffn_up.bias", t->n_ff * (t->fused_gate_up ? 2 : 1) },
+    { &layer->sinks, "attn_sinks.weight", t->n_heads },
+    { &layer->gate_bias, "ffn_gate.bias", ff },
+    { &layer->up_bias, "ffn_up.bias", ff * (t->fused_gate_up ? 2 : 1) },
     { &layer->down_bias, "ffn_down.bias", t->n_embd },
     { &layer->shared_gate, "ffn_gate_inp_shexp.weight", t->n_embd },
+    { &layer->router_bias, "ffn_gate_inp.bias", t->n_experts },
+    { &layer->expert_correction, "exp_probs_b.bias", t->n_experts },
+    { &layer->gate_experts_bias, "ffn_gate_exps.bias", expert_rows },
+    { &layer->up_experts_bias, "ffn_up_exps.bias", expert_rows },
+    { &layer->down_experts_bias, "ffn_down_exps.bias", t->n_experts * t->n_embd },
   };
-  if (!bind_norms (model, i, error))
-    return FALSE;
-  for (guint j = 0; j < G_N_ELEMENTS (matrices); j++)
-    if (matrices[j].wanted
-        && !bind_matrix (model, matrices[j].matrix, g_strdup_printf ("blk.%u.%s.weight", i, matrices[j].name), matrices[j].rows,
-                         matrices[j].cols, error))
-      return FALSE;
-  if (!dense && (layer->gate_experts.xbit != NULL || layer->down_experts.xbit != NULL)
-      && (t->n_ff % XB_TILE_ROWS != 0 || t->n_embd % XB_TILE_ROWS != 0))
-    return fail (model, error, ENG_ERROR_FORMAT, layer->gate_experts.name, "is packed, but its experts' rows are no multiple of 16");
   for (guint j = 0; j < G_N_ELEMENTS (vectors); j++) {
     g_autofree char *name = layer_name (i, vectors[j].name);
-    if (!bind_vector (model, vectors[j].vector, name, vectors[j].n, vectors[j].required, error))
+    if (!bind_values (model, vectors[j].vector, name, vectors[j].n, vectors[j].required, error))
       return FALSE;
   }
-  return t->qk_norm == ENG_QK_NORM_NONE
-         || (bind_head_norm (model, &layer->q_norm, layer_name (i, "attn_q_norm.weight"), t->n_heads, error)
-             && bind_head_norm (model, &layer->k_norm, layer_name (i, "attn_k_norm.weight"), t->n_kv_heads, error));
+  return TRUE;
+}
+
+static gboolean bind_layer (EngModel *model, guint i, GError **error)
+{
+  return bind_norms (model, i, error) && bind_attention (model, i, error) && bind_feed_forward (model, i, error) && bind_vectors (model, i, error);
 }
 
 static gboolean bind_factors (EngModel *model, const float **factors, const char *name, GError **error)
@@ -298,12 +376,18 @@ static gboolean bind_factors (EngModel *model, const float **factors, const char
   return TRUE;
 }
 
+/* A tensor of a layer behind the decoder's own. */
+static gboolean is_of_later_layer (const EngModel *model, const char *name)
+{
+  return g_str_has_prefix (name, "blk.") && g_ascii_strtoull (name + 4, NULL, 10) >= model->traits.n_layers;
+}
+
 /* A tensor that the graph has no place for would be lost without a word, and the answers be another model's. */
 static gboolean check_nothing_left (EngModel *model, GError **error)
 {
   for (guint i = 0; i < eng_gguf_n_tensors (model->gguf); i++) {
     const char *name = eng_gguf_tensor (model->gguf, i)->name;
-    if (!g_hash_table_contains (model->bound, name) && !g_str_has_prefix (name, "xinput."))
+    if (!g_hash_table_contains (model->bound, name) && !g_str_has_prefix (name, "xinput.") && !is_of_later_layer (model, name))
       return fail (model, error, ENG_ERROR_UNSUPPORTED, name,
                    "has no place in the decoder that Valise knows by this architecture's name, so the model would answer wrongly");
   }
@@ -320,7 +404,10 @@ static gboolean bind_all (EngModel *model, GError **error)
   return bind_matrix (model, &model->embedding, g_strdup ("token_embd.weight"), t->n_vocab, t->n_embd, error)
          && (t->tied_head || bind_matrix (model, &model->head, g_strdup ("output.weight"), t->n_vocab, t->n_embd, error))
          && bind_vector (model, &model->head_bias, "output.bias", t->n_vocab, FALSE, error)
-         && bind_vector (model, &model->output_norm.gain, "output_norm.weight", t->n_embd, TRUE, error)
+         && (!t->learned_positions || bind_matrix (model, &model->positions, g_strdup ("position_embd.weight"), t->n_ctx_train, t->n_embd, error))
+         && bind_vector (model, &model->embedding_norm.gain, "token_embd_norm.weight", t->n_embd, FALSE, error)
+         && bind_vector (model, &model->embedding_norm.bias, "token_embd_norm.bias", t->n_embd, FALSE, error)
+         && bind_vector (model, &model->output_norm.gain, "output_norm.weight", t->n_embd, !t->plain_norm, error)
          && bind_vector (model, &model->output_norm.bias, "output_norm.bias", t->n_embd, FALSE, error)
          && bind_factors (model, &model->rope_factors, "rope_freqs.weight", error)
          && bind_factors (model, &model->rope_short, "rope_factors_short.weight", error)
@@ -344,6 +431,7 @@ EngModel *eng_model_new (EngGguf *gguf, GError **error)
   atomic_init (&model->references, 1);
   model->gguf = eng_gguf_ref (gguf);
   model->traits = traits;
+  model->family = eng_family_find (traits.architecture);
   model->layers = g_new0 (EngLayer, traits.n_layers);
   model->matrices = g_ptr_array_new ();
   model->opened = g_ptr_array_new_with_free_func ((GDestroyNotify)xb_matrix_free);
@@ -442,6 +530,16 @@ const EngMatrix *eng_model_head (const EngModel *model)
 const EngNorm *eng_model_output_norm (const EngModel *model)
 {
   return &model->output_norm;
+}
+
+const EngNorm *eng_model_embedding_norm (const EngModel *model)
+{
+  return model->embedding_norm.gain != NULL ? &model->embedding_norm : NULL;
+}
+
+const EngMatrix *eng_model_positions (const EngModel *model)
+{
+  return model->traits.learned_positions ? &model->positions : NULL;
 }
 
 const float *eng_model_head_bias (const EngModel *model)

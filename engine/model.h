@@ -12,7 +12,18 @@
 
 enum { ENG_MAX_LAYERS = 1024 };
 
-typedef enum { ENG_ACTIVATION_SILU, ENG_ACTIVATION_GELU_TANH, ENG_ACTIVATION_GELU } EngActivation;
+typedef enum {
+  ENG_ACTIVATION_SILU,
+  ENG_ACTIVATION_GELU_TANH,
+  ENG_ACTIVATION_GELU,
+  ENG_ACTIVATION_RELU_SQUARED,
+  ENG_ACTIVATION_CLAMPED /* gpt-oss: gate sigmoid (1.702 gate) (up + 1), both within 7 */
+} EngActivation;
+typedef enum {
+  ENG_EXPERT_SOFTMAX,
+  ENG_EXPERT_SIGMOID,        /* scores one by one */
+  ENG_EXPERT_SOFTMAX_CHOSEN  /* of the chosen ones' scores */
+} EngExpertScore;
 typedef enum {
   ENG_QK_NORM_NONE,
   ENG_QK_NORM_HEAD,  /* each head with the same gain */
@@ -26,7 +37,11 @@ typedef struct {
   char architecture[32];
   guint n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_rot, n_vocab, n_ctx_train;
   guint value_dim;          /* of a head's values; head_dim is of its keys */
-  guint latent;             /* 0: none; else a value is the beginning of its key, so wide, and all heads share it */
+  /* Multi-head latent attention (DeepSeek-AI 2024, section 2.1): keys and values are one latent vector, which all heads share, and a turned
+   * part of the key behind it. The heads' own projections of keys go to the queries, those of values to the results. */
+  guint latent;             /* width of the latent vector, value_dim as well; 0: plain attention */
+  guint latent_query;       /* rank of the queries' projection, 0: it is whole */
+  guint latent_key, latent_value; /* of a head: what of a query is not turned, and its values */
   float norm_eps, rope_theta;
   float rope_scale;         /* positions are multiplied by it: 1 / the scaling's factor */
   gboolean rope_halves;     /* NeoX layout; else pairs */
@@ -43,6 +58,13 @@ typedef struct {
   gboolean parallel;        /* both halves read the layer's input */
   gboolean shared_norm;     /* parallel, and normed once for both */
   gboolean fused_qkv, fused_gate_up;
+  gboolean plain_norm;      /* norms have no gains */
+  gboolean sub_norm;        /* what the output and down matrices take is normed */
+  gboolean late_qk_norm;    /* after rope */
+  gboolean learned_positions; /* a vector for each position is added to the embedding: not beyond n_ctx_train */
+  gboolean pictures;        /* the model sees pictures as well: this is its text part */
+  float alibi;              /* scores fall with distance: exponent of the last head's slope; 0: they do not */
+  float qkv_clamp;          /* queries, keys and values stay within it; 0: they need not */
   gboolean ungated;         /* activation (up) instead of activation (gate) * up */
   EngActivation activation;
   EngQkNorm qk_norm;
@@ -54,18 +76,29 @@ typedef struct {
   guint32 unturned[ENG_MAX_LAYERS / 32]; /* layers without rope */
   float rope_theta_local;   /* of windowed layers, whose positions are not scaled; 0: as the others */
   float rope_magnitude;     /* sines and cosines are multiplied by it; 0: 1 */
+  gboolean yarn_unrounded;  /* the ramp's ends may lie between two pairs */
+  float rope_ntk;           /* a context beyond the trained one stretches theta with this factor (dynamic NTK); 0: it does not */
+  float temperature_scale;  /* queries grow by 1 + scale ln (1 + floor (position / rope_n_ctx)); 0: they do not */
   float yarn_mix, yarn_fast, yarn_slow; /* (Peng et al. 2023, YaRN, section 3.2); mix 0: none */
   guint n_experts, n_experts_used; /* 0: one feed-forward unit a layer; else n_ff is an expert's ... */
   guint n_ff_shared;        /* ... and this the width of one that every token goes through, 0: none */
-  gboolean expert_sigmoid;  /* scores one by one, else their softmax */
+  EngExpertScore expert_score;
   gboolean expert_norm;     /* the chosen ones' weights sum to 1 */
   float expert_scale;       /* 0: 1 */
+  guint n_expert_groups, n_expert_groups_used; /* experts are chosen within the best groups; 0: of all */
+  guint n_dense_lead;       /* so many layers come before those with experts: one unit ... */
+  guint n_ff_dense;         /* ... of this width */
   guint rope_n_ctx;         /* the context that rope was first trained for: beyond it, long factors */
 } EngTraits;
 
 static inline gboolean eng_traits_windowed (const EngTraits *traits, guint layer)
 {
   return traits->window > 0 && traits->windowed[layer / 32] >> layer % 32 & 1;
+}
+
+static inline gboolean eng_traits_has_experts (const EngTraits *traits, guint layer)
+{
+  return traits->n_experts > 0 && layer >= traits->n_dense_lead;
 }
 
 static inline gboolean eng_traits_turned (const EngTraits *traits, guint layer)
@@ -93,8 +126,16 @@ typedef struct {
   EngMatrix attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down;
   EngMatrix attn_qkv; /* fused_qkv: instead of the three; fused_gate_up: ffn_up holds the gate's rows first */
   EngMatrix router, gate_experts, up_experts, down_experts; /* n_experts: [n_experts * rows][cols], beside the three of the shared unit */
+  const float *router_bias, *gate_experts_bias, *up_experts_bias, *down_experts_bias; /* or NULL */
+  const float *expert_correction; /* [n_experts] added to the scores by which experts are chosen, not to their weights; or NULL */
   const float *shared_gate; /* [n_embd] scores the shared unit, or NULL */
+  /* latent: q_a and q_b instead of attn_q where latent_query; kv_a [latent + n_rot][n_embd]; k_b [n_heads * latent][latent_key] and v_b
+   * [n_heads * latent_value][latent], or both in kv_b [n_heads * (latent_key + latent_value)][latent], the keys' half not transposed. */
+  EngMatrix q_a, q_b, kv_a, k_b, v_b, kv_b;
+  const float *q_a_norm, *kv_a_norm;
+  const float *sinks;       /* [n_heads] a score that takes weight and gives nothing, or NULL */
   EngNorm attn_norm, ffn_norm, attn_post_norm, ffn_post_norm;
+  EngNorm attn_sub_norm, ffn_sub_norm; /* traits.sub_norm */
   const float *q_norm, *k_norm;          /* as traits.qk_norm says */
   const float *q_bias, *k_bias, *v_bias; /* or NULL */
   const float *qkv_bias, *output_bias, *gate_bias, *up_bias, *down_bias;
@@ -120,6 +161,8 @@ const EngLayer *eng_model_layer (const EngModel *model, guint i);
 const EngMatrix *eng_model_embedding (const EngModel *model);
 const EngMatrix *eng_model_head (const EngModel *model); /* == embedding when tied */
 const EngNorm *eng_model_output_norm (const EngModel *model);
+const EngNorm *eng_model_embedding_norm (const EngModel *model); /* NULL: the embedding is not normed */
+const EngMatrix *eng_model_positions (const EngModel *model); /* [n_ctx_train][n_embd], or NULL */
 const float *eng_model_head_bias (const EngModel *model); /* [n_vocab] or NULL */
 /* [n_rot / 2] what the angle of each rotated pair is divided by, or NULL: Llama 3's rope_freqs, or the short or long factors for a
  * context of n_ctx. */

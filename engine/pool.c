@@ -17,6 +17,12 @@ EngPool *eng_pool_new (EngModel *model, EngWorkers *workers, const EngSessionOpt
     g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "a context of %u tokens makes no sense: choose 1 to %d", o.n_ctx, 1 << 24);
     return NULL;
   }
+  const EngTraits *traits = eng_model_traits (model);
+  if (traits->learned_positions && o.n_ctx > traits->n_ctx_train && o.n_sessions <= 1) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "this model knows %u positions and no more: choose a context of so many tokens at most",
+                 traits->n_ctx_train);
+    return NULL;
+  }
   if (o.n_sessions > MIN (o.n_ctx, 4096)) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "%u sessions cannot share %u tokens: choose fewer", o.n_sessions, o.n_ctx);
     return NULL;
@@ -63,7 +69,9 @@ void eng_pool_unref (EngPool *pool)
 
 EngSession *eng_pool_open (EngPool *pool, guint n_ctx, GError **error)
 {
+  const EngTraits *traits = eng_model_traits (pool->model);
   n_ctx = n_ctx > 0 ? MIN (n_ctx, pool->options.n_ctx) : pool->options.n_ctx;
+  n_ctx = traits->learned_positions ? MIN (n_ctx, traits->n_ctx_train) : n_ctx;
   if (pool->sessions->len >= pool->options.n_sessions) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_BUSY, "all %u sessions are taken: end one first", pool->options.n_sessions);
     return NULL;

@@ -1,4 +1,4 @@
-/* rope.c: plain, linearly scaled, YaRN, and with a factor for each pair (Llama 3's and longrope's). */
+/* rope.c: plain, linearly scaled, dynamic NTK (bloc97 2023), YaRN, and with a factor for each pair (Llama 3's and longrope's). */
 #include "engine/rope.h"
 
 #include <math.h>
@@ -12,15 +12,26 @@ static double pair_turning (const EngTraits *t, double turns)
 /* Share of the unscaled frequency in a pair's: 1 for those that turn fast, 0 for those that turn slowly. */
 static double yarn_share (const EngTraits *t, guint pair)
 {
-  double low = MAX (0, floor (pair_turning (t, t->yarn_fast))), high = MIN (t->n_rot - 1, ceil (pair_turning (t, t->yarn_slow)));
+  double low = pair_turning (t, t->yarn_fast), high = pair_turning (t, t->yarn_slow);
+  low = MAX (0, t->yarn_unrounded ? low : floor (low));
+  high = MIN (t->n_rot - 1, t->yarn_unrounded ? high : ceil (high));
   double ramp = (pair - low) / MAX (0.001, high - low);
   return (1 - CLAMP (ramp, 0, 1)) * t->yarn_mix;
 }
 
-void eng_rope_frequencies (double *frequency, const EngTraits *t, const float *factors, gboolean local)
+/* Beyond the trained context theta is stretched, so that the slowest pair turns as if the factor scaled positions, and the fastest as ever. */
+static double stretched_theta (const EngTraits *t, guint n_ctx)
 {
+  if (t->rope_ntk == 0 || n_ctx <= t->n_ctx_train || t->n_rot <= 2)
+    return t->rope_theta;
+  return t->rope_theta * pow (t->rope_ntk * n_ctx / t->n_ctx_train - (t->rope_ntk - 1), (double)t->n_rot / (t->n_rot - 2));
+}
+
+void eng_rope_frequencies (double *frequency, const EngTraits *t, const float *factors, guint n_ctx, gboolean local)
+{
+  double theta = local ? t->rope_theta_local : stretched_theta (t, n_ctx);
   for (guint i = 0; i < t->n_rot / 2; i++) {
-    double plain = pow (local ? t->rope_theta_local : t->rope_theta, -2.0 * i / t->n_rot);
+    double plain = pow (theta, -2.0 * i / t->n_rot);
     double share = !local && t->yarn_mix > 0 ? yarn_share (t, i) : 0;
     if (!local && factors != NULL)
       plain /= factors[i];

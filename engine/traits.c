@@ -2,6 +2,7 @@
 #include "engine/error.h"
 #include "engine/families.h"
 #include "engine/model.h"
+#include "kernels/ops.h"
 
 #include <math.h>
 #include <string.h>
@@ -81,11 +82,11 @@ static gboolean read_rope (const Reader *reader, const EngFamily *family, EngTra
 {
   g_autofree char *type_key = g_strconcat (reader->prefix, ".rope.scaling.type", NULL);
   const char *type = eng_gguf_get_string (reader->gguf, type_key, "linear");
-  gboolean scaled = strcmp (type, "linear") == 0 || strcmp (type, "yarn") == 0;
+  gboolean yarn = strcmp (type, "yarn") == 0, ntk = strcmp (type, "dynamic") == 0, scaled = yarn || strcmp (type, "linear") == 0;
   float factor, attention_factor, log_multiplier;
-  if (!scaled && strcmp (type, "none") != 0 && strcmp (type, "longrope") != 0) {
+  if (!scaled && !ntk && strcmp (type, "none") != 0 && strcmp (type, "longrope") != 0) {
     g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
-                 "%s: rope scaling \"%s\" is not known to Valise (none, linear, yarn and longrope are)", eng_gguf_path (reader->gguf), type);
+                 "%s: rope scaling \"%s\" is not known to Valise (none, linear, dynamic, yarn and longrope are)", eng_gguf_path (reader->gguf), type);
     return FALSE;
   }
   if (!read_positive (reader, "rope.freq_base", 10000, &t->rope_theta) || !read_optional (reader, "rope.scaling.factor", &factor)
@@ -97,14 +98,23 @@ static gboolean read_rope (const Reader *reader, const EngFamily *family, EngTra
   t->rope_halves = (family->flags & ENG_FAMILY_ROPE_HALVES) != 0;
   factor = factor == 0 ? 1 : factor;
   t->rope_scale = scaled ? 1 / factor : 1;
+  t->rope_ntk = ntk ? factor : 0;
   t->rope_magnitude = attention_factor;
-  if (strcmp (type, "yarn") == 0) {
+  t->yarn_unrounded = (family->flags & ENG_FAMILY_YARN_UNROUNDED) != 0;
+  if (t->latent > 0 && log_multiplier > 0) {
+    /* The file holds a tenth of the multiplier; sines and cosines stay as they are, and scores grow by its square. */
+    float magnitude = factor <= 1 ? 1 : 1 + log_multiplier * logf (factor);
+    t->attention_scale = magnitude * magnitude / sqrtf (t->latent_key + t->n_rot);
+  } else if (yarn) {
     t->rope_magnitude *= yarn_magnitude (factor, log_multiplier);
-    if (!read_positive (reader, "rope.scaling.yarn_ext_factor", 1, &t->yarn_mix)
-        || !read_positive (reader, "rope.scaling.yarn_beta_fast", 32, &t->yarn_fast)
-        || !read_positive (reader, "rope.scaling.yarn_beta_slow", 1, &t->yarn_slow))
-      return FALSE;
   }
+  if (yarn
+      && (!read_positive (reader, "rope.scaling.yarn_ext_factor", 1, &t->yarn_mix)
+          || !read_positive (reader, "rope.scaling.yarn_beta_fast", 32, &t->yarn_fast)
+          || !read_positive (reader, "rope.scaling.yarn_beta_slow", 1, &t->yarn_slow)))
+    return FALSE;
+  if (family->flags & ENG_FAMILY_NO_ROPE)
+    memset (t->unturned, 0xff, sizeof t->unturned);
   for (guint i = 0; family->rope_period > 0 && i < t->n_layers; i++)
     if ((i + 1) % family->rope_period == 0)
       t->unturned[i / 32] |= 1u << i % 32;
@@ -131,6 +141,8 @@ static gboolean read_window (const Reader *reader, const EngFamily *family, EngT
   for (guint i = 0; i < t->n_layers; i++)
     if (listed > 0 ? eng_gguf_array_int (reader->gguf, pattern_key, i) != 0 : period <= 1 || i % period < period - 1)
       t->windowed[i / 32] |= 1u << i % 32;
+  for (guint i = 0; (family->flags & ENG_FAMILY_WINDOWS_TURN) != 0 && i < G_N_ELEMENTS (t->unturned); i++)
+    t->unturned[i] = ~t->windowed[i];
   if ((family->flags & ENG_FAMILY_LOCAL_ROPE) == 0)
     return TRUE;
   return read_positive (reader, "rope.freq_base_swa", family->local_theta > 0 ? family->local_theta : t->rope_theta, &t->rope_theta_local);
@@ -138,26 +150,85 @@ static gboolean read_window (const Reader *reader, const EngFamily *family, EngT
 
 /* ---- experts ------------------------------------------------------------------------------------------------------------- */
 
+/* How experts are scored and chosen. */
+static gboolean read_choice (const Reader *reader, const EngFamily *family, EngTraits *t)
+{
+  g_autofree char *score_key = g_strconcat (reader->prefix, ".expert_gating_func", NULL);
+  g_autofree char *norm_key = g_strconcat (reader->prefix, ".expert_weights_norm", NULL);
+  g_autofree char *groups_key = g_strconcat (reader->prefix, ".expert_group_count", NULL);
+  g_autofree char *step_key = g_strconcat (reader->prefix, ".interleave_moe_layer_step", NULL);
+  gint64 score = eng_gguf_get_int (reader->gguf, score_key, 0), step = eng_gguf_get_int (reader->gguf, step_key, 1);
+  const char *fault = score < 0 || score > 3 ? score_key : step != 1 ? step_key : NULL;
+  if (fault != NULL) {
+    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: %s is %" G_GINT64_FORMAT ", which Valise does not know", eng_gguf_path (reader->gguf),
+                 fault, fault == score_key ? score : step);
+    return FALSE;
+  }
+  t->expert_score = score == 0 ? family->expert_score : (EngExpertScore)(score - 1);
+  t->expert_norm = eng_gguf_get_bool (reader->gguf, norm_key, (family->flags & ENG_FAMILY_MOE_PLAIN) == 0 && t->expert_score != ENG_EXPERT_SOFTMAX_CHOSEN);
+  if (!read_optional (reader, "expert_weights_scale", &t->expert_scale))
+    return FALSE;
+  return eng_gguf_get_int (reader->gguf, groups_key, 0) <= 1
+         || (read_count (reader, "expert_group_count", 0, t->n_experts, &t->n_expert_groups)
+             && read_count (reader, "expert_group_used_count", 0, t->n_expert_groups, &t->n_expert_groups_used));
+}
+
 /* n_ff, and the experts if there are any. */
 static gboolean read_experts (const Reader *reader, const EngFamily *family, EngTraits *t)
 {
   g_autofree char *count_key = g_strconcat (reader->prefix, ".expert_count", NULL);
   g_autofree char *width_key = g_strconcat (reader->prefix, ".expert_feed_forward_length", NULL);
   g_autofree char *shared_key = g_strconcat (reader->prefix, ".expert_shared_feed_forward_length", NULL);
+  g_autofree char *shared_count_key = g_strconcat (reader->prefix, ".expert_shared_count", NULL);
+  g_autofree char *lead_key = g_strconcat (reader->prefix, ".leading_dense_block_count", NULL);
   if (eng_gguf_get_int (reader->gguf, count_key, 0) <= 0)
     return read_count (reader, "feed_forward_length", 0, 1 << 22, &t->n_ff);
-  if ((family->flags & (ENG_FAMILY_EXPERTS | ENG_FAMILY_EXPERTS_PLAIN)) == 0) {
+  if ((family->flags & ENG_FAMILY_MOE) == 0) {
     g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s is a mixture of experts of architecture \"%s\", which Valise knows without experts only",
                  eng_gguf_path (reader->gguf), family->name);
     return FALSE;
   }
   const char *width = eng_gguf_has (reader->gguf, width_key) ? "expert_feed_forward_length" : "feed_forward_length";
-  t->expert_norm = (family->flags & ENG_FAMILY_EXPERTS) != 0;
-  return read_count (reader, width, 0, 1 << 22, &t->n_ff) && read_count (reader, "expert_count", 0, 4096, &t->n_experts)
-         && read_count (reader, "expert_used_count", 0, t->n_experts, &t->n_experts_used)
-         && read_optional (reader, "expert_weights_scale", &t->expert_scale)
-         && (eng_gguf_get_int (reader->gguf, shared_key, 0) <= 0
-             || read_count (reader, "expert_shared_feed_forward_length", 0, 1 << 22, &t->n_ff_shared));
+  gint64 lead = eng_gguf_get_int (reader->gguf, lead_key, 0), n_shared = eng_gguf_get_int (reader->gguf, shared_count_key, 0);
+  t->n_dense_lead = (guint)CLAMP (lead, 0, t->n_layers);
+  if (!read_count (reader, width, 0, 1 << 22, &t->n_ff) || !read_count (reader, "expert_count", 0, 4096, &t->n_experts)
+      || !read_count (reader, "expert_used_count", 0, t->n_experts, &t->n_experts_used) || !read_choice (reader, family, t)
+      || (t->n_dense_lead > 0 && !read_count (reader, "feed_forward_length", 0, 1 << 22, &t->n_ff_dense)))
+    return FALSE;
+  if (eng_gguf_get_int (reader->gguf, shared_key, 0) > 0)
+    return read_count (reader, "expert_shared_feed_forward_length", 0, 1 << 22, &t->n_ff_shared);
+  t->n_ff_shared = (guint)CLAMP (n_shared, 0, (1 << 22) / t->n_ff) * t->n_ff;
+  return TRUE;
+}
+
+/* ---- latent attention ---------------------------------------------------------------------------------------------------- */
+
+/* Newer files speak of one key and value head as wide as the latent vector, older ones of the heads that it stands for. */
+static gboolean read_latent (const Reader *reader, const EngFamily *family, EngTraits *t)
+{
+  g_autofree char *key = g_strconcat (reader->prefix, ".attention.key_length_mla", NULL);
+  gboolean newer = eng_gguf_has (reader->gguf, key);
+  guint key_length, value_length;
+  if ((family->flags & ENG_FAMILY_LATENT) == 0)
+    return TRUE;
+  if (!read_count (reader, "attention.kv_lora_rank", 0, XB_MAX_KEY, &t->latent)
+      || !read_count (reader, newer ? "attention.key_length_mla" : "attention.key_length", 0, 4096, &key_length)
+      || !read_count (reader, newer ? "attention.value_length_mla" : "attention.value_length", 0, 4096, &value_length)
+      || !read_count (reader, "rope.dimension_count", 0, 4096, &t->n_rot)
+      || (has_tensor (reader->gguf, "blk.0.attn_q_a.weight") && !read_count (reader, "attention.q_lora_rank", 0, 1 << 20, &t->latent_query)))
+    return FALSE;
+  if (t->n_rot >= key_length || t->latent + t->n_rot > XB_MAX_KEY) {
+    g_set_error (reader->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: a latent vector of %u with keys of %u, %u of them turned, is not known to Valise",
+                 eng_gguf_path (reader->gguf), t->latent, key_length, t->n_rot);
+    return FALSE;
+  }
+  t->latent_key = key_length - t->n_rot;
+  t->latent_value = value_length;
+  t->n_kv_heads = 1;
+  t->head_dim = t->latent + t->n_rot;
+  t->value_dim = t->latent;
+  t->attention_scale = 1 / sqrtf (key_length);
+  return TRUE;
 }
 
 /* ---- the rest ------------------------------------------------------------------------------------------------------------ */
@@ -175,15 +246,19 @@ static void read_shape (const EngGguf *gguf, const EngFamily *family, EngTraits 
 {
   guint flags = family->flags;
   g_autofree char *parallel_key = g_strconcat (family->name, ".use_parallel_residual", NULL);
-  gboolean has_ffn_norm = has_tensor (gguf, "blk.0.ffn_norm.weight"), has_second = has_tensor (gguf, "blk.0.attn_norm_2.weight");
+  t->plain_norm = (flags & ENG_FAMILY_PLAIN_NORM) != 0;
+  gboolean has_ffn_norm = t->plain_norm || has_tensor (gguf, flags & ENG_FAMILY_FFN_NORM_AFTER ? "blk.0.post_attention_norm.weight" : "blk.0.ffn_norm.weight");
+  gboolean has_second = has_tensor (gguf, "blk.0.attn_norm_2.weight");
   t->layer_norm = (flags & ENG_FAMILY_LAYER_NORM) != 0;
   t->no_pre_norm = (flags & ENG_FAMILY_NO_PRE_NORM) != 0;
   t->post_norm = (flags & ENG_FAMILY_POST_NORM) != 0;
   t->ungated = (flags & ENG_FAMILY_UNGATED) != 0;
   t->fused_gate_up = (flags & ENG_FAMILY_FUSED_UP) != 0;
-  t->activation = flags & ENG_FAMILY_GELU        ? ENG_ACTIVATION_GELU
-                  : flags & ENG_FAMILY_GELU_TANH ? ENG_ACTIVATION_GELU_TANH
-                                                 : ENG_ACTIVATION_SILU;
+  t->late_qk_norm = (flags & ENG_FAMILY_LATE_QK_NORM) != 0;
+  t->pictures = (flags & ENG_FAMILY_PICTURES) != 0;
+  t->sub_norm = has_tensor (gguf, "blk.0.attn_sub_norm.weight");
+  t->learned_positions = has_tensor (gguf, "position_embd.weight");
+  t->activation = family->activation;
   t->qkv_bias = (flags & ENG_FAMILY_QKV_BIAS) != 0 || has_tensor (gguf, "blk.0.attn_q.bias");
   t->fused_qkv = has_tensor (gguf, "blk.0.attn_qkv.weight");
   t->qk_norm = qk_norm_of (gguf, t);
@@ -204,8 +279,14 @@ static gboolean read_scales (const Reader *reader, const EngFamily *family, EngT
   if (!read_optional (reader, "embedding_scale", &embedding) || !read_optional (reader, "residual_scale", &t->residual_scale)
       || !read_optional (reader, "logit_scale", &t->logit_scale) || !read_optional (reader, "attention.scale", &attention)
       || !read_optional (reader, "attn_logit_softcapping", &t->attention_soft_cap)
-      || !read_optional (reader, "final_logit_softcapping", &t->logit_soft_cap))
+      || !read_optional (reader, "final_logit_softcapping", &t->logit_soft_cap) || !read_optional (reader, "attention.clamp_kqv", &t->qkv_clamp)
+      || !read_optional (reader, "attention.temperature_scale", &t->temperature_scale)
+      || !read_optional (reader, "attention.max_alibi_bias", &t->alibi)
+      || ((family->flags & ENG_FAMILY_SCALES_GIVEN) != 0
+          && (!read_positive (reader, "embedding_scale", 0, &embedding) || !read_positive (reader, "residual_scale", 0, &t->residual_scale)
+              || !read_positive (reader, "logit_scale", 0, &t->logit_scale))))
     return FALSE;
+  t->alibi = t->alibi > 0 ? t->alibi : family->alibi;
   if (t->logit_scale > 0 && (family->flags & ENG_FAMILY_LOGIT_DIVISOR) != 0)
     t->logit_scale = 1 / t->logit_scale;
   t->embedding_scale = embedding > 0 ? embedding : t->embedding_scale;
@@ -219,7 +300,9 @@ const char *eng_traits_beyond_llama (const EngTraits *t)
     gboolean is_beyond;
     const char *what;
   } things[] = {
+    { t->latent > 0, "latent attention" },
     { t->layer_norm, "layer norms" },
+    { t->plain_norm || t->sub_norm, "other norms" },
     { t->no_pre_norm || t->post_norm || t->parallel, "norms or residuals placed otherwise" },
     { t->fused_qkv || t->fused_gate_up, "fused matrices" },
     { t->ungated || t->activation != ENG_ACTIVATION_SILU, "another activation" },
@@ -231,6 +314,8 @@ const char *eng_traits_beyond_llama (const EngTraits *t)
     { t->n_experts > 0, "experts" },
     { t->value_dim != t->head_dim, "values narrower than keys" },
     { t->unturned[0] != 0, "layers without rope" },
+    { t->alibi > 0 || t->learned_positions || t->temperature_scale > 0 || t->rope_ntk > 0, "positions told otherwise" },
+    { t->qkv_clamp > 0, "clamped queries and keys" },
   };
   for (guint i = 0; i < G_N_ELEMENTS (things); i++)
     if (things[i].is_beyond)
@@ -280,9 +365,27 @@ static gboolean check_consistency (const Reader *reader, const EngTraits *t)
 static guint64 count_parameters (const EngTraits *t)
 {
   guint64 embd = t->n_embd, q = (guint64)t->n_heads * t->head_dim, kv = (guint64)t->n_kv_heads * (t->head_dim + t->value_dim);
-  guint64 layer = embd * q + embd * t->n_heads * t->value_dim + embd * kv + (t->ungated ? 2 : 3) * embd * t->n_ff * MAX (t->n_experts, 1)
-                  + embd * (t->n_experts + 3 * t->n_ff_shared) + 2 * embd + (t->qkv_bias ? q + kv : 0);
-  return t->n_vocab * embd * (t->tied_head ? 1 : 2) + t->n_layers * layer + embd;
+  guint64 units = t->ungated ? 2 : 3, values = (guint64)t->n_heads * (t->latent > 0 ? t->latent_value : t->value_dim);
+  guint64 attention = embd * (q + kv + values) + (t->qkv_bias ? q + kv : 0);
+  if (t->latent > 0) {
+    guint64 keys = (guint64)t->n_heads * (t->latent_key + t->n_rot);
+    attention = (t->latent_query > 0 ? t->latent_query * (embd + keys) : embd * keys) + embd * (t->head_dim + values)
+                + t->latent * ((guint64)t->n_heads * t->latent_key + values);
+  }
+  guint64 dense = units * embd * (t->n_experts > 0 ? t->n_ff_dense : t->n_ff);
+  guint64 mixture = units * embd * ((guint64)t->n_ff * t->n_experts + t->n_ff_shared) + embd * t->n_experts;
+  guint64 n_mixtures = t->n_experts > 0 ? t->n_layers - t->n_dense_lead : 0;
+  return t->n_vocab * embd * (t->tied_head ? 1 : 2) + t->n_layers * (attention + 2 * embd) + n_mixtures * mixture + (t->n_layers - n_mixtures) * dense + embd
+         + (t->learned_positions ? t->n_ctx_train * embd : 0);
+}
+
+/* What a file says of layers behind the decoder's own, which only guess tokens ahead, is left aside. */
+static void leave_out_guessing_layers (const Reader *reader, EngTraits *t)
+{
+  g_autofree char *key = g_strconcat (reader->prefix, ".nextn_predict_layers", NULL);
+  gint64 n = eng_gguf_get_int (reader->gguf, key, 0);
+  if (n > 0 && n < t->n_layers)
+    t->n_layers -= (guint)n;
 }
 
 gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error)
@@ -311,15 +414,17 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
   EngTraits t = { .file_bytes = eng_gguf_file_bytes (gguf) };
   const char *epsilon = family->flags & ENG_FAMILY_LAYER_NORM ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
   g_strlcpy (t.architecture, family->name, sizeof t.architecture);
-  if (!read_count (&reader, "block_count", 0, ENG_MAX_LAYERS, &t.n_layers) || !read_count (&reader, "embedding_length", 0, 1 << 20, &t.n_embd)
-      || !read_experts (&reader, family, &t)
+  if (!read_count (&reader, "block_count", 0, ENG_MAX_LAYERS, &t.n_layers) || !read_count (&reader, "embedding_length", 0, 1 << 20, &t.n_embd))
+    return FALSE;
+  leave_out_guessing_layers (&reader, &t);
+  if (!read_experts (&reader, family, &t)
       || !read_count (&reader, "attention.head_count", 0, 4096, &t.n_heads)
       || !read_count (&reader, "attention.head_count_kv", t.n_heads, 4096, &t.n_kv_heads)
-      || !read_count (&reader, "attention.key_length", MAX (1, t.n_embd / t.n_heads), 512, &t.head_dim)
+      || !read_count (&reader, "attention.key_length", MAX (1, t.n_embd / t.n_heads), XB_MAX_KEY, &t.head_dim)
       || !read_count (&reader, "attention.value_length", t.head_dim, t.head_dim, &t.value_dim)
       || !read_count (&reader, "rope.dimension_count", t.head_dim, 4096, &t.n_rot)
       || !read_count (&reader, "context_length", 2048, G_MAXINT, &t.n_ctx_train)
-      || !read_positive (&reader, epsilon, 1e-5, &t.norm_eps) || !read_rope (&reader, family, &t) || !read_window (&reader, family, &t)
+      || !read_latent (&reader, family, &t) || !read_positive (&reader, epsilon, 1e-5, &t.norm_eps) || !read_rope (&reader, family, &t) || !read_window (&reader, family, &t)
       || !read_vocabulary (&reader, &t) || !check_consistency (&reader, &t))
     return FALSE;
   read_shape (gguf, family, &t);

@@ -87,6 +87,8 @@ int cli_chat (int argc, char **argv)
   if (!model || !valise_session_options (eng_model_traits (model), (guint) context, kv, &options, &error))
     return cli_fail (error);
   cli_progress_end ();
+  if (eng_model_traits (model)->pictures && isatty (STDERR_FILENO))
+    fprintf (stderr, "This model also sees pictures; Valise computes its text part only.\n");
   g_autoptr (EngWorkers) workers = eng_workers_new ((guint) threads);
   g_autoptr (EngSession) session = eng_session_new (model, workers, &options, &error);
   if (!session)

@@ -118,7 +118,8 @@ static void check_plan (const char *name)
   EngSessionOptions options = { .n_ctx = 256 };
   g_assert_true (eng_traits_read (&traits, gguf, NULL));
   eng_memory_plan (&plan, &traits, 0, &options, 2, 0);
-  guint64 kv = (guint64)traits.n_layers * traits.n_kv_heads * 2 * 256 * traits.head_dim * 2;
+  guint width = traits.latent > 0 ? traits.head_dim : traits.head_dim + traits.value_dim;
+  guint64 kv = (guint64)traits.n_layers * traits.n_kv_heads * width * 256 * 2;
   g_assert_cmpuint (plan.kv_bytes, >=, kv);
   g_assert_cmpuint (plan.kv_bytes, <=, kv + kv / 4 + 8192);
 }
@@ -131,10 +132,11 @@ static void test_family (gconstpointer data)
   check_plan (data);
 }
 
-/* Experts stored as blocks, packed into one matrix each: what is left is the rounding of Q8_0. */
-static void test_packed_experts (void)
+/* Experts, or the heads' projections of a latent vector, stored as blocks and packed into one matrix each: what is left is the rounding of
+ * Q8_0. */
+static void check_packed (const char *file, const char *name)
 {
-  g_autofree char *source_path = g_test_build_filename (G_TEST_DIST, "fixtures", "experts_q8_0.gguf", NULL);
+  g_autofree char *source_path = g_test_build_filename (G_TEST_DIST, "fixtures", file, NULL);
   g_autofree char *folder = g_dir_make_tmp ("valise-experts-XXXXXX", NULL), *path = g_build_filename (folder, "packed.gguf", NULL);
   g_autoptr (GError) error = NULL;
   g_autoptr (EngGguf) source = eng_gguf_open (source_path, &error);
@@ -144,9 +146,10 @@ static void test_packed_experts (void)
   g_assert_no_error (error);
   g_autoptr (EngModel) model = eng_model_open (path, &error);
   g_assert_no_error (error);
-  g_assert_nonnull (eng_model_layer (model, 0)->up_experts.xbit);
+  g_assert_nonnull (eng_model_layer (model, 1)->up_experts.xbit);
+  g_assert_true (eng_model_traits (model)->latent == 0 || eng_model_layer (model, 1)->kv_b.xbit != NULL);
   Answer answer;
-  read_answer (&answer, "mixtral");
+  read_answer (&answer, name);
   EngSessionOptions options = { .n_ctx = N_CTX, .activation_bits = 32 };
   for (int bits = 8; bits <= 32; bits += 24)
     for (guint batch = 1; batch <= 24; batch += 23) {
@@ -161,6 +164,27 @@ static void test_packed_experts (void)
   g_assert_cmpint (g_rmdir (folder), ==, 0);
 }
 
+static void test_packed (void)
+{
+  check_packed ("experts_q8_0.gguf", "mixtral");
+  check_packed ("latent_q8_0.gguf", "deepseek2");
+}
+
+/* What sees pictures says so; the part that does the seeing is named for what it is. */
+static void test_pictures (void)
+{
+  const char *const names[] = { "qwen2vl", "qwen3vl", "qwen2" };
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
+    g_autofree char *path = fixture (names[i], ".gguf");
+    g_autoptr (EngGguf) gguf = eng_gguf_open (path, NULL);
+    EngTraits traits;
+    g_assert_true (eng_traits_read (&traits, gguf, NULL));
+    g_assert_cmpint (traits.pictures, ==, i < 2);
+  }
+  g_autofree char *why = eng_family_refusal ("clip");
+  g_assert_nonnull (strstr (why, "mmproj"));
+}
+
 /* A decoder that the quantizer's own pass does not compute is called by what is beyond it. */
 static void test_beyond_llama (void)
 {
@@ -170,7 +194,9 @@ static void test_beyond_llama (void)
                 { "qwen2", NULL },         { "qwen3", "normed" },        { "gemma", "activation" },
                 { "gemma2", "placed" },    { "granite", "scaled" },      { "mistral", "windows" },
                 { "yarn", "YaRN" },        { "stablelm", "layer norm" }, { "smollm3", "without rope" },
-                { "phi3", "fused" },       { "mixtral", "experts" } };
+                { "phi3", "fused" },       { "mixtral", "experts" },
+                { "bitnet", "other norms" },  { "deepseek3", "latent" },   { "bloom", "layer norms" },
+                { "mistral3", "YaRN" },       { "dynamic", "positions" } };
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
     g_autofree char *path = fixture (cases[i].name, ".gguf");
     g_autoptr (EngGguf) gguf = eng_gguf_open (path, NULL);
@@ -186,7 +212,7 @@ static void test_refusal (void)
 {
   const struct {
     const char *name, *nearest, *kind;
-  } cases[] = { { "qwen3next", "qwen3", "recurrent" }, { "gemma3n", "gemma3", "" }, { "mamba2", "llama", "recurrent" }, { "olmo", "olmo2", "" } };
+  } cases[] = { { "qwen3next", "qwen3", "recurrent" }, { "gemma3n", "gemma3", "" }, { "mamba2", "llama", "recurrent" }, { "ernie5", "ernie4_5", "" } };
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
     g_autofree char *why = eng_family_refusal (cases[i].name);
     g_assert_null (eng_family_find (cases[i].name));
@@ -200,7 +226,8 @@ int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   workers = eng_workers_new (2);
-  g_test_add_func ("/architectures/packed-experts-are-the-same", test_packed_experts);
+  g_test_add_func ("/architectures/packed-blocks-are-the-same", test_packed);
+  g_test_add_func ("/architectures/pictures-are-said", test_pictures);
   g_test_add_func ("/architectures/beyond-llama-is-named", test_beyond_llama);
   g_test_add_func ("/architectures/unknown-ones-are-named-with-the-nearest", test_refusal);
   g_autofree char *folder = g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", NULL);
@@ -213,7 +240,7 @@ int main (int argc, char **argv)
       g_ptr_array_add (names, name);
       g_test_add_data_func (path, name, test_family);
     }
-  g_assert_cmpuint (names->len, >=, 31);
+  g_assert_cmpuint (names->len, >=, 60);
   int result = g_test_run ();
   eng_workers_free (workers);
   return result;

@@ -74,8 +74,8 @@ static void test_inconsistent (void)
   expect_error (&heads, ENG_ERROR_FORMAT, "4 3 heads");
   none.n_kv_heads = 0;
   expect_error (&none, ENG_ERROR_FORMAT, "damaged");
-  wide.head_dim = 544;
-  expect_error (&wide, ENG_ERROR_FORMAT, "llama.attention.key_length 544");
+  wide.head_dim = 608;
+  expect_error (&wide, ENG_ERROR_FORMAT, "llama.attention.key_length 608");
   layers.leave_out = "blk.1.attn_q.weight";
   layers.n_layers = 2;
   expect_error (&layers, ENG_ERROR_FORMAT, "blk.1.attn_q.weight missing");

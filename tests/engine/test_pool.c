@@ -276,7 +276,7 @@ static void test_allocations (void)
     g_test_skip ("the sanitizer allocates");
     return;
   }
-  const char *names[] = { "llama", "gemma3", "qwen3moe" };
+  const char *names[] = { "llama", "gemma3", "qwen3moe", "deepseek3" };
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
     g_autoptr (EngModel) model = open_model (names[i]);
     g_autoptr (EngPool) pool = open_pool (model, (EngSessionOptions){ .n_ctx = 640, .n_sessions = 2, .batch = 64 });
@@ -303,6 +303,9 @@ int main (int argc, char **argv)
   g_test_add_data_func ("/pool/together-with-windows", "gemma3", test_together);
   g_test_add_data_func ("/pool/together-with-experts", "qwen3moe", test_together);
   g_test_add_data_func ("/pool/fused-together", "phi3", test_together);
+  g_test_add_data_func ("/pool/latent-together", "deepseek3", test_together);
+  g_test_add_data_func ("/pool/sinks-and-windows-together", "gpt_oss", test_together);
+  g_test_add_data_func ("/pool/slopes-together", "bloom", test_together);
   g_test_add_data_func ("/pool/prefix-is-held-once", "llama", test_prefix);
   g_test_add_data_func ("/pool/prefix-with-windows", "gemma3", test_prefix);
   g_test_add_func ("/pool/ended-sessions-are-remembered", test_remembered);
