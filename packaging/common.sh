@@ -32,14 +32,30 @@ install_packages () {
     || die "apt-get install failed; see its message above, then run this again"
 }
 
-# build DIRECTORY [MESON OPTION...]: configures once, then compiles what changed.
+# packages_there: which packages of deps.apt this system has; a build that was configured with fewer may lack what they bring.
+packages_there () {
+  if command -v dpkg-query > /dev/null; then
+    grep -v '^#' packaging/deps.apt | while read -r package stage; do
+      [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] && echo "$package"
+    done
+  fi
+  return 0
+}
+
+# build DIRECTORY [MESON OPTION...]: configures once, and again where packages came since, then compiles what changed.
 build () {
   directory=$1
   shift
+  there=$(packages_there)
   if [ ! -f "$directory/build.ninja" ]; then
     say "configuring $directory"
     meson setup "$directory" "$@" > "$directory.log" 2>&1 || { tail -n 30 "$directory.log" >&2; die "meson could not configure $directory"; }
     mv "$directory.log" "$directory/setup.log"
+    printf '%s\n' "$there" > "$directory/packages"
+  elif [ "$there" != "$(cat "$directory/packages" 2> /dev/null)" ]; then
+    say "configuring $directory again: packages have come or gone"
+    meson setup --reconfigure "$directory" > "$directory/setup.log" 2>&1 || { tail -n 30 "$directory/setup.log" >&2; die "meson could not configure $directory"; }
+    printf '%s\n' "$there" > "$directory/packages"
   fi
   say "building $directory"
   ninja -C "$directory" > "$directory/build.log" 2>&1 || { tail -n 60 "$directory/build.log" >&2; die "the build in $directory failed, see above"; }
