@@ -69,7 +69,7 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
   l->cos_sin_local = t->rope_theta_local > 0 ? take (&at, n * t->n_rot * f) : l->cos_sin;
   l->row_bytes = (MAX (widest, 2 * t->latent) * f + 63) / 64 * 64;
   l->rows = take (&at, l->row_bytes * n_workers);
-  l->logit_rows = MAX (options->n_sessions, 1);
+  l->logit_rows = MAX (MAX (options->n_sessions, 1), options->n_drafted > 0 ? options->n_drafted + 1 : 1);
   l->logits = take (&at, (gsize)l->logit_rows * t->n_vocab * f);
   l->bytes = at;
 }

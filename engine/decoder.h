@@ -29,7 +29,7 @@ typedef struct {
   gsize cos_sin, cos_sin_local; /* f32 [batch][n_rot] */
   gsize rows, row_bytes; /* one f32 row of the widest input for each worker */
   guint logit_rows;
-  gsize logits;          /* f32 [logit_rows][n_vocab]: a row for each session that shares the decoder */
+  gsize logits;          /* f32 [logit_rows][n_vocab]: a row for each session that shares the decoder, or for each guess */
   gsize bytes;
 } EngScratchLayout;
 

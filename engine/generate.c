@@ -158,7 +158,7 @@ static gboolean eval_prompt (EngSession *session, const GArray *prompt, EngGener
                              GError **error)
 {
   const gint32 *tokens = (const gint32 *)(gpointer)prompt->data;
-  guint held = eng_session_prepare (session, tokens, prompt->len - 1);
+  guint held = stats->shifted ? eng_session_prepare_shifted (session, tokens, prompt->len - 1) : eng_session_prepare (session, tokens, prompt->len - 1);
   stats->prompt_tokens = prompt->len;
   stats->reused_tokens = held;
   return eng_session_eval (session, tokens + held, prompt->len - held, FALSE, cancellable, error);

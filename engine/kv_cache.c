@@ -210,6 +210,14 @@ void eng_kv_sequence_extend (EngKvSequence *s, guint n_past, guint n)
   }
 }
 
+void eng_kv_sequence_take (EngKvSequence *s, guint kind, guint first, guint end)
+{
+  for (guint i = first; i < end; i++)
+    s->blocks[kind][i] = take_block (&s->pool->stores[kind]);
+  s->first[kind] = first < end ? first : 0;
+  s->end[kind] = first < end ? end : 0;
+}
+
 void eng_kv_sequence_settle (EngKvSequence *s, guint n_past)
 {
   guint kept = s->pool->kept;
@@ -265,6 +273,15 @@ void eng_kv_store (EngKvSequence *sequence, guint layer, guint kv_head, guint po
   if (pool->hadamard > 1)
     xb_hadamard (value, pool->value_dim, pool->hadamard);
   xb_kv_store (page + pool->key_bytes, slot, value, ENG_KV_PAGE_TOKENS, pool->value_dim, pool->bits);
+}
+
+void eng_kv_load (const EngKvSequence *sequence, guint layer, guint kv_head, guint position, float *key, float *value)
+{
+  const EngKvPool *pool = sequence->pool;
+  const guint8 *page = (const guint8 *)sequence->blocks[pool->kind[layer]][position / ENG_KV_PAGE_TOKENS] + page_offset (pool, layer, kv_head);
+  xb_kv_load (page, position % ENG_KV_PAGE_TOKENS, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->bits);
+  if (pool->value_bytes > 0)
+    xb_kv_load (page + pool->key_bytes, position % ENG_KV_PAGE_TOKENS, value, ENG_KV_PAGE_TOKENS, pool->value_dim, pool->bits);
 }
 
 void eng_kv_view (const EngKvSequence *sequence, guint layer, guint kv_head, xb_attention *attention)

@@ -59,6 +59,8 @@ void eng_kv_sequence_clear (EngKvSequence *sequence);
 guint eng_kv_sequence_n_missing (const EngKvSequence *sequence, guint kind, guint n_past, guint n);
 /* Makes positions n_past .. n_past + n - 1 writable; what other sequences hold as well is copied first. There must be blocks enough. */
 void eng_kv_sequence_extend (EngKvSequence *sequence, guint n_past, guint n);
+/* An empty sequence takes blocks first .. end - 1 of a kind, to be filled. There must be so many. */
+void eng_kv_sequence_take (EngKvSequence *sequence, guint kind, guint first, guint end);
 /* Gives back what a sequence that goes on at n_past needs no more. */
 void eng_kv_sequence_settle (EngKvSequence *sequence, guint n_past);
 /* Whether the sequence can go on at position n: its windows may have moved on. */
@@ -69,6 +71,8 @@ void eng_kv_sequence_share (EngKvSequence *to, const EngKvSequence *from, guint 
 /* Stores the key and value (turned by rope, not yet transformed; both are overwritten) of one head at a position. Any thread.
  * value NULL: it is the beginning of the key. */
 void eng_kv_store (EngKvSequence *sequence, guint layer, guint kv_head, guint position, float *key, float *value);
+/* What is stored at a position, of 16 bits. value is left alone where it is the beginning of the key. */
+void eng_kv_load (const EngKvSequence *sequence, guint layer, guint kv_head, guint position, float *key, float *value);
 /* Fills where things are, their format and the layer's window. */
 void eng_kv_view (const EngKvSequence *sequence, guint layer, guint kv_head, xb_attention *attention);
 

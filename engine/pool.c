@@ -150,7 +150,25 @@ void eng_pool_remember (EngPool *pool, EngSession *session)
 
 /* ---- a pass -------------------------------------------------------------------------------------------------------------- */
 
-static gboolean make_room (EngPool *pool, const EngSlice *slices, guint n_slices, GError **error)
+static gboolean is_full (const EngPool *pool, GError **error)
+{
+  g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "the %u tokens that all sessions share are taken: end one, or choose a longer context", pool->options.n_ctx);
+  return FALSE;
+}
+
+gboolean eng_pool_make_room (EngPool *pool, const guint need[ENG_KV_KINDS], GError **error)
+{
+  for (guint kind = 0; kind < ENG_KV_KINDS; kind++)
+    while (need[kind] > eng_kv_pool_n_available (&pool->kv, kind)) {
+      if (g_queue_is_empty (&pool->remembered))
+        return is_full (pool, error);
+      forget (pool);
+    }
+  return TRUE;
+}
+
+/* What is missing shrinks while others forget what they share with these. */
+static gboolean make_room_for (EngPool *pool, const EngSlice *slices, guint n_slices, GError **error)
 {
   for (guint kind = 0; kind < ENG_KV_KINDS; kind++)
     for (;;) {
@@ -159,11 +177,8 @@ static gboolean make_room (EngPool *pool, const EngSlice *slices, guint n_slices
         missing += eng_kv_sequence_n_missing (slices[i].sequence, kind, slices[i].n_past, slices[i].n);
       if (missing <= eng_kv_pool_n_available (&pool->kv, kind))
         break;
-      if (g_queue_is_empty (&pool->remembered)) {
-        g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "the %u tokens that all sessions share are taken: end one, or choose a longer context",
-                     pool->options.n_ctx);
-        return FALSE;
-      }
+      if (g_queue_is_empty (&pool->remembered))
+        return is_full (pool, error);
       forget (pool);
     }
   return TRUE;
@@ -172,10 +187,11 @@ static gboolean make_room (EngPool *pool, const EngSlice *slices, guint n_slices
 gboolean eng_pool_pass (EngPool *pool, EngSlice *slices, guint n_slices, EngObserver observer, gpointer observer_data,
                         GCancellable *cancellable, GError **error)
 {
-  if (!make_room (pool, slices, n_slices, error))
+  if (!make_room_for (pool, slices, n_slices, error))
     return FALSE;
   for (guint i = 0; i < n_slices; i++)
     eng_kv_sequence_extend (slices[i].sequence, slices[i].n_past, slices[i].n);
+  pool->n_passes++;
   gboolean done = eng_decoder_forward (pool->decoder, slices, n_slices, observer, observer_data, cancellable, error);
   for (guint i = 0; i < n_slices; i++)
     eng_kv_sequence_settle (slices[i].sequence, slices[i].n_past + (done ? slices[i].n : 0));

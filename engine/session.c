@@ -18,6 +18,7 @@ void eng_session_free (EngSession *session)
 {
   if (session == NULL)
     return;
+  eng_draft_free (session->draft);
   if (session->n_held >= WORTH_KEEPING && session->pool->options.n_sessions > 1)
     eng_pool_remember (session->pool, session);
   eng_kv_sequence_clear (&session->kv);
@@ -67,11 +68,18 @@ void eng_session_set_observer (EngSession *session, EngObserver observer, gpoint
   session->observer_data = data;
 }
 
+void eng_session_set_draft (EngSession *session, EngDraft *draft)
+{
+  eng_draft_free (session->draft);
+  session->draft = draft;
+}
+
 /* ---- going back ---------------------------------------------------------------------------------------------------------- */
 
 /* Keys and values of the first n tokens at most are there. */
 static void hold (EngSession *session, guint n)
 {
+  eng_session_forget_ahead (session);
   session->n_held = MIN (session->n_held, n);
   if (!eng_kv_sequence_reaches (&session->kv, session->n_held))
     session->n_held = 0;
@@ -108,6 +116,7 @@ void eng_session_append (EngSession *session, const gint32 *tokens, guint n)
   memcpy (session->tokens + session->n_past, tokens, n * sizeof *tokens);
   session->n_past += n;
   session->n_held = session->n_past;
+  eng_session_forget_ahead (session);
 }
 
 /* Passes over tokens[n] at position n_past, a batch each. */
@@ -136,6 +145,36 @@ gboolean eng_session_catch_up (EngSession *session, GCancellable *cancellable, G
   return TRUE;
 }
 
+/* The token was guessed, and computed with the one before it. */
+static gboolean was_ahead (EngSession *session, gint32 token)
+{
+  if (session->n_ahead == 0 || session->ahead_pass != session->pool->n_passes || session->tokens[session->n_past] != token)
+    return FALSE;
+  eng_draft_accept (session->draft);
+  session->n_ahead--;
+  session->n_held = ++session->n_past;
+  session->logits_row++;
+  return TRUE;
+}
+
+/* The token, and what is guessed to follow it, in one pass. */
+static gboolean run_ahead (EngSession *session, gint32 token, GCancellable *cancellable, GError **error)
+{
+  guint past = session->n_past, most = MIN (eng_draft_n_tokens (session->draft), eng_pool_batch (session->pool) - 1);
+  gint32 *tokens = session->tokens + past;
+  eng_draft_learn (session->draft, session->n_guessed, session->n_guessed - session->n_ahead);
+  eng_session_forget_ahead (session);
+  tokens[0] = token;
+  guint guessed = eng_draft_guess (session->draft, session->tokens, past + 1, tokens + 1, MIN (most, session->n_ctx - past - 1));
+  if (!run (session, tokens, 1 + guessed, past, guessed > 0 ? ENG_LOGITS_ALL : ENG_LOGITS_LAST, cancellable, error))
+    return FALSE;
+  session->n_held = session->n_past = past + 1;
+  session->n_guessed = session->n_ahead = guessed;
+  session->ahead_pass = session->pool->n_passes;
+  session->first_logits_row = session->logits_row = 0;
+  return TRUE;
+}
+
 gboolean eng_session_eval (EngSession *session, const gint32 *tokens, guint n, gboolean all_logits, GCancellable *cancellable,
                            GError **error)
 {
@@ -146,8 +185,14 @@ gboolean eng_session_eval (EngSession *session, const gint32 *tokens, guint n, g
     g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "logits of %u tokens were asked for, but a batch is %u", n, batch);
     return FALSE;
   }
-  if (!eng_session_catch_up (session, cancellable, error)
-      || !run (session, tokens, n, session->n_past, all_logits ? ENG_LOGITS_ALL : ENG_LOGITS_LAST, cancellable, error))
+  gboolean drafts = n == 1 && !all_logits && session->draft != NULL && session->observer == NULL;
+  if (drafts && was_ahead (session, tokens[0]))
+    return TRUE;
+  if (!eng_session_catch_up (session, cancellable, error))
+    return FALSE;
+  if (drafts)
+    return run_ahead (session, tokens[0], cancellable, error);
+  if (!run (session, tokens, n, session->n_past, all_logits ? ENG_LOGITS_ALL : ENG_LOGITS_LAST, cancellable, error))
     return FALSE;
   if (n > 0) {
     eng_session_append (session, tokens, n);
@@ -194,6 +239,7 @@ static const EngKvSequence *best_of_others (EngSession *session, const gint32 *t
 
 guint eng_session_prepare (EngSession *session, const gint32 *tokens, guint n)
 {
+  eng_session_forget_ahead (session);
   n = MIN (n, session->n_ctx);
   guint own = common (session->tokens, session->n_held, tokens, n), others;
   const EngKvSequence *best = best_of_others (session, tokens, n, &others);

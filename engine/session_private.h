@@ -3,6 +3,7 @@
 #define ENG_SESSION_PRIVATE_H
 
 #include "engine/decoder.h"
+#include "engine/draft.h"
 #include "engine/kv_cache.h"
 #include "engine/pool.h"
 
@@ -18,6 +19,9 @@ struct EngSession {
   gint32 *tokens;   /* [n_ctx] */
   EngObserver observer;
   gpointer observer_data;
+  EngDraft *draft;  /* or NULL */
+  guint n_guessed, n_ahead; /* by the last pass; those that may still come true: they stand in tokens and pages behind n_past ... */
+  guint64 ahead_pass; /* ... as long as this was the pool's last pass */
 };
 
 /* What a sequence held that nobody goes on with. */
@@ -35,9 +39,15 @@ struct EngPool {
   EngSessionOptions options;
   EngKvPool kv;
   GPtrArray *sessions; /* EngSession *, not owned */
+  guint64 n_passes;
   EngSlice *slices;    /* [n_sessions] of the pass */
   GQueue remembered;   /* EngRemembered *, the latest first */
 };
+
+static inline void eng_session_forget_ahead (EngSession *session)
+{
+  session->n_guessed = session->n_ahead = 0;
+}
 
 void eng_pool_close (EngPool *pool, EngSession *session);
 /* Keeps what the session holds, for whoever begins alike. The session is empty then. */
@@ -45,6 +55,8 @@ void eng_pool_remember (EngPool *pool, EngSession *session);
 /* One pass; makes room by forgetting. The sequences of slices are extended first, and settled where it succeeds. */
 gboolean eng_pool_pass (EngPool *pool, EngSlice *slices, guint n_slices, EngObserver observer, gpointer observer_data,
                         GCancellable *cancellable, GError **error);
+/* Forgets until there are so many blocks of each kind. */
+gboolean eng_pool_make_room (EngPool *pool, const guint need[ENG_KV_KINDS], GError **error);
 /* Computes the tokens of the session that are not held. */
 gboolean eng_session_catch_up (EngSession *session, GCancellable *cancellable, GError **error);
 /* Whether n tokens could be appended, for their number and their values. */

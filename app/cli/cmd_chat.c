@@ -1,5 +1,6 @@
 /* cmd_chat.c: one prompt and its answer, or a conversation on the terminal (or through pipes: one line, one turn). */
 #include "app/cli/cli.h"
+#include "engine/draft.h"
 #include "engine/error.h"
 #include "engine/generate.h"
 
@@ -12,6 +13,7 @@
 
 typedef struct {
   EngSession *session;
+  EngDraft *draft; /* the session's, or NULL */
   JsonArray *messages;
   EngSamplerOptions sampling;
   guint max_tokens;
@@ -21,6 +23,18 @@ typedef struct {
 static int answer_once (Conversation *talk, const char *prompt);
 static int converse (Conversation *talk);
 static char *read_all (GError **error);
+
+/* Who guesses ahead. */
+static EngDraft *open_draft (ValiseLibrary *library, const char *name, EngModel *target, EngWorkers *workers, const EngSessionOptions *options, GError **error)
+{
+  EngSessionOptions own = { .n_ctx = options->n_ctx, .kv_bits = options->kv_bits };
+  if (g_str_equal (name, "ngram"))
+    return eng_draft_new_lookup (0);
+  g_autoptr (ValiseModel) row = valise_library_find_model (library, name, error);
+  g_autoptr (EngModel) model = row ? valise_library_open_model (library, row, cli_progress, NULL, cli_cancellable (), error) : NULL;
+  cli_progress_end ();
+  return model ? eng_draft_new_model (model, target, workers, &own, 0, 0, error) : NULL;
+}
 
 static void add_message (Conversation *talk, const char *role, const char *content)
 {
@@ -40,7 +54,7 @@ static void start_over (Conversation *talk)
 
 int cli_chat (int argc, char **argv)
 {
-  g_autofree char *prompt = NULL, *system = NULL, *seed = NULL;
+  g_autofree char *prompt = NULL, *system = NULL, *seed = NULL, *draft = NULL;
   EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
   double temperature = sampling.temperature, top_p = sampling.top_p, min_p = sampling.min_p, penalty = sampling.repeat_penalty;
   int max_tokens = 0, context = 0, kv = 0, threads = 0, top_k = sampling.top_k;
@@ -56,6 +70,7 @@ int cli_chat (int argc, char **argv)
     { "repeat-penalty", 0, 0, G_OPTION_ARG_DOUBLE, &penalty, "Above 1: says the same less often (else 1)", "X" },
     { "context", 'c', 0, G_OPTION_ARG_INT, &context, "Tokens of context (else what the fit was planned for, or 4096)", "TOKENS" },
     { "kv", 0, 0, G_OPTION_ARG_INT, &kv, "Bits of the KV cache: 16, 8 or 4 (else what the fit was planned for, or 16)", "BITS" },
+    { "draft", 0, 0, G_OPTION_ARG_FILENAME, &draft, "Guess ahead with a smaller fit of the model, or from what is there: ngram", "MODEL" },
     { "threads", 't', 0, G_OPTION_ARG_INT, &threads, "Threads (else one per core)", "N" },
     { NULL },
   };
@@ -90,10 +105,13 @@ int cli_chat (int argc, char **argv)
   if (eng_model_traits (model)->pictures && isatty (STDERR_FILENO))
     fprintf (stderr, "This model also sees pictures; Valise computes its text part only.\n");
   g_autoptr (EngWorkers) workers = eng_workers_new ((guint) threads);
+  options.n_drafted = draft ? ENG_DRAFT_TOKENS : 0;
   g_autoptr (EngSession) session = eng_session_new (model, workers, &options, &error);
-  if (!session)
+  g_autoptr (EngDraft) guesser = session && draft ? open_draft (library, draft, model, workers, &options, &error) : NULL;
+  if (!session || (draft && !guesser))
     return cli_fail (error);
-  Conversation talk = { session, NULL, sampling, (guint) max_tokens, g_steal_pointer (&system) };
+  Conversation talk = { session, guesser, NULL, sampling, (guint) max_tokens, g_steal_pointer (&system) };
+  eng_session_set_draft (session, g_steal_pointer (&guesser));
   start_over (&talk);
   int status;
   if (prompt || piped) {
@@ -145,6 +163,12 @@ static int answer_once (Conversation *talk, const char *prompt)
   valise_json_set_number (object, "generated_tokens_per_second", cli_rate (stats.generated_tokens, stats.generate_us));
   json_object_set_int_member (object, "peak_rss_bytes", (gint64) eng_memory_peak_rss ());
   json_object_set_string_member (object, "finish_reason", stats.finish_reason);
+  if (talk->draft) {
+    guint64 guessed, accepted;
+    eng_draft_counts (talk->draft, &guessed, &accepted);
+    json_object_set_int_member (object, "guessed_tokens", (gint64) guessed);
+    json_object_set_int_member (object, "accepted_tokens", (gint64) accepted);
+  }
   cli_print_object (object);
   return status;
 }

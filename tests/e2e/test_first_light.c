@@ -326,6 +326,23 @@ static void test_chat (void)
   g_assert_cmpstr (string_of (program_object (piped), "text"), ==, first);
 }
 
+/* Whoever guesses ahead, the answer is the same. */
+static void test_chat_draft (void)
+{
+  g_autofree char *alone = chat_text ("7", "0");
+  const char *const drafts[] = { "ngram", "small" };
+  for (guint i = 0; i < G_N_ELEMENTS (drafts); i++) {
+    g_autoptr (ProgramRun) run = program_run (home (), "chat", "small", "--prompt", "hello world", "--system", "the", "--max-tokens", "24", "--seed", "7",
+                                              "--temp", "0", "--context", "200", "--draft", drafts[i], "--json", NULL);
+    JsonObject *object = program_object (run);
+    g_assert_cmpstr (string_of (object, "text"), ==, alone);
+    g_assert_cmpint (int_of (object, "accepted_tokens"), <=, int_of (object, "guessed_tokens"));
+  }
+  g_autoptr (ProgramRun) none = program_run (home (), "chat", "small", "--prompt", "hello", "--draft", "nobody", NULL);
+  g_assert_cmpint (none->status, ==, 1);
+  g_assert_nonnull (strstr (none->err, "nobody"));
+}
+
 /* Lines through a pipe are turns of one conversation. */
 static void test_conversation (void)
 {
@@ -661,6 +678,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/first-light/fit-is-what-was-planned", test_fit);
   g_test_add_func ("/first-light/fit-to-a-file", test_fit_to_file);
   g_test_add_func ("/first-light/chat-repeats-for-a-seed", test_chat);
+  g_test_add_func ("/first-light/chat-with-guesses-answers-the-same", test_chat_draft);
   g_test_add_func ("/first-light/conversation", test_conversation);
   g_test_add_func ("/first-light/removed-meanwhile", test_removed_meanwhile);
   g_test_add_func ("/first-light/render-and-tokenize", test_render_and_tokenize);
