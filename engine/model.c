@@ -111,11 +111,10 @@ static gboolean bind_xbit (EngModel *model, EngMatrix *matrix, const EngTensor *
 
 static gboolean bind_raw (EngModel *model, EngMatrix *matrix, const EngTensor *tensor, GError **error)
 {
-  if (!raw_type_of (tensor->type, &matrix->raw_type)) {
-    const EngTypeTraits *type = eng_type_traits (tensor->type);
+  if (!raw_type_of (tensor->type, &matrix->raw_type) || tensor->swapped) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
                  "%s: tensor %s is stored as %s, which has to be packed before it can be computed with: import the file",
-                 eng_gguf_path (model->gguf), tensor->name, type != NULL ? type->name : "an unknown type");
+                 eng_gguf_path (model->gguf), tensor->name, eng_tensor_type_name (tensor));
     return FALSE;
   }
   /* Experts stand one behind the other. */
@@ -158,19 +157,18 @@ static gboolean bind_values (EngModel *model, const float **vector, const char *
   *vector = NULL;
   if (tensor == NULL)
     return !required || fail (model, error, ENG_ERROR_FORMAT, name, "is missing: the file is incomplete");
-  const EngTypeTraits *type = eng_type_traits (tensor->type);
   g_hash_table_add (model->bound, (gpointer)tensor->name);
   if (tensor->dims[0] > n || tensor->dims[1] > n || tensor->dims[0] * tensor->dims[1] != n || tensor->dims[2] != 1 || tensor->dims[3] != 1)
     return fail (model, error, ENG_ERROR_FORMAT, name,
                  "has not the length that the model's metadata asks for: the file is damaged");
-  if (type == NULL || !type->readable)
+  if (!eng_tensor_is_readable (tensor))
     return fail (model, error, ENG_ERROR_UNSUPPORTED, name, "is stored in a type that Valise cannot read");
-  if (tensor->type == ENG_TYPE_F32 && (guintptr)tensor->data % sizeof (float) == 0) {
+  if (tensor->type == ENG_TYPE_F32 && !tensor->swapped && (guintptr)tensor->data % sizeof (float) == 0) {
     *vector = (const float *)tensor->data;
     return TRUE;
   }
   float *converted = g_new (float, n);
-  eng_type_dequantize (tensor->type, tensor->data, converted, n);
+  eng_tensor_read_rows (tensor, 0, n / tensor->dims[0], converted);
   g_ptr_array_add (model->owned, converted);
   *vector = converted;
   return TRUE;

@@ -143,7 +143,7 @@ typedef struct {
 
 typedef struct EngModel EngModel; /* reference counted, immutable: any thread */
 
-/* Opens a file that can be computed on as it is: an X-bit file, or a GGUF whose matrices are F32/F16/BF16. For other types
+/* Opens a file that can be computed on as it is: an X-bit file, or a GGUF whose matrices are F32/F16/BF16. For others
  * use eng_repack first; ENG_ERROR_UNSUPPORTED with a sentence otherwise. */
 EngModel *eng_model_open (const char *path, GError **error);
 /* The same of a file that is open already. */
@@ -179,8 +179,8 @@ const char *eng_traits_beyond_llama (const EngTraits *traits);
 
 /* Whether eng_model_open can take the file without repacking. */
 gboolean eng_gguf_is_computable (const EngGguf *gguf);
-/* Writes an X-bit file that holds the very same numbers: Q4_0..Q8_0 and K types as uniform cells, float matrices as they are.
- * Streams; drops source pages behind it. progress may be NULL. */
+/* Writes an X-bit file that holds the very same numbers: quantized matrices as cells (docs/formats.md), float matrices as they are, integers and
+ * F64 as F32. Streams; drops source pages behind it. progress may be NULL. */
 typedef void (*EngProgress) (double fraction, const char *what, gpointer data);
 gboolean eng_repack (EngGguf *source, const char *path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
 

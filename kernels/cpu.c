@@ -23,7 +23,7 @@
 #endif
 
 /* What a set needs; AVX and wider count only where the operating system saves their registers. */
-enum { SSE41 = 1, AVX2 = 2, AVXVNNI = 4, AVX512BW = 8, AVX512VNNI = 16, NEON = 32, DOTPROD = 64, I8MM = 128 };
+enum { SSE41 = 1, AVX2 = 2, AVXVNNI = 4, AVX512BW = 8, AVX512VNNI = 16, NEON = 32, DOTPROD = 64, I8MM = 128, AVX512VBMI = 256 };
 
 /* In the order of cpu.h, from the least to the best of each architecture. */
 static const struct {
@@ -38,6 +38,7 @@ static const struct {
   { "avx-vnni", AVX2 | AVXVNNI, X86 (xb_ops_init_avx2), X86 (xb_product_init_avxvnni) },
   { "avx512bw", AVX512BW, X86 (xb_ops_init_avx512), X86 (xb_product_init_avx512bw) },
   { "avx512-vnni", AVX512BW | AVX512VNNI, X86 (xb_ops_init_avx512), X86 (xb_product_init_avx512vnni) },
+  { "avx512-vbmi", AVX512BW | AVX512VNNI | AVX512VBMI, X86 (xb_ops_init_avx512), X86 (xb_product_init_avx512vbmi) },
   { "neon", NEON, xb_ops_init_generic, ARM (xb_product_init_neon) },
   { "neon-dotprod", NEON | DOTPROD, xb_ops_init_generic, ARM (xb_product_init_neon_dotprod) },
   { "neon-i8mm", NEON | DOTPROD | I8MM, xb_ops_init_generic, ARM (xb_product_init_neon_i8mm) },
@@ -70,7 +71,7 @@ static unsigned probe (void)
   if ((saved & 6) == 6 && b7 & bit_AVX2 && c & bit_FMA && c & bit_F16C)
     found |= AVX2 | (a71 & 1u << 4 ? AVXVNNI : 0);
   if (found & AVX2 && (saved & 0xe6) == 0xe6 && b7 & bit_AVX512F && b7 & bit_AVX512BW && b7 & bit_AVX512VL && b7 & bit_AVX512DQ)
-    found |= AVX512BW | (c7 & bit_AVX512VNNI ? AVX512VNNI : 0);
+    found |= AVX512BW | (c7 & bit_AVX512VNNI ? AVX512VNNI : 0) | (c7 & bit_AVX512VBMI ? AVX512VBMI : 0);
   return found;
 }
 #elif defined __aarch64__

@@ -11,13 +11,14 @@ typedef enum {
   XB_ISA_AVXVNNI,
   XB_ISA_AVX512BW,
   XB_ISA_AVX512VNNI,
+  XB_ISA_AVX512VBMI,
   XB_ISA_NEON,
   XB_ISA_NEON_DOTPROD,
   XB_ISA_NEON_I8MM,
   XB_N_ISAS
 } xb_isa;
 
-/* "scalar", "sse4.1", "avx2", "avx-vnni", "avx512bw", "avx512-vnni", "neon", "neon-dotprod", "neon-i8mm" */
+/* "scalar", "sse4.1", "avx2", "avx-vnni", "avx512bw", "avx512-vnni", "avx512-vbmi", "neon", "neon-dotprod", "neon-i8mm" */
 const char *xb_isa_name (xb_isa isa);
 /* Built into this program (per-file flags) / offered by this CPU and operating system (cpuid and xgetbv, hwcap). */
 bool xb_isa_built (xb_isa isa);

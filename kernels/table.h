@@ -35,11 +35,15 @@ typedef struct {
   void (*trellis_extend) (const xb_trellis *trellis, float *cost, const float *x, const float *weight, uint32_t n, uint8_t *back);
 } xb_ops_table;
 
+struct xb_run;
 typedef struct {
   void (*acts_quantize) (xb_acts *acts, uint32_t i, const float *x, int bits);
   void (*matvec) (const xb_matrix *matrix, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1);
   void (*matmul) (const xb_matrix *matrix, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1);
   void (*matmul_f32) (const xb_matrix *matrix, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0, uint32_t row1);
+  /* What the two above run over a stretch of tiles (kernels/xbit_product.h), for a set that only adds to another; NULL in the scalar reference. */
+  void (*one) (const struct xb_run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc);
+  void (*many) (const struct xb_run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc);
 } xb_product_table;
 
 typedef struct {
@@ -59,6 +63,7 @@ void xb_product_init_avxvnni (xb_product_table *t);
 void xb_product_init_avxvnni_evex (xb_product_table *t);
 void xb_product_init_avx512bw (xb_product_table *t);
 void xb_product_init_avx512vnni (xb_product_table *t);
+void xb_product_init_avx512vbmi (xb_product_table *t);
 void xb_product_init_neon (xb_product_table *t);
 void xb_product_init_neon_dotprod (xb_product_table *t);
 void xb_product_init_neon_i8mm (xb_product_table *t);

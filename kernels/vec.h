@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined __F16C__ || defined __AVX512F__
+#if defined __F16C__ || defined __AVX512F__ || defined __SSE4_1__
 #include <immintrin.h>
 #elif defined __aarch64__
 #include <arm_neon.h>
@@ -126,6 +126,25 @@ static inline vf v_hadamard (vf v)
   v = v * v_sign (8) + XB_XOR (v, 8);
 #endif
   return v;
+}
+
+/* XB_VL bytes as numbers of 32 bits. (Compilers widen their own vectors of bytes one by one.) */
+static inline vi v_from_i8 (const void *p)
+{
+#if XB_VL == 16 && defined __AVX512F__
+  return (vi) _mm512_cvtepi8_epi32 (_mm_loadu_si128 (p));
+#elif XB_VL == 8 && defined __AVX2__
+  return (vi) _mm256_cvtepi8_epi32 (_mm_loadl_epi64 (p));
+#elif XB_VL == 4 && defined __SSE4_1__
+  return (vi) _mm_cvtepi8_epi32 (_mm_loadu_si32 (p));
+#elif XB_VL == 4 && defined __aarch64__
+  return (vi) vmovl_s16 (vget_low_s16 (vmovl_s8 (vreinterpret_s8_u32 (vld1_dup_u32 (p)))));
+#else
+  vi v = { 0 };
+  for (int i = 0; i < XB_VL; i++)
+    v[i] = ((const int8_t *) p)[i];
+  return v;
+#endif
 }
 
 static inline void half_to_f32 (const uint16_t *h, float *out, size_t n)

@@ -41,19 +41,33 @@ static void put_half (uint8_t *out, size_t i, float f)
   memcpy (out + i * 2, &h, 2);
 }
 
+static void pack_scale (uint8_t kind, uint8_t *out, size_t i, float scale)
+{
+  switch (kind) {
+  case XB_SCALE_ROW_F16: case XB_SCALE_GROUP_F16: put_half (out, i, scale); break;
+  case XB_SCALE_ROW_F32: case XB_SCALE_GROUP_F32: memcpy (out + i * 4, &scale, 4); break;
+  case XB_SCALE_GROUP_I8: out[i] = (uint8_t) (int8_t) scale; break;
+  case XB_SCALE_GROUP_E8M0: case XB_SCALE_GROUP_E4M3: out[i] = (uint8_t) scale; break;
+  default: { /* two groups to a byte */
+    const uint32_t shift = i / 16 % 2 * 4;
+    uint8_t *byte = out + i / 32 * 16 + i % 16;
+    *byte = (uint8_t) ((*byte & ~(15u << shift)) | (uint32_t) scale << shift);
+  }
+  }
+}
+
 /* One half of a band's scales: [group][16], then the super scales. */
 static void pack_scales (const xb_layout *l, uint32_t n_groups, uint8_t *out, const float *scale, const float *super)
 {
   for (size_t i = 0; i < (size_t) n_groups * 16; i++)
-    if (l->scale_kind == XB_SCALE_GROUP_I8)
-      out[i] = (uint8_t) (int8_t) scale[i];
-    else
-      put_half (out, i, scale[i]);
-  if (l->scale_kind != XB_SCALE_GROUP_I8)
-    return;
+    pack_scale (l->scale_kind, out, i, scale[i]);
   out += xb_scale_part (l, n_groups);
-  for (size_t i = 0; i < (size_t) ((l->cols + XB_SUPER_COLS - 1) / XB_SUPER_COLS) * 16; i++)
-    put_half (out, i, super[i]);
+  const size_t supers = (size_t) xb_supers (l, n_groups) * (l->scale_kind == XB_SCALE_GROUP_SQUARE ? 1 : 16);
+  for (size_t i = 0; i < supers; i++)
+    if (l->scale_kind == XB_SCALE_GROUP_E4M3)
+      memcpy (out + i * 4, &super[i], 4);
+    else
+      put_half (out, i, super[i]);
 }
 
 /* Everything xb_pack_band needs of a blob that xb_matrix_init made. */
@@ -63,7 +77,7 @@ static uint8_t *find_band (uint8_t *data, const xb_layout *l, const uint64_t *st
   while (l->stripe_end[s] <= band * 16)
     s++;
   size_t tiles = xb_tiles_before (l, s, l->n_panels);
-  size_t bytes = tiles + (xb_scale_part (l, n_groups) + xb_super_part (l)) * (l->has_offset ? 2 : 1);
+  size_t bytes = tiles + xb_scale_bytes (l, n_groups);
   *stripe = s;
   return data + stripe_offset[s] + (band - (s ? l->stripe_end[s - 1] : 0) / 16) * bytes;
 }
@@ -90,8 +104,11 @@ xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *co
     out += xb_cell_bytes (&l, stripe, p);
   }
   pack_scales (&l, n_groups, out, scale, super);
-  if (l.has_offset)
-    pack_scales (&l, n_groups, out + xb_scale_part (&l, n_groups) + xb_super_part (&l), offset, super_offset);
+  out += xb_offset_begin (&l, n_groups);
+  if (l.has_offset == XB_OFFSET_STORED)
+    pack_scales (&l, n_groups, out, offset, super_offset);
+  for (size_t i = 0; i < (size_t) n_groups * 16 && l.has_offset == XB_OFFSET_ZERO; i++)
+    out[i] = (uint8_t) offset[i];
   return NULL;
 }
 
@@ -116,7 +133,9 @@ void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *s
     }
     tile += xb_cell_bytes (l, stripe, p);
   }
-  expand_scales (m, band, 0, m->n_groups, scale, offset);
+  expand_scales (m, band, 0, m->n_groups, scale, NULL);
+  if (offset)
+    stored_offsets (m, band, 0, m->n_groups, offset);
 }
 
 static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uint32_t r1, float *out)
@@ -129,7 +148,7 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
   for (uint32_t p = 0; p < l->n_panels; p++) {
     const xb_cell *cell = &l->cells[(size_t) stripe * l->n_panels + p];
     uint32_t begin = xb_panel_begin (l, p), end = l->panel_end[p], depth = cell->depth;
-    uint32_t width = l->scale_kind == XB_SCALE_ROW_F16 ? end - begin : l->group, group = UINT32_MAX;
+    uint32_t width = xb_scale_per_row (l) ? end - begin : l->group, group = UINT32_MAX;
     if (depth == 0) {
       for (uint32_t r = r0; r < r1; r++)
         memset (out + (size_t) (r - r0) * l->cols + begin, 0, (end - begin) * sizeof (float));
@@ -140,7 +159,10 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
     for (uint32_t c = begin; c < end; c++) {
       uint32_t g = m->panel_group[p] + (c - begin) / width;
       if (g != group) {
-        expand_scales (m, band, g, 1, scale, offset);
+        expand_scales (m, band, g, 1, scale, NULL);
+        stored_offsets (m, band, g, 1, offset);
+        for (uint32_t r = 0; r < 16 && cell->codebook == XB_GRID; r++)
+          scale[r] *= xb_grid_factor (cell);
         group = g;
       }
       const uint8_t *at = tile + (size_t) ((c - begin) / 32) * xb_tile_bytes (l, cell);
@@ -152,9 +174,10 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
       }
       for (uint32_t r = r0; r < r1; r++) {
         uint32_t col = (c - begin) % 32;
-        float w = scale[r] * (cell->codebook == XB_TRELLIS ? (float) xb_trellis_value (at, depth, cell->z2, l->tables + cell->table, r, col)
-                                                           : value[xb_tile_code (at, depth, r, col)]);
-        out[(size_t) (r - r0) * l->cols + c] = l->has_offset ? w + offset[r] : w;
+        float v = cell->codebook == XB_TRELLIS ? (float) xb_trellis_value (at, depth, cell->z2, l->tables + cell->table, r, col)
+                                               : value[xb_tile_code (at, depth, r, col)];
+        v = scale[r] * (l->has_offset == XB_OFFSET_ZERO ? v - offset[r] : v);
+        out[(size_t) (r - r0) * l->cols + c] = l->has_offset == XB_OFFSET_STORED ? v + offset[r] : v;
       }
     }
     tile += xb_cell_bytes (l, stripe, p);

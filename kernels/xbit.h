@@ -44,19 +44,32 @@ typedef enum {
 typedef enum {
   XB_SCALE_ROW_F16 = 0,   /* one f16 per row */
   XB_SCALE_GROUP_F16 = 1, /* one f16 per row and group of columns */
-  XB_SCALE_GROUP_I8 = 2   /* i8 per row and group, times f16 per row and 256 columns (K types) */
+  XB_SCALE_GROUP_I8 = 2,  /* i8 per row and group, times f16 per row and 256 columns (K types) */
+  XB_SCALE_GROUP_ODD = 3, /* 2 n + 1, n of 4 bits, per row and group, times f16 per row and 256 columns (IQ1..IQ3) */
+  XB_SCALE_GROUP_E8M0 = 4,   /* 2^(n - 128), n of 8 bits, per row and group (MXFP4) */
+  XB_SCALE_GROUP_E4M3 = 5,   /* 8-bit float per row and group, times f32 per row (NVFP4) */
+  XB_SCALE_GROUP_SQUARE = 6, /* (n + 1)^2, n of 4 bits, per row and group, times f16 per group (EXL2) */
+  XB_SCALE_ROW_F32 = 7,
+  XB_SCALE_GROUP_F32 = 8,
+  XB_N_SCALE_KINDS
 } xb_scale_kind;
+
+typedef enum {
+  XB_OFFSET_NONE = 0,
+  XB_OFFSET_STORED = 1, /* w = s u + m, m of the scale's kind (the first three kinds) */
+  XB_OFFSET_ZERO = 2    /* w = s (u - z), z an integer from 0 to 255 per row and group (GPTQ, AWQ) */
+} xb_offset_kind;
 
 /* One stripe x panel of the depth map. */
 typedef struct {
   uint8_t depth;    /* bits per code, 0: the whole cell is 0; grid: bits per weight, rounded up */
   uint8_t codebook; /* xb_codebook */
-  uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one. trellis: its tables */
+  uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one. trellis: its tables. grid: w = s v / 2^z2 */
   uint32_t table;   /* table, trellis, grid: index of the (first) one among the matrix's tables or grids */
 } xb_cell;
 
 /* A grid: `dim` neighbouring weights of a row are one of 2^index_bits stored rows of values, each weight with its sign. A tile of a grid cell is
- * 512 index_bits / dim + 64 sign_bits bits, one after another; a cell's tiles are padded to 64 bytes together. */
+ * 64 index_bits / dim + 8 sign_bits bytes (kernels/xbit_grid.h); a cell's tiles are padded to 64 bytes together. */
 typedef struct {
   uint8_t dim;        /* 4 or 8 */
   uint8_t index_bits; /* 8 to 12 */
@@ -68,9 +81,9 @@ typedef struct {
 /* Everything that decides the size and place of every byte of a matrix. Plain data, pointers owned by the caller. */
 typedef struct {
   uint32_t rows, cols;
-  uint32_t group;       /* columns per scale: 16, 32, 64 or 128; ignored for XB_SCALE_ROW_F16 */
+  uint32_t group;       /* columns per scale: 16, 32, 64, 128 or 256; ignored where rows have one scale */
   uint8_t scale_kind;   /* xb_scale_kind */
-  uint8_t has_offset;   /* w = s u + m: a stored m per row and group, of the scale's kind (z2 must be 0) */
+  uint8_t has_offset;   /* xb_offset_kind; z2 must be 0 where there is one */
   uint32_t input_id;    /* 0: x is used as it is; else 1 + number of the input pipeline (xb_input) in front */
   uint32_t n_stripes, n_panels, n_tables;
   const uint32_t *stripe_end; /* [n_stripes] rows, ascending, multiples of 16 but the last = rows */
@@ -93,6 +106,10 @@ size_t xb_layout_bytes (const xb_layout *layout, xb_error *error);
 
 /* Writes header and directory of `layout` into data[size] (size = xb_layout_bytes) and zeroes the rest. */
 xb_error xb_matrix_init (void *data, size_t size, const xb_layout *layout);
+/* The same piece by piece, for a matrix that is written as it is made: size and bytes of what comes before the bands (a valid layout). Bands of a
+ * stripe have one size, whatever the number of rows, and hold the same bytes in a matrix of fewer rows. */
+size_t xb_layout_directory_bytes (const xb_layout *layout);
+void xb_layout_write_directory (void *data, const xb_layout *layout);
 
 /* Checks every length, offset and count of an untrusted blob. Never reads beyond data[size]. NULL on error. */
 xb_matrix *xb_matrix_open (const void *data, size_t size, xb_error *error);
@@ -103,7 +120,9 @@ size_t xb_matrix_size (const xb_matrix *matrix);
 /* Packs one band: rows band*16 .. +15 of a blob made by xb_matrix_init. `codes` is [16][cols_padded] (cols rounded up to 32),
  * `scale` (and `offset`, when has_offset) is [n_groups][16] f32, rounded here to the stored kind: callers that need to know
  * what is stored use xb_round_scale first. For XB_SCALE_GROUP_I8, `super` is [ceil(cols/256)][16] (scale) and `super_offset`
- * likewise, and scale/offset are the integer multipliers -128..127. Groups are numbered panel by panel, depth-0 cells too.
+ * likewise, and scale/offset are the integer multipliers -128..127. Of the kinds ODD, E8M0, E4M3 and SQUARE `scale` holds n (E4M3: the float's
+ * bits) as a number; `super` is as with I8 for ODD, [16] rows for E4M3 and [n_groups] for SQUARE. With XB_OFFSET_ZERO `offset` is z.
+ * Groups are numbered panel by panel, depth-0 cells too.
  * In a grid cell the top bit of a weight's code is its sign (1 = minus), and the low seven bits of the first and second code of `dim`
  * are the low seven and the high bits of their index. */
 xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *codes, const float *scale, const float *offset,

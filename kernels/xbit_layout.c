@@ -39,10 +39,10 @@ static xb_error check_counts (const xb_layout *l)
 {
   if (l->rows == 0 || l->cols == 0 || l->rows > MAX_SIDE || l->cols > MAX_SIDE)
     return "an X-bit matrix has an impossible size";
-  if (l->scale_kind > XB_SCALE_GROUP_I8 || l->has_offset > 1)
-    return "an X-bit matrix has scales of an unknown kind";
-  if (l->scale_kind != XB_SCALE_ROW_F16 && l->group != 16 && l->group != 32 && l->group != 64 && l->group != 128)
-    return "an X-bit matrix has groups of a size other than 16, 32, 64 or 128";
+  if (l->scale_kind >= XB_N_SCALE_KINDS || l->has_offset > XB_OFFSET_ZERO || (l->has_offset == XB_OFFSET_STORED && l->scale_kind > XB_SCALE_GROUP_I8))
+    return "an X-bit matrix has scales of an unknown kind; it was made by a newer version";
+  if (!xb_scale_per_row (l) && l->group != 16 && l->group != 32 && l->group != 64 && l->group != 128 && l->group != 256)
+    return "an X-bit matrix has groups of a size other than 16, 32, 64, 128 or 256";
   if (l->n_stripes == 0 || l->n_panels == 0 || l->n_stripes > (l->rows + 15) / 16 || l->n_panels > (l->cols + 31) / 32
       || (uint64_t) l->n_stripes * l->n_panels > MAX_CELLS || l->n_tables > MAX_CELLS
       || l->n_grids > MAX_GRIDS || l->grid_bytes > MAX_GRIDS * (8u << 12))
@@ -83,7 +83,7 @@ static xb_error check_cells (const xb_layout *l)
     if (c->codebook == XB_TRELLIS
         && (c->depth > 4 || c->z2 < 2 || c->z2 > XB_TRELLIS_TABLES || c->table >= l->n_tables || l->n_tables - c->table < c->z2))
       return "an X-bit matrix has a trellis cell whose tables are missing";
-    if (c->codebook == XB_UNIFORM && c->z2 > 510)
+    if ((c->codebook == XB_UNIFORM && c->z2 > 510) || (c->codebook == XB_GRID && c->z2 > 15))
       return "an X-bit matrix has a cell with an impossible zero point";
     if (l->has_offset && (c->codebook != XB_UNIFORM || c->z2 != 0))
       return "an X-bit matrix has both offsets and a zero point";
@@ -106,7 +106,7 @@ static xb_error check (const xb_layout *l)
 uint32_t xb_layout_groups (const xb_layout *l)
 {
   uint32_t n = 0;
-  if (l->scale_kind == XB_SCALE_ROW_F16)
+  if (xb_scale_per_row (l))
     return 1;
   for (uint32_t p = 0; p < l->n_panels; p++)
     n += xb_panel_groups (l, p);
@@ -115,7 +115,7 @@ uint32_t xb_layout_groups (const xb_layout *l)
 
 uint32_t xb_layout_group_start (const xb_layout *l, uint32_t group)
 {
-  if (l->scale_kind == XB_SCALE_ROW_F16)
+  if (xb_scale_per_row (l))
     return group == 0 ? 0 : l->cols;
   for (uint32_t p = 0; p < l->n_panels; p++) {
     uint32_t n = xb_panel_groups (l, p);
@@ -128,8 +128,7 @@ uint32_t xb_layout_group_start (const xb_layout *l, uint32_t group)
 
 static size_t band_size (const xb_layout *l, uint32_t stripe, uint32_t n_groups)
 {
-  size_t scales = (xb_scale_part (l, n_groups) + xb_super_part (l)) * (l->has_offset ? 2 : 1);
-  return xb_tiles_before (l, stripe, l->n_panels) + scales;
+  return xb_tiles_before (l, stripe, l->n_panels) + xb_scale_bytes (l, n_groups);
 }
 
 static uint32_t stripe_bands (const xb_layout *l, uint32_t s)
@@ -159,12 +158,24 @@ xb_error xb_matrix_init (void *data, size_t size, const xb_layout *l)
     return e;
   if (bytes != size)
     return "an X-bit matrix is written into a buffer of another size";
+  memset (data, 0, size);
+  xb_layout_write_directory (data, l);
+  return NULL;
+}
+
+size_t xb_layout_directory_bytes (const xb_layout *l)
+{
+  return place (l).bands;
+}
+
+void xb_layout_write_directory (void *data, const xb_layout *l)
+{
   places p = place (l);
-  header h = { MAGIC, VERSION, l->rows, l->cols, l->scale_kind == XB_SCALE_ROW_F16 ? 0 : l->group,
+  header h = { MAGIC, VERSION, l->rows, l->cols, xb_scale_per_row (l) ? 0 : l->group,
                (uint32_t) l->scale_kind | (uint32_t) l->has_offset << 8, l->input_id, l->n_stripes, l->n_panels, l->n_tables, l->n_grids,
-               l->grid_bytes, size, 0 };
+               l->grid_bytes, xb_layout_bytes (l, NULL), 0 };
   uint8_t *out = data;
-  memset (out, 0, size);
+  memset (out, 0, p.bands);
   memcpy (out, &h, sizeof h);
   memcpy (out + p.stripes, l->stripe_end, (size_t) l->n_stripes * 4);
   memcpy (out + p.panels, l->panel_end, (size_t) l->n_panels * 4);
@@ -181,7 +192,6 @@ xb_error xb_matrix_init (void *data, size_t size, const xb_layout *l)
     memcpy (out + p.offsets + (size_t) s * 8, &at, 8);
     at += (uint64_t) stripe_bands (l, s) * band_size (l, s, n_groups);
   }
-  return NULL;
 }
 
 static xb_error index_bands (xb_matrix *m, const uint64_t *offsets, uint64_t begin)
@@ -191,7 +201,7 @@ static xb_error index_bands (xb_matrix *m, const uint64_t *offsets, uint64_t beg
   uint64_t at = begin;
   m->panel_group[0] = 0;
   for (uint32_t p = 0; p < l->n_panels; p++)
-    m->panel_group[p + 1] = l->scale_kind == XB_SCALE_ROW_F16 ? 0 : m->panel_group[p] + xb_panel_groups (l, p);
+    m->panel_group[p + 1] = xb_scale_per_row (l) ? 0 : m->panel_group[p] + xb_panel_groups (l, p);
   m->n_groups = xb_layout_groups (l);
   for (uint32_t s = 0; s < l->n_stripes; s++) {
     if (offsets[s] != at)
@@ -240,6 +250,13 @@ const uint64_t *xb_blob_layout (const void *data, size_t size, xb_layout *layout
   return (const uint64_t *) (const void *) ((const uint8_t *) data + p.offsets);
 }
 
+static void turn_grid (const xb_grid *g, const int8_t *values, uint8_t *columns)
+{
+  for (uint32_t i = 0; i < 1u << g->index_bits; i++)
+    for (uint32_t c = 0; c < g->dim; c++)
+      columns[g->offset + ((size_t) c << g->index_bits) + i] = (uint8_t) values[g->offset + (size_t) i * g->dim + c] ^ 128;
+}
+
 xb_matrix *xb_matrix_open (const void *data, size_t size, xb_error *error)
 {
   header h;
@@ -249,7 +266,7 @@ xb_matrix *xb_matrix_open (const void *data, size_t size, xb_error *error)
   if (size < HEADER || (uintptr_t) data % XB_ALIGN)
     return NULL;
   memcpy (&h, data, sizeof h);
-  if (h.magic != MAGIC || h.kind >> 9 || h.size != size)
+  if (h.magic != MAGIC || h.kind >> 10 || h.size != size)
     return NULL;
   if (h.version != VERSION) {
     *error = "an X-bit matrix was made by a newer version; update Valise";
@@ -283,11 +300,14 @@ xb_matrix *xb_matrix_open (const void *data, size_t size, xb_error *error)
     m->tile_bytes = malloc ((size_t) l.n_stripes * 8);
     m->panel_group = malloc (((size_t) l.n_panels + 1) * 4);
     m->band_stripe = malloc ((size_t) bands * 4);
+    m->grid_columns = malloc (l.grid_bytes + 1u);
   }
-  if (!m || !m->stripe_offset || !m->band_bytes || !m->tile_bytes || !m->panel_group || !m->band_stripe)
+  if (!m || !m->grid_columns || !m->stripe_offset || !m->band_bytes || !m->tile_bytes || !m->panel_group || !m->band_stripe)
     e = "there is not enough memory to open an X-bit matrix";
   else
     e = index_bands (m, (const uint64_t *) (const void *) (base + p.offsets), p.bands);
+  for (uint32_t i = 0; !e && i < l.n_grids; i++)
+    turn_grid (&l.grids[i], l.grid_values, m->grid_columns);
   *error = e;
   if (e) {
     xb_matrix_free (m);
@@ -305,6 +325,7 @@ void xb_matrix_free (xb_matrix *m)
   free (m->tile_bytes);
   free (m->panel_group);
   free (m->band_stripe);
+  free (m->grid_columns);
   free (m);
 }
 

@@ -16,6 +16,7 @@ struct xb_matrix {
   uint64_t *band_bytes;       /* [n_stripes] */
   uint64_t *tile_bytes;       /* [n_stripes] all tiles of a band: where its scales begin */
   uint32_t *band_stripe;      /* [bands] */
+  uint8_t *grid_columns;      /* [grid_bytes] each grid's values + 128 as [dim][2^index_bits] */
 };
 
 static inline size_t xb_pad64 (size_t n)
@@ -44,30 +45,67 @@ static inline uint32_t xb_panel_tiles (const xb_layout *l, uint32_t panel)
   return (l->panel_end[panel] - xb_panel_begin (l, panel) + 31) / 32;
 }
 
+static inline bool xb_scale_per_row (const xb_layout *l)
+{
+  return l->scale_kind == XB_SCALE_ROW_F16 || l->scale_kind == XB_SCALE_ROW_F32;
+}
+
 static inline uint32_t xb_panel_groups (const xb_layout *l, uint32_t panel)
 {
   uint32_t width = l->panel_end[panel] - xb_panel_begin (l, panel);
-  return l->scale_kind == XB_SCALE_ROW_F16 ? 1 : (width + l->group - 1) / l->group;
+  return xb_scale_per_row (l) ? 1 : (width + l->group - 1) / l->group;
 }
 
-/* One plane set of the scales of a band (or of its offsets): groups, then the super scales of the I8 kind. */
+/* One plane set of the scales of a band (or of its offsets): groups, then the super scales of the kinds that are products. */
 static inline size_t xb_scale_part (const xb_layout *l, uint32_t n_groups)
 {
   switch (l->scale_kind) {
-  case XB_SCALE_ROW_F16: return 64;
+  case XB_SCALE_ROW_F16: case XB_SCALE_ROW_F32: return 64;
   case XB_SCALE_GROUP_F16: return xb_pad64 ((size_t) n_groups * 32);
+  case XB_SCALE_GROUP_F32: return (size_t) n_groups * 64;
+  case XB_SCALE_GROUP_ODD: case XB_SCALE_GROUP_SQUARE: return xb_pad64 ((size_t) (n_groups + 1) / 2 * 16);
   default: return xb_pad64 ((size_t) n_groups * 16);
   }
 }
 
-static inline size_t xb_super_part (const xb_layout *l)
+/* Super scales in a row: per 256 columns, per row or per group (of the band). */
+static inline uint32_t xb_supers (const xb_layout *l, uint32_t n_groups)
 {
-  return l->scale_kind == XB_SCALE_GROUP_I8 ? xb_pad64 ((size_t) ((l->cols + XB_SUPER_COLS - 1) / XB_SUPER_COLS) * 32) : 0;
+  switch (l->scale_kind) {
+  case XB_SCALE_GROUP_I8: case XB_SCALE_GROUP_ODD: return (l->cols + XB_SUPER_COLS - 1) / XB_SUPER_COLS;
+  case XB_SCALE_GROUP_E4M3: return 1;
+  case XB_SCALE_GROUP_SQUARE: return n_groups;
+  default: return 0;
+  }
+}
+
+static inline size_t xb_super_part (const xb_layout *l, uint32_t n_groups)
+{
+  const size_t supers = xb_supers (l, n_groups);
+  return xb_pad64 (supers * (l->scale_kind == XB_SCALE_GROUP_E4M3 ? 64 : l->scale_kind == XB_SCALE_GROUP_SQUARE ? 2 : 32));
+}
+
+/* Where the offsets of a band begin, counted from its scales, and all of its scales and offsets. */
+static inline size_t xb_offset_begin (const xb_layout *l, uint32_t n_groups)
+{
+  return xb_scale_part (l, n_groups) + xb_super_part (l, n_groups);
+}
+
+static inline size_t xb_scale_bytes (const xb_layout *l, uint32_t n_groups)
+{
+  const size_t scales = xb_offset_begin (l, n_groups);
+  return l->has_offset == XB_OFFSET_ZERO ? scales + xb_pad64 ((size_t) n_groups * 16) : scales * (l->has_offset ? 2 : 1);
 }
 
 static inline uint32_t xb_grid_tile_bytes (const xb_grid *g)
 {
   return 64u * g->index_bits / g->dim + 8u * g->sign_bits;
+}
+
+/* What the scales of a grid cell are multiplied with. */
+static inline float xb_grid_factor (const xb_cell *cell)
+{
+  return 1.0f / (float) (1u << cell->z2);
 }
 
 static inline uint32_t xb_tile_bytes (const xb_layout *l, const xb_cell *cell)

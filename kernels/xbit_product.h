@@ -11,11 +11,12 @@ enum { GROUP_CHUNK = 32, VECTOR_BLOCK = 64, AHEAD_BYTES = 16384 };
 /* 32 activations none of which is larger are 0: the inverse of their scale would not be finite. */
 #define LEAST_PEAK 1e-30f
 
-typedef struct {
+typedef struct xb_run {
   const uint8_t *tiles;
   const int8_t (*tables)[16]; /* of a table or trellis cell, else NULL */
   const xb_grid *grid;      /* of a grid cell, and its values */
   const int8_t *values;
+  const uint8_t *columns;   /* the same column by column, + 128: [dim][2^index_bits] */
   uint32_t depth, codebook, n_tables, tile_bytes;
   uint32_t tile0, n_tiles;  /* in the whole row, of this run */
   uint32_t per_group;       /* tiles per group; 0: two groups in a tile (group 16) */
@@ -46,14 +47,17 @@ static void walk_band (const xb_matrix *m, uint32_t band, const void *vectors, u
     if (cell->codebook == XB_GRID) {
       r.grid = &l->grids[cell->table];
       r.values = l->grid_values + r.grid->offset;
+      r.columns = m->grid_columns + r.grid->offset;
     }
-    uint32_t step = l->scale_kind == XB_SCALE_ROW_F16 ? n_tiles : l->group / 32;
+    uint32_t step = xb_scale_per_row (l) ? n_tiles : l->group / 32;
     float z = cell->codebook != XB_UNIFORM ? 128.0f : (float) cell->z2 * 0.5f;
     for (uint32_t g = 0; g < n_groups; g += GROUP_CHUNK) {
       uint32_t count = n_groups - g < GROUP_CHUNK ? n_groups - g : GROUP_CHUNK;
       uint32_t first = step ? g * step : g / 2, last = step ? (g + count) * step : (g + count + 1) / 2;
       last = last < n_tiles ? last : n_tiles;
       expand_scales (m, band, m->panel_group[p] + g, count, scale, l->has_offset ? zero : NULL);
+      for (uint32_t i = 0; i < count * 16 && cell->codebook == XB_GRID; i++)
+        scale[i] *= xb_grid_factor (cell);
       if (!l->has_offset)
         for (uint32_t i = 0; i < count * 16; i++)
           zero[i] = -z * scale[i];

@@ -59,13 +59,15 @@ ALWAYS void decode (xi codes[8], const uint8_t *tile, const int depth, const int
       codes[q] = XI_LOOKUP (table, codes[q]);
 }
 
-/* A tile of a grid becomes one of depth 8 first. */
-ALWAYS const uint8_t *tile_codes (const run *r, const int codebook, const uint8_t *tile, uint8_t expanded[512])
+/* One part of a tile of a grid that grid_open has looked at. */
+ALWAYS void decode_grid (xi codes[8], const run *r, const grid_tile *open, const int dim, int part)
 {
-  if (codebook != XB_GRID)
-    return tile;
-  expand_grid_tile (r->grid, r->values, tile, expanded);
-  return expanded;
+  if (r->grid->sign_bits)
+    grid_part (codes, open, r->values, dim, 1, part);
+  else
+    grid_part (codes, open, r->values, dim, 0, part);
+  for (int q = 0; q < 8 && XI_SIGNED; q++)
+    codes[q] ^= xi_set (128);
 }
 
 /* A table of the matrix in every 16 bytes, biased by 128 where codes are unsigned. */
@@ -209,12 +211,14 @@ ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t
 {
   const size_t row_tiles = acts->cols_padded / 32;
   xi tables[XB_TRELLIS_TABLES], ring[PARTS][8];
-  load_tables (r, tables, n_tables);
+  load_tables (r, tables, codebook == XB_GRID ? 1 : n_tables); /* a grid has one number there, the weights of an index */
   place at = { r->scale, r->zero, r->per_group };
   for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
     const size_t first = i0 * row_tiles + r->tile0 + t;
-    uint8_t expanded[512] __attribute__ ((aligned (64)));
-    const uint8_t *tile = tile_codes (r, codebook, r->tiles + (size_t) t * (codebook == XB_GRID ? r->tile_bytes : depth * 64u), expanded);
+    const uint8_t *tile = r->tiles + (size_t) t * (codebook == XB_GRID ? r->tile_bytes : depth * 64u);
+    grid_tile grid;
+    if (codebook == XB_GRID)
+      grid_open (&grid, r->grid, tile, n_tables);
     if (codebook == XB_TRELLIS)
       decode_ring (ring, tile, tables);
     for (int part = 0; part < PARTS; part++) {
@@ -224,6 +228,8 @@ ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t
       xi codes[8];
       if (codebook == XB_TRELLIS)
         memcpy (codes, ring[part], sizeof codes);
+      else if (codebook == XB_GRID)
+        decode_grid (codes, r, &grid, n_tables, part);
       else
         decode (codes, tile, depth, codebook, tables[0], part);
 #ifdef XI_ARRANGE
@@ -258,7 +264,7 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
 {
   const int lines = codebook == XB_GRID ? 4 : depth + 1; /* a tile, and its share of the scales */
   xi tables[XB_TRELLIS_TABLES], ring[PARTS][8];
-  load_tables (r, tables, n_tables);
+  load_tables (r, tables, codebook == XB_GRID ? 1 : n_tables); /* a grid has one number there, the weights of an index */
   vf even[PARTS], odd[PARTS];
   UNROLL for (int part = 0; part < PARTS; part++) {
     even[part] = v_aligned (acc + part * XB_VL);
@@ -267,8 +273,10 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
   place at = { r->scale, r->zero, r->per_group };
   const uint8_t *tile = r->tiles, *ahead = r->ahead;
   for (size_t t = r->tile0, end = t + r->n_tiles; t < end; t++, ahead += r->ahead_step) {
-    uint8_t expanded[512] __attribute__ ((aligned (64)));
-    const uint8_t *from = tile_codes (r, codebook, tile, expanded);
+    const uint8_t *from = tile;
+    grid_tile grid;
+    if (codebook == XB_GRID)
+      grid_open (&grid, r->grid, tile, n_tables);
     tile += codebook == XB_GRID ? r->tile_bytes : depth * 64u;
     UNROLL for (int line = 0; line < lines; line++)
       __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
@@ -278,6 +286,8 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
       xi codes[8];
       if (codebook == XB_TRELLIS)
         memcpy (codes, ring[part], sizeof codes);
+      else if (codebook == XB_GRID)
+        decode_grid (codes, r, &grid, n_tables, part);
       else
         decode (codes, from, depth, codebook, tables[0], part);
       vf scale[2], zero[2];
@@ -314,7 +324,7 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
 
 #define UNIFORM(depth) CELLS (uniform##depth, depth, XB_UNIFORM, 1, NULL)
 #define TABLE(depth) CELLS (table##depth, depth, XB_TABLE, 1, NULL)
-#define GRID(name) CELLS (name, 8, XB_GRID, 1, NULL)
+#define GRID(dim) CELLS (grid##dim, 8, XB_GRID, dim, NULL)
 /* The decoder of a trellis is large and shared by its products. */
 #define TRELLIS(n, depth)                                                                                                                             \
   static __attribute__ ((noinline)) void ring##n##_##depth (xi values[PARTS][8], const uint8_t *tile, const xi tables[XB_TRELLIS_TABLES]) \
@@ -324,7 +334,7 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
   CELLS (trellis##n##_##depth, depth, XB_TRELLIS, n, ring##n##_##depth)
 UNIFORM (1) UNIFORM (2) UNIFORM (3) UNIFORM (4) UNIFORM (5) UNIFORM (6) UNIFORM (7) UNIFORM (8)
 TABLE (1) TABLE (2) TABLE (3) TABLE (4)
-GRID (grid)
+GRID (4) GRID (8)
 TRELLIS (2, 1) TRELLIS (2, 2) TRELLIS (2, 3) TRELLIS (2, 4)
 TRELLIS (3, 1) TRELLIS (3, 2) TRELLIS (3, 3) TRELLIS (3, 4)
 TRELLIS (4, 1) TRELLIS (4, 2) TRELLIS (4, 3) TRELLIS (4, 4)
@@ -334,7 +344,7 @@ enum { BOOKS = 6 }; /* the codebooks, and trellises of 3 and 4 tables behind tho
 #define FUNCTIONS(end)                                                                                                              \
   {                                                                                                                                 \
     [XB_UNIFORM] = { DEPTHS4 (uniform, end), uniform5##end, uniform6##end, uniform7##end, uniform8##end },                          \
-    [XB_TABLE] = { DEPTHS4 (table, end) }, [XB_GRID] = { NULL, grid##end, grid##end, grid##end, grid##end },                        \
+    [XB_TABLE] = { DEPTHS4 (table, end) }, [XB_GRID] = { [4] = grid4##end, [8] = grid8##end },                         \
     [XB_TRELLIS] = { DEPTHS4 (trellis2_, end) }, [XB_TRELLIS + 1] = { DEPTHS4 (trellis3_, end) }, [XB_TRELLIS + 2] = { DEPTHS4 (trellis4_, end) } \
   }
 static const run_function many[BOOKS][9] = FUNCTIONS (), one[BOOKS][9] = FUNCTIONS (_one);
@@ -346,12 +356,12 @@ static inline uint32_t book_of (const run *r)
 
 static void run_many (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
-  many[book_of (r)][r->depth](r, acts, i0, n, acc);
+  many[book_of (r)][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
 }
 
 static void run_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
-  one[book_of (r)][r->depth](r, acts, i0, n, acc);
+  one[book_of (r)][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
 }
 
 static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1)
@@ -407,5 +417,5 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 
 void XB_JOIN (xb_product_init_, XB_SUFFIX) (xb_product_table *t)
 {
-  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32 };
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32, .one = run_one, .many = run_many };
 }

@@ -70,7 +70,12 @@ char *qz_fingerprint (const EngGguf *gguf)
     g_checksum_update (sum, (const guchar *) t->name, strlen (t->name) + 1);
     g_checksum_update (sum, (const guchar *) &t->type, sizeof t->type);
     g_checksum_update (sum, (const guchar *) t->dims, sizeof t->dims);
-    for (guint s = 0; s < SAMPLES; s++) {
+    for (guint s = 0; t->packed != NULL && s < 2; s++) {
+      g_autofree float *row = g_new (float, t->dims[0]);
+      eng_tensor_read_rows (t, s * (eng_tensor_n_rows (t) - 1), 1, row);
+      g_checksum_update (sum, (const guchar *) row, (gssize) (t->dims[0] * sizeof (float)));
+    }
+    for (guint s = 0; t->packed == NULL && s < SAMPLES; s++) {
       guint64 offset = t->bytes / SAMPLES * s;
       g_checksum_update (sum, t->data + offset, MIN (SAMPLE_BYTES, t->bytes - offset));
     }

@@ -83,9 +83,8 @@ QzSeal *qz_seal_new (const QzSource *source, QzTransform *const *transforms, con
     const EngTensor *tensor = eng_gguf_tensor (source->gguf, i);
     if (is_matrix (source, tensor))
       continue;
-    const EngTypeTraits *type = eng_type_traits (tensor->type);
     guint64 n = tensor->dims[0];
-    if (type == NULL || !type->is_float || tensor->n_dims != 1) {
+    if (!eng_tensor_is_readable (tensor) || tensor->n_dims != 1) {
       g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s of %s should be a vector of floating-point values", tensor->name,
                    eng_gguf_path (source->gguf));
       return NULL;

@@ -38,10 +38,9 @@ static gboolean add_matrix (QzSource *source, guint m, const char *name, QzRole 
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s has no tensor %s, so the model is not complete: download it again", path, name);
     return FALSE;
   }
-  const EngTypeTraits *type = eng_type_traits (tensor->type);
-  if (type == NULL || !type->readable) {
+  if (!eng_tensor_is_readable (tensor)) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s of %s has type %s, which cannot be fitted: choose another file of this model",
-                 name, path, type != NULL ? type->name : "unknown");
+                 name, path, eng_tensor_type_name (tensor));
     return FALSE;
   }
   if (tensor->n_dims != 2 || tensor->dims[0] != cols || tensor->dims[1] != rows) {
@@ -179,16 +178,14 @@ static void reorder_columns (const guint32 *order, float *rows, guint n, guint c
 gboolean qz_source_read_rows (const QzSource *source, guint matrix, guint row0, guint row1, float *out, GError **error)
 {
   const QzMatrix *m = &source->matrices[matrix];
-  const EngTypeTraits *type = eng_type_traits (m->tensor->type);
   gsize n = (gsize) (row1 - row0) * m->cols;
-  gsize row_bytes = (gsize) m->cols / type->block * type->block_bytes;
   gboolean of_ffn = m->role == QZ_ROLE_GATE || m->role == QZ_ROLE_UP || m->role == QZ_ROLE_DOWN;
   const guint32 *order = of_ffn ? source->ffn_order[m->layer] : NULL;
   if (order != NULL && m->role != QZ_ROLE_DOWN)
     for (guint r = row0; r < row1; r++)
-      eng_type_dequantize (m->tensor->type, m->tensor->data + order[r] * row_bytes, out + (gsize) (r - row0) * m->cols, m->cols);
+      eng_tensor_read_rows (m->tensor, order[r], 1, out + (gsize) (r - row0) * m->cols);
   else
-    eng_type_dequantize (m->tensor->type, m->tensor->data + row0 * row_bytes, out, n);
+    eng_tensor_read_rows (m->tensor, row0, row1 - row0, out);
   if (order != NULL && m->role == QZ_ROLE_DOWN)
     reorder_columns (order, out, row1 - row0, m->cols);
   if (!all_finite (out, n)) {
@@ -246,12 +243,11 @@ gboolean qz_source_read_vector (const QzSource *source, const char *name, guint 
 {
   const EngTensor *tensor = eng_gguf_find_tensor (source->gguf, name);
   const char *path = eng_gguf_path (source->gguf);
-  const EngTypeTraits *type = tensor != NULL ? eng_type_traits (tensor->type) : NULL;
-  if (type == NULL || !type->is_float || tensor->dims[0] != n || tensor->n_dims != 1) {
+  if (tensor == NULL || !eng_tensor_is_readable (tensor) || tensor->dims[0] != n || tensor->n_dims != 1) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s should hold a vector %s of %u floating-point values", path, name, n);
     return FALSE;
   }
-  eng_type_dequantize (tensor->type, tensor->data, out, n);
+  eng_tensor_read_rows (tensor, 0, 1, out);
   if (!all_finite (out, n)) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the tensor %s of %s holds a value that is not a finite number: download the model again", name, path);
     return FALSE;

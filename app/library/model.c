@@ -213,12 +213,11 @@ static gboolean check_types (const EngGguf *gguf, GError **error)
 {
   for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++) {
     const EngTensor *tensor = eng_gguf_tensor (gguf, i);
-    const EngTypeTraits *type = eng_type_traits (tensor->type);
-    if (tensor->type == ENG_TYPE_I8 || (type && type->readable))
+    if (tensor->type == ENG_TYPE_I8 || eng_tensor_is_readable (tensor))
       continue;
     g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
                  "%s: tensor %s has the type %s, which this Valise cannot read: use a file of F16, Q8_0 or Q4_K weights", eng_gguf_path (gguf),
-                 tensor->name, type ? type->name : "of an unknown number");
+                 tensor->name, eng_tensor_type_name (tensor));
     return FALSE;
   }
   return TRUE;
@@ -230,8 +229,7 @@ static double count_bpw (const EngGguf *gguf, guint64 parameters)
   guint64 bytes = 0, vectors = 0;
   for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++) {
     const EngTensor *tensor = eng_gguf_tensor (gguf, i);
-    const EngTypeTraits *type = eng_type_traits (tensor->type);
-    if (tensor->n_dims <= 1 && type && type->is_float)
+    if (tensor->n_dims <= 1 && tensor->type != ENG_TYPE_I8)
       vectors += tensor->dims[0];
     else
       bytes += tensor->bytes;

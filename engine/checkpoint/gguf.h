@@ -1,4 +1,5 @@
-/* gguf.h: GGUF v3 files, read with every length, offset and count checked, and written whole or not at all.
+/* gguf.h: a model's files in GGUF's vocabulary: keys, and tensors under its names. GGUF files are read with every length, offset and count
+ * checked, and written whole or not at all; readers of other formats (checkpoint.h) translate into the same view.
  * Format: the GGUF specification of the ggml project. A reader is immutable after open: any thread may use it. */
 #ifndef ENG_GGUF_H
 #define ENG_GGUF_H
@@ -9,9 +10,14 @@
 typedef enum {
   ENG_TYPE_F32 = 0, ENG_TYPE_F16 = 1, ENG_TYPE_Q4_0 = 2, ENG_TYPE_Q4_1 = 3, ENG_TYPE_Q5_0 = 6, ENG_TYPE_Q5_1 = 7, ENG_TYPE_Q8_0 = 8,
   ENG_TYPE_Q2_K = 10, ENG_TYPE_Q3_K = 11, ENG_TYPE_Q4_K = 12, ENG_TYPE_Q5_K = 13, ENG_TYPE_Q6_K = 14,
-  ENG_TYPE_IQ4_NL = 20, ENG_TYPE_IQ4_XS = 23,
-  ENG_TYPE_I8 = 24, ENG_TYPE_I16 = 25, ENG_TYPE_I32 = 26, ENG_TYPE_I64 = 27, ENG_TYPE_F64 = 28, ENG_TYPE_BF16 = 30
+  ENG_TYPE_IQ2_XXS = 16, ENG_TYPE_IQ2_XS = 17, ENG_TYPE_IQ3_XXS = 18, ENG_TYPE_IQ1_S = 19, ENG_TYPE_IQ4_NL = 20, ENG_TYPE_IQ3_S = 21,
+  ENG_TYPE_IQ2_S = 22, ENG_TYPE_IQ4_XS = 23,
+  ENG_TYPE_I8 = 24, ENG_TYPE_I16 = 25, ENG_TYPE_I32 = 26, ENG_TYPE_I64 = 27, ENG_TYPE_F64 = 28, ENG_TYPE_IQ1_M = 29, ENG_TYPE_BF16 = 30,
+  ENG_TYPE_TQ1_0 = 34, ENG_TYPE_TQ2_0 = 35, ENG_TYPE_MXFP4 = 39, ENG_TYPE_NVFP4 = 40, ENG_TYPE_Q1_0 = 41, ENG_TYPE_Q2_0 = 42,
+  ENG_TYPE_PACKED = 0x10000 /* not in a GGUF file: a matrix in another format's own form (packed.h) */
 } EngType;
+
+typedef struct EngPacked EngPacked;
 
 typedef struct {
   const char *name;     /* "Q4_K" */
@@ -36,8 +42,19 @@ typedef struct {
   guint n_dims;
   guint64 dims[4];      /* dims[0] is the contiguous one: columns; dims[1] rows; ... ; unused are 1 */
   guint64 bytes;
-  const guint8 *data;   /* inside the mapping */
+  const guint8 *data;   /* inside the mapping; NULL of ENG_TYPE_PACKED */
+  gboolean swapped;     /* the numbers in it are big-endian */
+  const EngPacked *packed; /* of ENG_TYPE_PACKED */
 } EngTensor;
+
+/* Rows row0 .. row0+n-1 as f32 [n][dims[0]], whatever they are stored as; rows are counted through dims[1] to dims[3]. */
+void eng_tensor_read_rows (const EngTensor *tensor, guint64 row0, guint64 n, float *out);
+/* Number of rows: dims[1] dims[2] dims[3]. */
+guint64 eng_tensor_n_rows (const EngTensor *tensor);
+/* Whether eng_tensor_read_rows knows the type. */
+gboolean eng_tensor_is_readable (const EngTensor *tensor);
+/* "Q4_K", "GPTQ", ... */
+const char *eng_tensor_type_name (const EngTensor *tensor);
 
 typedef struct EngGguf EngGguf; /* reference counted */
 
@@ -52,7 +69,7 @@ guint64 eng_gguf_file_bytes (const EngGguf *gguf);
 guint eng_gguf_n_tensors (const EngGguf *gguf);
 const EngTensor *eng_gguf_tensor (const EngGguf *gguf, guint i);
 const EngTensor *eng_gguf_find_tensor (const EngGguf *gguf, const char *name); /* NULL if absent */
-/* Advise the kernel that the pages of a tensor are no longer needed. */
+/* Advise the system that the pages of a tensor are no longer needed. */
 void eng_gguf_drop_tensor (EngGguf *gguf, const EngTensor *tensor);
 
 /* Metadata. The getters convert between integer (and float) kinds and return the fallback when absent, of another kind or too large. */

@@ -22,6 +22,7 @@ typedef struct {
 typedef struct {
   guint8 *map;
   guint64 size;
+  gboolean swapped; /* a big-endian file: a private mapping, whose metadata is turned round as it is read */
 } EngShard;
 
 struct EngGguf {

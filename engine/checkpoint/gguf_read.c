@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/checkpoint/gguf_private.h"
+#include "engine/checkpoint/packed.h"
 #include "engine/error.h"
 
 enum { MAX_NAME = 1024, MAX_NESTING = 4, MAX_SHARDS = 1024, MAX_KEYS = 1 << 16, MAX_TENSORS = 1 << 20, MAX_TEXT = 16 << 20 };
@@ -15,8 +16,9 @@ enum { MAX_NAME = 1024, MAX_NESTING = 4, MAX_SHARDS = 1024, MAX_KEYS = 1 << 16, 
 /* A bounded read position; the first failure is kept in *error. */
 typedef struct {
   const char *path;
-  const guint8 *data;
+  guint8 *data;
   guint64 size, pos;
+  gboolean swapped;
   GError **error;
 } Cursor;
 
@@ -47,10 +49,25 @@ static gboolean take (Cursor *c, guint64 n, const guint8 **out)
   return TRUE;
 }
 
+/* `count` numbers of `size` bytes each; a big-endian file's are little-endian in the mapping from here on. */
+static gboolean take_numbers (Cursor *c, guint size, guint64 count, const guint8 **out)
+{
+  guint64 at = c->pos;
+  if (!take (c, count * size, out))
+    return FALSE;
+  for (guint64 i = 0; c->swapped && i < count; i++)
+    for (guint k = 0; k < size / 2; k++) {
+      guint8 *p = c->data + at + i * size, byte = p[k];
+      p[k] = p[size - 1 - k];
+      p[size - 1 - k] = byte;
+    }
+  return TRUE;
+}
+
 static gboolean take_u32 (Cursor *c, guint32 *out)
 {
   const guint8 *p = NULL;
-  if (!take (c, 4, &p))
+  if (!take_numbers (c, 4, 1, &p))
     return FALSE;
   *out = eng_u32_at (p);
   return TRUE;
@@ -59,7 +76,7 @@ static gboolean take_u32 (Cursor *c, guint32 *out)
 static gboolean take_u64 (Cursor *c, guint64 *out)
 {
   const guint8 *p = NULL;
-  if (!take (c, 8, &p))
+  if (!take_numbers (c, 8, 1, &p))
     return FALSE;
   *out = eng_u64_at (p);
   return TRUE;
@@ -126,7 +143,7 @@ static gboolean read_array (Cursor *c, EngKey *key, const char *name, int depth)
     return TRUE;
   }
   const guint8 *skipped = NULL;
-  return take (c, count * eng_kv_size (element), &skipped);
+  return take_numbers (c, eng_kv_size (element), count, &skipped);
 }
 
 static gboolean read_key (Cursor *c, EngKey *key)
@@ -153,7 +170,7 @@ static gboolean read_key (Cursor *c, EngKey *key)
     key->string = g_utf8_make_valid ((const char *) text, (gssize) length);
     return TRUE;
   }
-  return take (c, eng_kv_size (type), &key->data);
+  return take_numbers (c, eng_kv_size (type), 1, &key->data);
 }
 
 static gboolean read_tensor (Cursor *c, EngTensor *tensor, char **name)
@@ -189,6 +206,7 @@ static gboolean read_tensor (Cursor *c, EngTensor *tensor, char **name)
   if (count > (guint64) G_MAXINT64 / traits->block_bytes)
     return fail (c, ENG_ERROR_FORMAT, "tensor %s has an impossible size; the file is damaged", *name);
   tensor->bytes = count * traits->block_bytes;
+  tensor->swapped = c->swapped;
   tensor->data = GSIZE_TO_POINTER (offset); /* an offset until place_tensors has checked it */
   return TRUE;
 }
@@ -229,6 +247,13 @@ static gboolean place_tensors (Cursor *c, GArray *tensors, guint first, guint64 
   return TRUE;
 }
 
+/* The magic reads the same in both kinds; a version of a few thousand millions is a small one turned round. */
+static gboolean is_big_endian (int fd)
+{
+  guint8 head[8] = { 0 };
+  return pread (fd, head, sizeof head, 0) == sizeof head && memcmp (head, "GGUF", 4) == 0 && head[4] == 0 && head[5] == 0 && head[6] == 0 && head[7] != 0;
+}
+
 static gboolean map_file (EngGguf *gguf, const char *path, EngShard *shard, GError **error)
 {
   int fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe by that name must not make us wait */
@@ -246,7 +271,9 @@ static gboolean map_file (EngGguf *gguf, const char *path, EngShard *shard, GErr
     return FALSE;
   }
   shard->size = (guint64) st.st_size;
-  shard->map = mmap (NULL, shard->size, PROT_READ, MAP_SHARED, fd, 0);
+  shard->swapped = is_big_endian (fd);
+  shard->map = shard->swapped ? mmap (NULL, shard->size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0)
+                              : mmap (NULL, shard->size, PROT_READ, MAP_SHARED, fd, 0);
   int saved = errno;
   close (fd);
   if (shard->map == MAP_FAILED) {
@@ -262,14 +289,14 @@ static gboolean map_file (EngGguf *gguf, const char *path, EngShard *shard, GErr
 static gboolean read_header (Cursor *c, guint64 *n_tensors, guint64 *n_keys)
 {
   guint32 magic = 0, version = 0;
-  if (!take_u32 (c, &magic) || !take_u32 (c, &version))
+  const guint8 *start = NULL;
+  if (!take (c, 4, &start) || !take_u32 (c, &version))
     return FALSE;
+  magic = eng_u32_at (start);
   if (memcmp (c->data, "version https://git-lfs", 23) == 0)
     return fail (c, ENG_ERROR_FORMAT, "this is only a Git LFS pointer to the model; download the file itself");
   if (magic != 0x46554747)
     return fail (c, ENG_ERROR_FORMAT, "this is not a GGUF model file; choose a file that ends in .gguf");
-  if (version > 0xffff && GUINT32_SWAP_LE_BE (version) <= 3)
-    return fail (c, ENG_ERROR_UNSUPPORTED, "this GGUF file was written for big-endian machines; download the usual one");
   if (version < 2 || version > 3)
     return fail (c, ENG_ERROR_UNSUPPORTED, "this GGUF file is of version %u, and versions 2 and 3 can be read; download a newer file", version);
   if (!take_u64 (c, n_tensors) || !take_u64 (c, n_keys))
@@ -294,7 +321,7 @@ static gboolean read_shard (EngGguf *gguf, const char *path, gboolean is_first, 
   EngShard shard = { 0 };
   if (!map_file (gguf, path, &shard, error))
     return FALSE;
-  Cursor c = { .path = path, .data = shard.map, .size = shard.size, .error = error };
+  Cursor c = { .path = path, .data = shard.map, .size = shard.size, .swapped = shard.swapped, .error = error };
   guint64 n_tensors = 0, n_keys = 0, alignment = 32;
   if (!read_header (&c, &n_tensors, &n_keys))
     return FALSE;
@@ -442,6 +469,11 @@ const EngTensor *eng_gguf_find_tensor (const EngGguf *gguf, const char *name)
 
 void eng_gguf_drop_tensor (EngGguf *gguf, const EngTensor *tensor)
 {
+  if (tensor->packed) {
+    if (tensor->packed->class->drop)
+      tensor->packed->class->drop (tensor->packed);
+    return;
+  }
   guintptr page = (guintptr) sysconf (_SC_PAGESIZE);
   guintptr begin = ((guintptr) tensor->data + page - 1) / page * page;
   guintptr end = ((guintptr) tensor->data + tensor->bytes) / page * page;

@@ -1,41 +1,94 @@
-/* repack.c: a quantized GGUF written again as an X-bit file that holds the very same numbers, one matrix at a time. */
+/* repack.c: a checkpoint written again as an X-bit file that holds the very same numbers, a few bands of a matrix at a time. */
 #include <string.h>
 
 #include "engine/checkpoint/blocks.h"
+#include "engine/checkpoint/packed.h"
 #include "engine/error.h"
 #include "engine/model.h"
 
-enum { BANDS_AT_ONCE = 64, SUPER_COLS = 256, COPY_BYTES = 4 << 20 };
+enum { BANDS_AT_ONCE = 64, COPY_BYTES = 4 << 20 };
+
+/* What becomes of a tensor. */
+typedef enum {
+  COPIED,   /* as it is, in this machine's order of bytes */
+  PACKED,   /* an X-bit matrix */
+  NUMBERS,  /* floats */
+  FOLDED    /* no tensor of its own any more: the scale of an NVFP4 matrix, or what its makers scaled activations by */
+} Fate;
 
 typedef struct {
   EngGguf *source;
   EngGgufWriter *writer;
+  GArray *outputs;      /* Output, one for each tensor of the source */
+  GPtrArray *inputs;    /* GBytes: the pipelines written so far */
+  guint first_input;    /* the writer's number of the first of them */
   EngProgress progress;
   gpointer data;
   GCancellable *cancellable;
   guint64 done, total;  /* bytes of the source */
 } Repack;
 
-/* One cell for the whole matrix. The layout points into the struct: it is filled in place and not copied. */
 typedef struct {
-  xb_layout layout;
-  xb_cell cell;
-  guint32 stripe_end, panel_end;
-  gint8 table[1][16];
-} OneCell;
+  Fate fate;
+  guint number;          /* the writer's */
+  guint type;            /* NUMBERS: F32 or F16 */
+  const EngPacked *packed;
+  EngPacked *owned;
+  xb_layout layout;      /* PACKED: with the number of its input */
+} Output;
 
-/* A quantized matrix: what repacking is for. Vectors, stacks of matrices (no decoder here computes with them) and floats stay. */
-static gboolean wants_packing (const EngTensor *tensor)
+static void clear_output (Output *output)
+{
+  eng_packed_free (output->owned);
+}
+
+/* "NAME" when `name` is NAME and then `ending`; free with g_free. */
+static char *without_ending (const char *name, const char *ending)
+{
+  return g_str_has_suffix (name, ending) ? g_strndup (name, strlen (name) - strlen (ending)) : NULL;
+}
+
+/* The second scale of an NVFP4 matrix is a tensor of one number beside it. */
+static const EngTensor *second_scale (const EngGguf *gguf, const EngTensor *tensor)
+{
+  g_autofree char *stem = tensor->type == ENG_TYPE_NVFP4 ? without_ending (tensor->name, ".weight") : NULL;
+  g_autofree char *name = stem ? g_strconcat (stem, ".scale", NULL) : NULL;
+  const EngTensor *scale = name ? eng_gguf_find_tensor (gguf, name) : NULL;
+  return scale && scale->dims[0] == 1 && eng_tensor_n_rows (scale) == 1 && scale->type == ENG_TYPE_F32 ? scale : NULL;
+}
+
+static gboolean belongs_to_nvfp4 (const EngGguf *gguf, const EngTensor *tensor)
+{
+  static const char *const endings[] = { ".scale", ".input_scale" };
+  for (guint i = 0; i < G_N_ELEMENTS (endings); i++) {
+    g_autofree char *stem = without_ending (tensor->name, endings[i]), *name = stem ? g_strconcat (stem, ".weight", NULL) : NULL;
+    const EngTensor *matrix = name ? eng_gguf_find_tensor (gguf, name) : NULL;
+    if (matrix && matrix->type == ENG_TYPE_NVFP4 && (i == 1 || second_scale (gguf, matrix)))
+      return TRUE;
+  }
+  return FALSE;
+}
+
+/* Vectors stay what they are, but floats: those that are read are converted when a model is opened. */
+static Fate fate_of (const EngGguf *gguf, const EngTensor *tensor)
 {
   const EngTypeTraits *traits = eng_type_traits (tensor->type);
-  return tensor->n_dims >= 2 && tensor->dims[3] == 1 && !traits->is_float && traits->block > 1;
+  if (tensor->packed)
+    return tensor->packed->layout ? PACKED : NUMBERS;
+  if (belongs_to_nvfp4 (gguf, tensor))
+    return FOLDED;
+  if (tensor->n_dims < 2 || traits->is_float)
+    return COPIED;
+  return traits->block == 1 ? NUMBERS : PACKED;
 }
 
 gboolean eng_gguf_is_computable (const EngGguf *gguf)
 {
-  for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++)
-    if (wants_packing (eng_gguf_tensor (gguf, i)))
+  for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++) {
+    const EngTensor *tensor = eng_gguf_tensor (gguf, i);
+    if (fate_of (gguf, tensor) != COPIED || (tensor->swapped && tensor->type != ENG_TYPE_I8))
       return FALSE;
+  }
   return TRUE;
 }
 
@@ -43,21 +96,6 @@ static gboolean fail (const Repack *r, const EngTensor *tensor, const char *why,
 {
   g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: tensor %s cannot be packed: %s", eng_gguf_path (r->source), tensor->name, why);
   return FALSE;
-}
-
-static void describe (OneCell *one, const EngTensor *tensor)
-{
-  const EngBlockKind *kind = eng_block_kind (tensor->type);
-  *one = (OneCell) { .stripe_end = (guint32) (tensor->dims[1] * tensor->dims[2]), .panel_end = (guint32) tensor->dims[0] };
-  one->cell = (xb_cell) { .depth = kind->depth, .codebook = kind->table ? XB_TABLE : XB_UNIFORM, .z2 = (guint16) (kind->zero * 2) };
-  if (kind->table)
-    memcpy (one->table[0], kind->table, sizeof one->table[0]);
-  one->layout = (xb_layout) {
-    .rows = one->stripe_end, .cols = one->panel_end, .group = kind->group,
-    .scale_kind = kind->has_super ? XB_SCALE_GROUP_I8 : XB_SCALE_GROUP_F16, .has_offset = kind->has_offset,
-    .n_stripes = 1, .n_panels = 1, .n_tables = kind->table != NULL,
-    .stripe_end = &one->stripe_end, .panel_end = &one->panel_end, .cells = &one->cell, .tables = (const int8_t (*)[16]) one->table,
-  };
 }
 
 static gboolean report (Repack *r, const EngTensor *tensor, guint64 bytes, GError **error)
@@ -74,29 +112,58 @@ static gboolean report (Repack *r, const EngTensor *tensor, guint64 bytes, GErro
 
 /* ---- declaring --------------------------------------------------------------------------------------------------------------- */
 
-static gboolean declare_packed (Repack *r, const EngTensor *tensor, GError **error)
+/* 1 + the number of the pipeline, which matrices that have the very same one share. */
+static gboolean declare_input (Repack *r, const EngTensor *tensor, const xb_input_layout *layout, guint *id, GError **error)
 {
-  const EngTypeTraits *traits = eng_type_traits (tensor->type);
-  if (!eng_block_kind (tensor->type)) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: tensor %s is stored as %s, which this version cannot compute with; choose a file of "
-                 "another type, Q4_K for example", eng_gguf_path (r->source), tensor->name, traits->name);
-    return FALSE;
-  }
-  if (tensor->dims[0] > G_MAXINT32 || tensor->dims[1] > G_MAXINT32 || tensor->dims[2] > G_MAXINT32 / tensor->dims[1])
-    return fail (r, tensor, "it has more rows or columns than a matrix can have", error);
-  /* Experts stand one behind the other in one matrix, and each has to begin a band. */
-  if (tensor->dims[2] > 1 && tensor->dims[1] % XB_TILE_ROWS != 0)
-    return fail (r, tensor, "its experts' rows are no multiple of 16", error);
-  OneCell one;
   xb_error why = NULL;
-  describe (&one, tensor);
-  guint64 bytes = xb_layout_bytes (&one.layout, &why);
+  gsize size = xb_input_bytes (layout, &why);
+  g_autofree guint8 *blob = size ? g_malloc (size) : NULL;
+  if (size)
+    why = xb_input_init (blob, size, layout);
+  if (why)
+    return fail (r, tensor, why, error);
+  g_autoptr (GBytes) bytes = g_bytes_new_take (g_steal_pointer (&blob), size);
+  for (guint i = 0; i < r->inputs->len; i++)
+    if (g_bytes_equal (r->inputs->pdata[i], bytes)) {
+      *id = i + 1;
+      return TRUE;
+    }
+  g_ptr_array_add (r->inputs, g_steal_pointer (&bytes));
+  *id = r->inputs->len;
+  return TRUE;
+}
+
+static gboolean declare_packed (Repack *r, const EngTensor *tensor, Output *out, GError **error)
+{
+  const char *why = NULL;
+  out->packed = tensor->packed;
+  if (!tensor->packed) {
+    if (!eng_block_kind (tensor->type)) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: tensor %s is stored as %s, which is no type for a model's weights; choose another file",
+                   eng_gguf_path (r->source), tensor->name, eng_tensor_type_name (tensor));
+      return FALSE;
+    }
+    /* Experts stand one behind the other in one matrix, and each has to begin a band. */
+    if (tensor->dims[3] > 1 || (tensor->dims[2] > 1 && tensor->dims[1] % XB_TILE_ROWS != 0))
+      return fail (r, tensor, "its experts' rows are no multiple of 16", error);
+    const EngTensor *scale = second_scale (r->source, tensor);
+    float factor = 1;
+    if (scale)
+      eng_tensor_read_rows (scale, 0, 1, &factor);
+    out->packed = out->owned = eng_packed_from_blocks (tensor, factor, &why);
+    if (!out->packed)
+      return fail (r, tensor, why, error);
+  }
+  out->layout = *out->packed->layout;
+  if (out->packed->input && !declare_input (r, tensor, out->packed->input, &out->layout.input_id, error))
+    return FALSE;
+  guint64 bytes = xb_layout_bytes (&out->layout, &why);
   if (bytes == 0)
     return fail (r, tensor, why, error);
   g_autofree char *name = g_strconcat (tensor->name, ".xbit", NULL);
   if (eng_gguf_find_tensor (r->source, name))
     return fail (r, tensor, "the file holds a packed copy of it as well", error);
-  eng_gguf_writer_add_tensor (r->writer, name, ENG_TYPE_I8, 1, &bytes);
+  out->number = eng_gguf_writer_add_tensor (r->writer, name, ENG_TYPE_I8, 1, &bytes);
   return TRUE;
 }
 
@@ -106,130 +173,175 @@ static gboolean declare (Repack *r, GError **error)
   eng_gguf_writer_copy_metadata (r->writer, r->source);
   for (guint i = 0; i < eng_gguf_n_tensors (r->source); i++) {
     const EngTensor *tensor = eng_gguf_tensor (r->source, i);
+    Output out = { .fate = fate_of (r->source, tensor), .type = tensor->type };
     r->total += tensor->bytes;
-    if (!wants_packing (tensor))
-      eng_gguf_writer_add_tensor (r->writer, tensor->name, tensor->type, tensor->n_dims, tensor->dims);
-    else if (!declare_packed (r, tensor, error))
+    if (out.fate == NUMBERS)
+      out.type = tensor->packed && tensor->packed->is_half ? ENG_TYPE_F16 : ENG_TYPE_F32;
+    gboolean ok = out.fate != PACKED || declare_packed (r, tensor, &out, error);
+    if (out.fate == COPIED || out.fate == NUMBERS)
+      out.number = eng_gguf_writer_add_tensor (r->writer, tensor->name, out.type, tensor->n_dims, tensor->dims);
+    g_array_append_val (r->outputs, out);
+    if (!ok)
       return FALSE;
+  }
+  for (guint i = 0; i < r->inputs->len; i++) {
+    g_autofree char *name = g_strdup_printf ("xinput.%u", i);
+    guint64 bytes = g_bytes_get_size (r->inputs->pdata[i]);
+    guint number = eng_gguf_writer_add_tensor (r->writer, name, ENG_TYPE_I8, 1, &bytes);
+    r->first_input = i == 0 ? number : r->first_input;
   }
   return TRUE;
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 
-static gboolean copy_tensor (Repack *r, guint i, const EngTensor *tensor, GError **error)
+static gboolean copy_tensor (Repack *r, const Output *out, const EngTensor *tensor, GError **error)
 {
-  for (guint64 at = 0; at < tensor->bytes; at += COPY_BYTES) {
-    gsize size = (gsize) MIN ((guint64) COPY_BYTES, tensor->bytes - at);
-    if (!eng_gguf_writer_write (r->writer, i, at, tensor->data + at, size, error) || !report (r, tensor, size, error))
+  g_autofree guint8 *turned = tensor->swapped ? g_malloc (COPY_BYTES) : NULL;
+  const EngTypeTraits *traits = eng_type_traits (tensor->type);
+  guint64 step = COPY_BYTES / traits->block_bytes * traits->block_bytes;
+  for (guint64 at = 0; at < tensor->bytes; at += step) {
+    gsize size = (gsize) MIN (step, tensor->bytes - at);
+    const guint8 *bytes = tensor->data + at;
+    if (turned) {
+      memcpy (turned, bytes, size);
+      eng_type_swap (tensor->type, turned, size);
+      bytes = turned;
+    }
+    if (!eng_gguf_writer_write (r->writer, out->number, at, bytes, size, error) || !report (r, tensor, size, error))
       return FALSE;
   }
   return TRUE;
 }
 
-/* The codes and scales of one band, as xb_pack_band takes them. */
-typedef struct {
-  guint8 *codes;                                /* [16][cols] */
-  float *scale, *offset, *super, *super_offset; /* [groups][16], the supers [cols / 256][16] */
-} Band;
-
-static void band_alloc (Band *band, guint cols, guint group)
+static gboolean write_numbers (Repack *r, const Output *out, const EngTensor *tensor, GError **error)
 {
-  gsize groups = (gsize) (cols / group) * XB_TILE_ROWS, supers = (gsize) ((cols + SUPER_COLS - 1) / SUPER_COLS) * XB_TILE_ROWS;
-  band->codes = g_malloc ((gsize) cols * XB_TILE_ROWS);
-  band->scale = g_new (float, groups * 2 + supers * 2);
-  band->offset = band->scale + groups;
-  band->super = band->offset + groups;
-  band->super_offset = band->super + supers;
-}
-
-static void band_clear (Band *band)
-{
-  g_free (band->codes);
-  g_free (band->scale);
-}
-
-/* Row `row` of the band from the blocks of a source row. */
-static void band_fill (Band *band, guint row, const EngTensor *tensor, const guint8 *source)
-{
-  const EngTypeTraits *traits = eng_type_traits (tensor->type);
-  const EngBlockKind *kind = eng_block_kind (tensor->type);
-  guint cols = (guint) tensor->dims[0], groups = traits->block / kind->group;
-  EngBlock b = { .m = 0 };
-  for (guint col = 0; col < cols; col += traits->block, source += traits->block_bytes) {
-    eng_block_split (tensor->type, source, &b);
-    memcpy (band->codes + (gsize) row * cols + col, b.code, traits->block);
-    for (guint g = 0; g < groups; g++) {
-      gsize at = (gsize) (col / kind->group + g) * XB_TILE_ROWS + row;
-      band->scale[at] = kind->has_super ? (float) b.multiplier[g] : b.d;
-      band->offset[at] = kind->has_super ? (float) b.offset_multiplier[g] : b.m;
-    }
-    if (kind->has_super) {
-      gsize at = (gsize) (col / SUPER_COLS) * XB_TILE_ROWS + row;
-      band->super[at] = b.d;
-      band->super_offset[at] = b.m;
-    }
+  guint64 cols = tensor->dims[0], rows = eng_tensor_n_rows (tensor), step = MAX (1, COPY_BYTES / (cols * sizeof (float)));
+  guint width = out->type == ENG_TYPE_F16 ? 2 : 4;
+  g_autofree float *numbers = g_new (float, step * cols);
+  g_autofree guint16 *halves = width == 2 ? g_new (guint16, step * cols) : NULL;
+  for (guint64 row = 0; row < rows; row += step) {
+    guint64 n = MIN (step, rows - row);
+    eng_tensor_read_rows (tensor, row, n, numbers);
+    if (halves)
+      xb_f32_to_f16 (numbers, halves, n * cols);
+    if (!eng_gguf_writer_write (r->writer, out->number, row * cols * width, halves ? (void *) halves : (void *) numbers, n * cols * width, error)
+        || !report (r, tensor, tensor->bytes / rows * n, error))
+      return FALSE;
   }
+  return TRUE;
 }
 
-/* A last band that is not whole: rows that are not there hold zeros. */
-static void band_zero (Band *band, guint cols, guint group)
+typedef struct {
+  EngBand band;
+  gsize codes, floats; /* sizes of its parts */
+} Scratch;
+
+static void scratch_init (Scratch *s, const xb_layout *layout)
 {
-  gsize groups = (gsize) (cols / group) * XB_TILE_ROWS, supers = (gsize) ((cols + SUPER_COLS - 1) / SUPER_COLS) * XB_TILE_ROWS;
-  memset (band->codes, 0, (gsize) cols * XB_TILE_ROWS);
-  memset (band->scale, 0, (groups + supers) * 2 * sizeof (float));
+  gsize groups = xb_layout_groups (layout), supers = MAX ((layout->cols + 255) / 256, groups);
+  s->codes = (gsize) XB_TILE_ROWS * ((layout->cols + 31) / 32 * 32);
+  s->floats = XB_TILE_ROWS * (groups * 2 + supers * 2);
+  s->band.codes = g_malloc (s->codes);
+  s->band.scale = g_new (float, s->floats);
+  s->band.offset = s->band.scale + groups * XB_TILE_ROWS;
+  s->band.super = s->band.offset + groups * XB_TILE_ROWS;
+  s->band.super_offset = s->band.super + supers * XB_TILE_ROWS;
 }
 
-static gboolean pack_tensor (Repack *r, guint i, const EngTensor *tensor, GError **error)
+static void scratch_clear (Scratch *s)
 {
-  OneCell one;
+  g_free (s->band.codes);
+  g_free (s->band.scale);
+}
+
+/* Packs bands `band` and on into a matrix of that many rows, whose bands have the bytes that they have in the whole one. */
+static xb_error pack_bands (const Output *out, Scratch *s, guint8 *blob, guint band, guint n_bands)
+{
+  guint32 rows = MIN (out->layout.rows - band * XB_TILE_ROWS, n_bands * XB_TILE_ROWS);
+  xb_layout part = out->layout;
+  part.rows = rows;
+  part.stripe_end = &rows;
   xb_error why = NULL;
-  describe (&one, tensor);
-  guint rows = one.layout.rows, cols = one.layout.cols;
-  const EngBlockKind *kind = eng_block_kind (tensor->type);
-  guint64 row_bytes = tensor->bytes / rows;
-  gsize size = xb_layout_bytes (&one.layout, &why);
-  g_autofree void *memory = g_try_malloc (size + XB_ALIGN);
-  if (!memory) {
+  gsize size = xb_layout_bytes (&part, &why);
+  why = size ? xb_matrix_init (blob, size, &part) : why;
+  for (guint i = 0; i < n_bands && !why; i++) {
+    memset (s->band.codes, 0, s->codes);
+    memset (s->band.scale, 0, s->floats * sizeof (float));
+    out->packed->class->fill_band (out->packed, band + i, &s->band);
+    why = xb_pack_band (blob, size, i, s->band.codes, s->band.scale, s->band.offset, s->band.super, s->band.super_offset);
+  }
+  return why;
+}
+
+static gboolean pack_tensor (Repack *r, const Output *out, const EngTensor *tensor, GError **error)
+{
+  const xb_layout *layout = &out->layout;
+  guint bands = (layout->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS, at_once = MIN (bands, (guint) BANDS_AT_ONCE);
+  gsize directory = xb_layout_directory_bytes (layout), band_bytes = (xb_layout_bytes (layout, NULL) - directory) / bands;
+  g_autofree guint8 *blob = g_try_malloc (directory + band_bytes * at_once);
+  if (!blob) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "%s: packing tensor %s needs %" G_GSIZE_FORMAT " bytes of memory, which are not free; close other "
-                 "programs and try again", eng_gguf_path (r->source), tensor->name, size);
+                 "programs and try again", eng_gguf_path (r->source), tensor->name, directory + band_bytes * at_once);
     return FALSE;
   }
-  guint8 *blob = (guint8 *) (((guintptr) memory + XB_ALIGN - 1) / XB_ALIGN * XB_ALIGN);
-  why = xb_matrix_init (blob, size, &one.layout);
-  Band band;
-  band_alloc (&band, cols, kind->group);
+  xb_layout_write_directory (blob, layout);
+  if (!eng_gguf_writer_write (r->writer, out->number, 0, blob, directory, error))
+    return FALSE;
+  Scratch s;
+  scratch_init (&s, layout);
+  xb_error why = NULL;
   gboolean ok = TRUE;
-  for (guint row0 = 0; row0 < rows && ok && !why; row0 += XB_TILE_ROWS) {
-    guint n = MIN (rows - row0, (guint) XB_TILE_ROWS);
-    if (n < XB_TILE_ROWS)
-      band_zero (&band, cols, kind->group);
-    for (guint row = 0; row < n; row++)
-      band_fill (&band, row, tensor, tensor->data + (row0 + row) * row_bytes);
-    why = xb_pack_band (blob, size, row0 / XB_TILE_ROWS, band.codes, band.scale, kind->has_offset ? band.offset : NULL,
-                        kind->has_super ? band.super : NULL, kind->has_super && kind->has_offset ? band.super_offset : NULL);
-    if (row0 / XB_TILE_ROWS % BANDS_AT_ONCE == BANDS_AT_ONCE - 1)
-      ok = report (r, tensor, row_bytes * XB_TILE_ROWS * BANDS_AT_ONCE, error);
+  for (guint band = 0; band < bands && ok && !why; band += at_once) {
+    guint n = MIN (at_once, bands - band);
+    why = pack_bands (out, &s, blob, band, n);
+    ok = why || (eng_gguf_writer_write (r->writer, out->number, directory + band * band_bytes, blob + directory, n * band_bytes, error)
+                 && report (r, tensor, tensor->bytes / bands * n + (band + n == bands ? tensor->bytes % bands : 0), error));
   }
-  band_clear (&band);
-  if (why)
-    return fail (r, tensor, why, error);
-  guint64 unreported = tensor->bytes - rows / (XB_TILE_ROWS * BANDS_AT_ONCE) * (row_bytes * XB_TILE_ROWS * BANDS_AT_ONCE);
-  return ok && eng_gguf_writer_write (r->writer, i, 0, blob, size, error) && report (r, tensor, unreported, error);
+  scratch_clear (&s);
+  return why ? fail (r, tensor, why, error) : ok;
+}
+
+static gboolean write_tensor (Repack *r, guint i, GError **error)
+{
+  const EngTensor *tensor = eng_gguf_tensor (r->source, i);
+  const Output *out = &g_array_index (r->outputs, Output, i);
+  switch (out->fate) {
+  case COPIED: return copy_tensor (r, out, tensor, error);
+  case PACKED: return pack_tensor (r, out, tensor, error);
+  case NUMBERS: return write_numbers (r, out, tensor, error);
+  default: return report (r, tensor, tensor->bytes, error);
+  }
+}
+
+static gboolean write_all (Repack *r, const char *path, GError **error)
+{
+  if (!declare (r, error) || !eng_gguf_writer_begin (r->writer, path, error))
+    return FALSE;
+  for (guint i = 0; i < eng_gguf_n_tensors (r->source); i++) {
+    gboolean ok = write_tensor (r, i, error);
+    eng_gguf_drop_tensor (r->source, eng_gguf_tensor (r->source, i));
+    if (!ok)
+      return FALSE;
+  }
+  for (guint i = 0; i < r->inputs->len; i++) {
+    gsize size;
+    const void *blob = g_bytes_get_data (r->inputs->pdata[i], &size);
+    if (!eng_gguf_writer_write (r->writer, r->first_input + i, 0, blob, size, error))
+      return FALSE;
+  }
+  return eng_gguf_writer_finish (r->writer, error);
 }
 
 gboolean eng_repack (EngGguf *source, const char *path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
 {
   g_autoptr (EngGgufWriter) writer = eng_gguf_writer_new (XB_ALIGN);
   Repack r = { .source = source, .writer = writer, .progress = progress, .data = data, .cancellable = cancellable };
-  if (!declare (&r, error) || !eng_gguf_writer_begin (writer, path, error))
-    return FALSE;
-  for (guint i = 0; i < eng_gguf_n_tensors (source); i++) {
-    const EngTensor *tensor = eng_gguf_tensor (source, i);
-    gboolean ok = wants_packing (tensor) ? pack_tensor (&r, i, tensor, error) : copy_tensor (&r, i, tensor, error);
-    eng_gguf_drop_tensor (source, tensor);
-    if (!ok)
-      return FALSE;
-  }
-  return eng_gguf_writer_finish (writer, error);
+  r.outputs = g_array_new (FALSE, FALSE, sizeof (Output));
+  g_array_set_clear_func (r.outputs, (GDestroyNotify) clear_output);
+  r.inputs = g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref);
+  gboolean ok = write_all (&r, path, error);
+  g_array_unref (r.outputs);
+  g_ptr_array_unref (r.inputs);
+  return ok;
 }

@@ -152,6 +152,16 @@ static void big_endian (GByteArray *out)
   bytes_header (out, 0x03000000, 0, 0);
 }
 
+static void big_endian_9 (GByteArray *out)
+{
+  bytes_header (out, 0x09000000, 0, 0);
+}
+
+static void big_endian_huge (GByteArray *out)
+{
+  bytes_header (out, 0x03000000, 1, 0);
+}
+
 static void huge_tensor_count (GByteArray *out)
 {
   head (out, G_MAXUINT64, 0);
@@ -388,7 +398,9 @@ static const Malformed malformed[] = {
   { "version-1", version_1, "version 1" },
   { "version-2-is-read", version_2, NULL },
   { "version-99", version_99, "version 99" },
-  { "big-endian", big_endian, "big-endian" },
+  { "big-endian-is-read", big_endian, NULL },
+  { "big-endian-version-9", big_endian_9, "version 9" },
+  { "big-endian-huge-count", big_endian_huge, "72057594037927936 tensors" },
   { "huge-tensor-count", huge_tensor_count, "18446744073709551615 tensors" },
   { "huge-key-count", huge_key_count, "9223372036854775807 keys" },
   { "huge-name", huge_name, "cut short" },

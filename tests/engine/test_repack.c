@@ -6,7 +6,9 @@
 #include <string.h>
 
 static const guint packed_types[] = { ENG_TYPE_Q4_0, ENG_TYPE_Q4_1, ENG_TYPE_Q5_0, ENG_TYPE_Q5_1, ENG_TYPE_Q8_0, ENG_TYPE_Q2_K, ENG_TYPE_Q3_K,
-                                      ENG_TYPE_Q4_K, ENG_TYPE_Q5_K, ENG_TYPE_Q6_K, ENG_TYPE_IQ4_NL, ENG_TYPE_IQ4_XS };
+                                      ENG_TYPE_Q4_K, ENG_TYPE_Q5_K, ENG_TYPE_Q6_K, ENG_TYPE_IQ4_NL, ENG_TYPE_IQ4_XS, ENG_TYPE_IQ2_XXS, ENG_TYPE_IQ2_XS,
+                                      ENG_TYPE_IQ2_S, ENG_TYPE_IQ3_XXS, ENG_TYPE_IQ3_S, ENG_TYPE_IQ1_S, ENG_TYPE_IQ1_M, ENG_TYPE_TQ1_0, ENG_TYPE_TQ2_0,
+                                      ENG_TYPE_MXFP4, ENG_TYPE_NVFP4, ENG_TYPE_Q1_0, ENG_TYPE_Q2_0 };
 
 static char *folder;
 
@@ -24,7 +26,10 @@ static guint8 *random_blocks (guint type, guint64 bytes)
     int upper[2];
   } halves[] = { { ENG_TYPE_Q4_0, { 1, 1 } }, { ENG_TYPE_Q4_1, { 1, 3 } }, { ENG_TYPE_Q5_0, { 1, 1 } }, { ENG_TYPE_Q5_1, { 1, 3 } },
                  { ENG_TYPE_Q8_0, { 1, 1 } }, { ENG_TYPE_Q2_K, { 81, 83 } }, { ENG_TYPE_Q3_K, { 109, 109 } }, { ENG_TYPE_Q4_K, { 1, 3 } },
-                 { ENG_TYPE_Q5_K, { 1, 3 } }, { ENG_TYPE_Q6_K, { 209, 209 } }, { ENG_TYPE_IQ4_NL, { 1, 1 } }, { ENG_TYPE_IQ4_XS, { 1, 1 } } };
+                 { ENG_TYPE_Q5_K, { 1, 3 } }, { ENG_TYPE_Q6_K, { 209, 209 } }, { ENG_TYPE_IQ4_NL, { 1, 1 } }, { ENG_TYPE_IQ4_XS, { 1, 1 } },
+                 { ENG_TYPE_IQ2_XXS, { 1, 1 } }, { ENG_TYPE_IQ2_XS, { 1, 1 } }, { ENG_TYPE_IQ2_S, { 1, 1 } }, { ENG_TYPE_IQ3_XXS, { 1, 1 } },
+                 { ENG_TYPE_IQ3_S, { 1, 1 } }, { ENG_TYPE_IQ1_S, { 1, 1 } }, { ENG_TYPE_IQ1_M, { 55, 55 } }, { ENG_TYPE_TQ1_0, { 53, 53 } },
+                 { ENG_TYPE_TQ2_0, { 65, 65 } }, { ENG_TYPE_MXFP4, { 0, 0 } }, { ENG_TYPE_Q1_0, { 1, 1 } }, { ENG_TYPE_Q2_0, { 1, 1 } } };
   guint8 *data = g_malloc (bytes);
   for (guint64 i = 0; i < bytes; i++)
     data[i] = (guint8) g_test_rand_int ();
@@ -32,7 +37,7 @@ static guint8 *random_blocks (guint type, guint64 bytes)
     if (halves[h].type == type)
       for (guint64 at = 0; at < bytes; at += eng_type_traits (type)->block_bytes)
         for (int k = 0; k < 2; k++)
-          data[at + (guint64) halves[h].upper[k]] &= 0xbf;
+          data[at + (guint64) halves[h].upper[k]] &= type == ENG_TYPE_MXFP4 ? 0x7f : 0xbf;
   return data;
 }
 
@@ -109,7 +114,7 @@ static void assert_same_file (EngGguf *source, EngGguf *packed)
 static void test_same_numbers (gconstpointer data)
 {
   guint type = GPOINTER_TO_UINT (data);
-  static const guint64 shapes[][2] = { { 256, 16 }, { 512, 37 }, { 768, 1 }, { 96, 1040 }, { 32, 1 } };
+  static const guint64 shapes[][2] = { { 256, 16 }, { 512, 37 }, { 768, 1 }, { 96, 1040 }, { 32, 1 }, { 256, 1100 } };
   for (gsize i = 0; i < G_N_ELEMENTS (shapes); i++) {
     if (shapes[i][0] % eng_type_traits (type)->block)
       continue;
@@ -188,16 +193,119 @@ static void test_unknown_type_is_named (void)
 {
   g_autoptr (GError) error = NULL;
   g_autofree char *from = path_of ("source.gguf"), *to = path_of ("unsupported.gguf");
-  write_file (from, 16, 256, 4);
+  write_file (from, 15, 256, 4);
   g_autoptr (EngGguf) source = eng_gguf_open (from, &error);
   g_assert_no_error (error);
   g_assert_false (eng_gguf_is_computable (source));
   g_assert_false (eng_repack (source, to, NULL, NULL, NULL, &error));
   g_assert_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED);
   g_assert_nonnull (strstr (error->message, "blk.0.attn_q.weight"));
-  g_assert_nonnull (strstr (error->message, "IQ2_XXS"));
+  g_assert_nonnull (strstr (error->message, "Q8_K"));
   g_assert_nonnull (strstr (error->message, from));
   assert_nothing_left (to);
+}
+
+/* Integers and doubles have no product of their own: they become floats, each rounded once. */
+static void test_numbers_become_floats (gconstpointer data)
+{
+  guint type = GPOINTER_TO_UINT (data);
+  g_autoptr (GError) error = NULL;
+  g_autofree char *from = path_of ("source.gguf"), *to = path_of ("packed.gguf");
+  write_file (from, type, 24, 9);
+  g_autoptr (EngGguf) source = eng_gguf_open (from, &error);
+  g_assert_no_error (error);
+  g_assert_false (eng_gguf_is_computable (source));
+  g_assert_true (eng_repack (source, to, NULL, NULL, NULL, &error));
+  g_autoptr (EngGguf) packed = eng_gguf_open (to, &error);
+  g_assert_no_error (error);
+  g_assert_true (eng_gguf_is_computable (packed));
+  const EngTensor *tensor = eng_gguf_find_tensor (packed, "blk.0.attn_q.weight"), *of = eng_gguf_find_tensor (source, "blk.0.attn_q.weight");
+  g_assert_cmpuint (tensor->type, ==, ENG_TYPE_F32);
+  for (guint i = 0; i < 24 * 9; i++) {
+    gint64 integer = 0;
+    double real;
+    memcpy (&integer, of->data + i * of->bytes / 216, of->bytes / 216);
+    memcpy (&real, &integer, sizeof real);
+    int unused = 64 - (int) (8 * (of->bytes / 216));
+    float want = type == ENG_TYPE_F64 ? (float) real : (float) ((gint64) ((guint64) integer << unused) >> unused), got;
+    memcpy (&got, tensor->data + i * sizeof got, sizeof got);
+    g_assert_true (got == want || (want != want && got != got));
+  }
+}
+
+/* A scale of the whole matrix, as NVFP4's second one is stored, goes into those of its rows; the tensor is gone then. */
+static void test_second_scale (void)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *from = path_of ("source.gguf"), *to = path_of ("packed.gguf");
+  g_autoptr (EngGgufWriter) writer = eng_gguf_writer_new (32);
+  const guint64 shape[] = { 128, 20 }, one[] = { 1 };
+  g_autofree guint8 *blocks = random_blocks (ENG_TYPE_NVFP4, 128 / 64 * 36 * 20);
+  const float factor = 0.0123f, unused = 3;
+  eng_gguf_writer_add_tensor (writer, "blk.0.attn_q.weight", ENG_TYPE_NVFP4, 2, shape);
+  eng_gguf_writer_add_tensor (writer, "blk.0.attn_q.scale", ENG_TYPE_F32, 1, one);
+  eng_gguf_writer_add_tensor (writer, "blk.0.attn_q.input_scale", ENG_TYPE_F32, 1, one);
+  g_assert_true (eng_gguf_writer_begin (writer, from, &error));
+  g_assert_true (eng_gguf_writer_write (writer, 0, 0, blocks, 128 / 64 * 36 * 20, &error));
+  g_assert_true (eng_gguf_writer_write (writer, 1, 0, &factor, 4, &error));
+  g_assert_true (eng_gguf_writer_write (writer, 2, 0, &unused, 4, &error));
+  g_assert_true (eng_gguf_writer_finish (writer, &error));
+  g_autoptr (EngGguf) source = eng_gguf_open (from, &error);
+  g_assert_true (eng_repack (source, to, NULL, NULL, NULL, &error));
+  g_assert_no_error (error);
+  g_autoptr (EngGguf) packed = eng_gguf_open (to, &error);
+  g_assert_cmpuint (eng_gguf_n_tensors (packed), ==, 1);
+  const EngTensor *tensor = eng_gguf_tensor (packed, 0);
+  xb_matrix *matrix = xb_matrix_open (tensor->data, tensor->bytes, NULL);
+  float plain[128], got[128];
+  for (guint row = 0; row < 20; row++) {
+    eng_tensor_read_rows (eng_gguf_tensor (source, 0), row, 1, plain);
+    xb_dequantize_rows (matrix, row, row + 1, got);
+    for (guint i = 0; i < 128; i++)
+      g_assert_cmpfloat (ABS (got[i] - plain[i] * factor), <=, 2.5e-7f * ABS (plain[i] * factor));
+  }
+  xb_matrix_free (matrix);
+}
+
+/* One file, and what the gguf package makes of it for big-endian machines: the same keys and numbers, read and packed. */
+static void test_big_endian (void)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *little_path = g_build_filename (g_getenv ("G_TEST_SRCDIR"), "fixtures", "little_endian.gguf", NULL);
+  g_autofree char *big_path = g_build_filename (g_getenv ("G_TEST_SRCDIR"), "fixtures", "big_endian.gguf", NULL), *to = path_of ("packed.gguf");
+  g_autoptr (EngGguf) little = eng_gguf_open (little_path, &error), big = eng_gguf_open (big_path, &error);
+  g_assert_no_error (error);
+  g_assert_false (eng_gguf_is_computable (big));
+  g_assert_cmpuint (eng_gguf_n_keys (big), ==, eng_gguf_n_keys (little));
+  g_assert_cmpint (eng_gguf_get_int (big, "llama.block_count", 0), ==, 258);
+  g_assert_cmpint (eng_gguf_get_int (big, "a.u64", 0), ==, G_GINT64_CONSTANT (0x0102030405060708));
+  g_assert_cmpint (eng_gguf_get_int (big, "a.i16", 0), ==, -2);
+  g_assert_cmpfloat (eng_gguf_get_float (big, "a.f32", 0), ==, 1.25);
+  g_assert_cmpfloat (eng_gguf_get_float (big, "a.f64", 0), ==, -1e300);
+  g_assert_true (eng_gguf_get_bool (big, "a.bool", FALSE));
+  gsize length = 0;
+  const char *word = eng_gguf_array_string (big, "a.words", 2, &length);
+  g_assert_cmpmem (word, length, "trois", 5);
+  g_assert_cmpint (eng_gguf_array_int (big, "a.numbers", 2), ==, 70000);
+  g_assert_true (eng_repack (big, to, NULL, NULL, NULL, &error));
+  g_assert_no_error (error);
+  g_autoptr (EngGguf) packed = eng_gguf_open (to, &error);
+  g_assert_true (eng_gguf_is_computable (packed));
+  for (guint i = 0; i < eng_gguf_n_tensors (little); i++) {
+    const EngTensor *from = eng_gguf_tensor (little, i), *turned = eng_gguf_tensor (big, i);
+    g_autofree char *name = g_strconcat (from->name, ".xbit", NULL);
+    const EngTensor *matrix = eng_gguf_find_tensor (packed, name);
+    float want[512], got[512];
+    eng_tensor_read_rows (from, 0, 2, want);
+    eng_tensor_read_rows (turned, 0, 2, got);
+    g_assert_cmpmem (got, sizeof got, want, sizeof want);
+    if (matrix) {
+      assert_same_numbers (from, matrix);
+      continue;
+    }
+    matrix = eng_gguf_find_tensor (packed, from->name);
+    g_assert_cmpmem (matrix->data, matrix->bytes, from->data, from->bytes);
+  }
 }
 
 static void test_starter (void)
@@ -226,6 +334,13 @@ int main (int argc, char **argv)
     g_autofree char *name = g_strdup_printf ("/repack/same-numbers/%s", eng_type_traits (packed_types[i])->name);
     g_test_add_data_func (name, GUINT_TO_POINTER (packed_types[i]), test_same_numbers);
   }
+  static const guint numbers[] = { ENG_TYPE_I8, ENG_TYPE_I16, ENG_TYPE_I32, ENG_TYPE_I64, ENG_TYPE_F64 };
+  for (gsize i = 0; i < G_N_ELEMENTS (numbers); i++) {
+    g_autofree char *name = g_strdup_printf ("/repack/numbers-become-floats/%s", eng_type_traits (numbers[i])->name);
+    g_test_add_data_func (name, GUINT_TO_POINTER (numbers[i]), test_numbers_become_floats);
+  }
+  g_test_add_func ("/repack/second-scale-of-nvfp4", test_second_scale);
+  g_test_add_func ("/repack/big-endian", test_big_endian);
   g_test_add_func ("/repack/progress-reaches-the-end", test_progress_reaches_the_end);
   g_test_add_func ("/repack/cancel-leaves-nothing", test_cancel_leaves_nothing);
   g_test_add_func ("/repack/unknown-type-is-named", test_unknown_type_is_named);
