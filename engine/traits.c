@@ -95,7 +95,7 @@ static gboolean read_rope (const Reader *reader, const EngFamily *family, EngTra
       || !read_optional (reader, "rope.scaling.yarn_log_multiplier", &log_multiplier)
       || !read_count (reader, "rope.scaling.original_context_length", t->n_ctx_train, G_MAXINT, &t->rope_n_ctx))
     return FALSE;
-  t->rope_halves = (family->flags & ENG_FAMILY_ROPE_HALVES) != 0;
+  t->rope_halves = (family->flags & ENG_FAMILY_ROPE_HALVES) != 0 || eng_gguf_get_bool (reader->gguf, "valise.rope.halves", FALSE);
   factor = factor == 0 ? 1 : factor;
   t->rope_scale = scaled ? 1 / factor : 1;
   t->rope_ntk = ntk ? factor : 0;

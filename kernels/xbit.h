@@ -48,7 +48,7 @@ typedef enum {
   XB_SCALE_GROUP_ODD = 3, /* 2 n + 1, n of 4 bits, per row and group, times f16 per row and 256 columns (IQ1..IQ3) */
   XB_SCALE_GROUP_E8M0 = 4,   /* 2^(n - 128), n of 8 bits, per row and group (MXFP4) */
   XB_SCALE_GROUP_E4M3 = 5,   /* 8-bit float per row and group, times f32 per row (NVFP4) */
-  XB_SCALE_GROUP_SQUARE = 6, /* (n + 1)^2, n of 4 bits, per row and group, times f16 per group (EXL2) */
+  XB_SCALE_GROUP_SQUARE = 6, /* ((n + 1) / 16)^2, n of 4 bits, per row and group, times f16 per group (EXL2) */
   XB_SCALE_ROW_F32 = 7,
   XB_SCALE_GROUP_F32 = 8,
   XB_N_SCALE_KINDS

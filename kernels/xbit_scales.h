@@ -53,7 +53,7 @@ static inline void expand_squares (const xb_layout *l, uint32_t n_groups, const 
   const uint16_t *supers = (const uint16_t *) (const void *) (part + xb_scale_part (l, n_groups));
   for (uint32_t g = g0; g < g0 + n; g++, out += 16)
     for (uint32_t r = 0; r < 16; r += XB_VL) {
-      const vf root = halves_to_f32 (part + g / 2 * 16 + r, g) + v_set (1);
+      const vf root = (halves_to_f32 (part + g / 2 * 16 + r, g) + v_set (1)) * v_set (0.0625f);
       v_store (out + r, v_set (half_to (supers[g])) * (root * root));
     }
 }

@@ -105,6 +105,8 @@ void eng_gguf_writer_set_f64 (EngGgufWriter *writer, const char *key, double val
 void eng_gguf_writer_set_bool (EngGgufWriter *writer, const char *key, gboolean value);
 /* Every key of `source` but general.alignment (and those already set), byte for byte. */
 void eng_gguf_writer_copy_metadata (EngGgufWriter *writer, const EngGguf *source);
+/* Those that begin with `prefix` alone. */
+void eng_gguf_writer_copy_keys (EngGgufWriter *writer, const EngGguf *source, const char *prefix);
 /* Returns the tensor's number. */
 guint eng_gguf_writer_add_tensor (EngGgufWriter *writer, const char *name, guint type, guint n_dims, const guint64 *dims);
 /* Size the finished file will have, from the declarations. */

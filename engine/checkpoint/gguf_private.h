@@ -34,6 +34,8 @@ struct EngGguf {
   GArray *tensors;        /* EngTensor */
   GHashTable *key_index;  /* name -> index + 1 */
   GHashTable *tensor_index;
+  GArray *owned;          /* what a reader of another format keeps open: its files, EngPacked of its tensors */
+  GBytes *header;         /* the keys of one that was no GGUF */
 };
 
 /* Bytes of a number of this kind; 0 for strings and arrays. */
@@ -51,5 +53,15 @@ static inline guint64 eng_u64_at (const guint8 *p)
 
 /* Type word and value of key i as they stand in the file. */
 const guint8 *eng_gguf_raw_value (const EngGguf *gguf, guint i, gsize *size);
+
+/* ---- for readers of other formats: a view made of keys, then tensors ---- */
+/* The keys that were set on `writer`, as a view of `path` without tensors. */
+EngGguf *eng_gguf_new_from_keys (const char *path, const EngGgufWriter *writer, guint64 file_bytes, GError **error);
+/* Adds one; the name is copied. FALSE: there is one of that name. */
+gboolean eng_gguf_add_tensor (EngGguf *gguf, const EngTensor *tensor);
+/* Is freed with the view, the last one first. */
+void eng_gguf_own (EngGguf *gguf, gpointer object, GDestroyNotify free);
+/* Header of a GGUF file with these keys and no tensors. */
+GBytes *eng_gguf_writer_keys (const EngGgufWriter *writer);
 
 #endif

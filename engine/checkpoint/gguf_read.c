@@ -13,6 +13,11 @@
 
 enum { MAX_NAME = 1024, MAX_NESTING = 4, MAX_SHARDS = 1024, MAX_KEYS = 1 << 16, MAX_TENSORS = 1 << 20, MAX_TEXT = 16 << 20 };
 
+typedef struct {
+  gpointer object;
+  GDestroyNotify free;
+} Owned;
+
 /* A bounded read position; the first failure is kept in *error. */
 typedef struct {
   const char *path;
@@ -315,13 +320,9 @@ static void clear_key (EngKey *key)
   g_free (key->offsets);
 }
 
-/* Reads one shard. Metadata of later shards is walked and dropped. */
-static gboolean read_shard (EngGguf *gguf, const char *path, gboolean is_first, GError **error)
+/* Reads one file's header. Metadata of later shards is walked and dropped. */
+static gboolean read_file (EngGguf *gguf, Cursor c, gboolean is_first)
 {
-  EngShard shard = { 0 };
-  if (!map_file (gguf, path, &shard, error))
-    return FALSE;
-  Cursor c = { .path = path, .data = shard.map, .size = shard.size, .swapped = shard.swapped, .error = error };
   guint64 n_tensors = 0, n_keys = 0, alignment = 32;
   if (!read_header (&c, &n_tensors, &n_keys))
     return FALSE;
@@ -363,6 +364,13 @@ static gboolean read_shard (EngGguf *gguf, const char *path, gboolean is_first, 
   return place_tensors (&c, gguf->tensors, first, alignment);
 }
 
+static gboolean read_shard (EngGguf *gguf, const char *path, gboolean is_first, GError **error)
+{
+  EngShard shard = { 0 };
+  return map_file (gguf, path, &shard, error)
+         && read_file (gguf, (Cursor) { .path = path, .data = shard.map, .size = shard.size, .swapped = shard.swapped, .error = error }, is_first);
+}
+
 /* "name-00001-of-00003.gguf": reads the other parts, which must lie beside the first. */
 static gboolean read_other_shards (EngGguf *gguf, GError **error)
 {
@@ -401,9 +409,9 @@ static guint hash_name (gconstpointer name)
   return (guint) (hash ^ hash >> 32);
 }
 
-EngGguf *eng_gguf_open (const char *path, GError **error)
+static EngGguf *new_view (const char *path)
 {
-  g_autoptr (EngGguf) gguf = g_new0 (EngGguf, 1);
+  EngGguf *gguf = g_new0 (EngGguf, 1);
   g_atomic_ref_count_init (&gguf->refs);
   gguf->path = g_strdup (path);
   gguf->shards = g_array_new (FALSE, TRUE, sizeof (EngShard));
@@ -412,9 +420,46 @@ EngGguf *eng_gguf_open (const char *path, GError **error)
   gguf->tensors = g_array_new (FALSE, TRUE, sizeof (EngTensor));
   gguf->key_index = g_hash_table_new (hash_name, g_str_equal);
   gguf->tensor_index = g_hash_table_new_full (hash_name, g_str_equal, g_free, NULL);
+  gguf->owned = g_array_new (FALSE, FALSE, sizeof (Owned));
+  return gguf;
+}
+
+EngGguf *eng_gguf_open (const char *path, GError **error)
+{
+  g_autoptr (EngGguf) gguf = new_view (path);
   if (!read_shard (gguf, path, TRUE, error) || !read_other_shards (gguf, error))
     return NULL;
   return g_steal_pointer (&gguf);
+}
+
+EngGguf *eng_gguf_new_from_keys (const char *path, const EngGgufWriter *writer, guint64 file_bytes, GError **error)
+{
+  g_autoptr (EngGguf) gguf = new_view (path);
+  gsize size;
+  gguf->header = eng_gguf_writer_keys (writer);
+  gguf->bytes = file_bytes;
+  guint8 *data = (guint8 *) g_bytes_get_data (gguf->header, &size);
+  if (!read_file (gguf, (Cursor) { .path = path, .data = data, .size = size, .error = error }, TRUE))
+    return NULL;
+  return g_steal_pointer (&gguf);
+}
+
+gboolean eng_gguf_add_tensor (EngGguf *gguf, const EngTensor *tensor)
+{
+  if (g_hash_table_contains (gguf->tensor_index, tensor->name))
+    return FALSE;
+  EngTensor added = *tensor;
+  char *name = g_strdup (tensor->name);
+  added.name = name;
+  g_array_append_val (gguf->tensors, added);
+  g_hash_table_insert (gguf->tensor_index, name, GUINT_TO_POINTER (gguf->tensors->len));
+  return TRUE;
+}
+
+void eng_gguf_own (EngGguf *gguf, gpointer object, GDestroyNotify free)
+{
+  Owned owned = { object, free };
+  g_array_append_val (gguf->owned, owned);
 }
 
 EngGguf *eng_gguf_ref (EngGguf *gguf)
@@ -431,11 +476,16 @@ void eng_gguf_unref (EngGguf *gguf)
     EngShard *shard = &g_array_index (gguf->shards, EngShard, i);
     munmap (shard->map, shard->size);
   }
+  for (guint i = gguf->owned->len; i-- > 0;)
+    g_array_index (gguf->owned, Owned, i).free (g_array_index (gguf->owned, Owned, i).object);
+  g_array_unref (gguf->owned);
   g_hash_table_unref (gguf->key_index);
   g_hash_table_unref (gguf->tensor_index);
   g_array_unref (gguf->shards);
   g_array_unref (gguf->keys);
   g_array_unref (gguf->tensors);
+  if (gguf->header)
+    g_bytes_unref (gguf->header);
   g_free (gguf->path);
   g_free (gguf);
 }

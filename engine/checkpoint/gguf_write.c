@@ -151,13 +151,29 @@ void eng_gguf_writer_set_bool (EngGgufWriter *w, const char *key, gboolean value
 
 void eng_gguf_writer_copy_metadata (EngGgufWriter *w, const EngGguf *source)
 {
+  eng_gguf_writer_copy_keys (w, source, "");
+}
+
+void eng_gguf_writer_copy_keys (EngGgufWriter *w, const EngGguf *source, const char *prefix)
+{
   for (guint i = 0; i < eng_gguf_n_keys (source); i++) {
     const char *key = eng_gguf_key (source, i);
     gsize size;
     const guint8 *raw = eng_gguf_raw_value (source, i, &size);
-    if (!g_str_has_prefix (key, "split.") && begin_key (w, key))
+    if (g_str_has_prefix (key, prefix) && !g_str_has_prefix (key, "split.") && begin_key (w, key))
       put (w->metadata, raw, size);
   }
+}
+
+GBytes *eng_gguf_writer_keys (const EngGgufWriter *w)
+{
+  GByteArray *out = g_byte_array_new ();
+  put (out, "GGUF", 4);
+  put_u32 (out, 3);
+  put_u64 (out, 0);
+  put_u64 (out, w->n_keys);
+  put (out, w->metadata->data, w->metadata->len);
+  return g_byte_array_free_to_bytes (out);
 }
 
 static guint64 aligned (const EngGgufWriter *w, guint64 n)

@@ -24,9 +24,9 @@ typedef struct {
 
 struct EngPacked {
   const EngPackedClass *class;
-  const xb_layout *layout;       /* NULL: it is kept as F32 or, with is_half, F16 numbers */
+  const xb_layout *layout;       /* NULL: it is kept as numbers of number_type */
   const xb_input_layout *input;  /* the pipeline in front of the X-bit matrix, or NULL; its input_id is given when it is written */
-  gboolean is_half;
+  guint number_type;             /* F32, F16 or BF16 */
 };
 
 /* A tensor of one of ggml's block types that way (data must outlive it); NULL when its shape is none of an X-bit matrix: *why says so. Free with

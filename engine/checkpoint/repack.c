@@ -176,7 +176,7 @@ static gboolean declare (Repack *r, GError **error)
     Output out = { .fate = fate_of (r->source, tensor), .type = tensor->type };
     r->total += tensor->bytes;
     if (out.fate == NUMBERS)
-      out.type = tensor->packed && tensor->packed->is_half ? ENG_TYPE_F16 : ENG_TYPE_F32;
+      out.type = tensor->packed ? tensor->packed->number_type : ENG_TYPE_F32;
     gboolean ok = out.fate != PACKED || declare_packed (r, tensor, &out, error);
     if (out.fate == COPIED || out.fate == NUMBERS)
       out.number = eng_gguf_writer_add_tensor (r->writer, tensor->name, out.type, tensor->n_dims, tensor->dims);
@@ -217,14 +217,19 @@ static gboolean copy_tensor (Repack *r, const Output *out, const EngTensor *tens
 static gboolean write_numbers (Repack *r, const Output *out, const EngTensor *tensor, GError **error)
 {
   guint64 cols = tensor->dims[0], rows = eng_tensor_n_rows (tensor), step = MAX (1, COPY_BYTES / (cols * sizeof (float)));
-  guint width = out->type == ENG_TYPE_F16 ? 2 : 4;
+  guint width = out->type == ENG_TYPE_F32 ? 4 : 2;
   g_autofree float *numbers = g_new (float, step * cols);
   g_autofree guint16 *halves = width == 2 ? g_new (guint16, step * cols) : NULL;
   for (guint64 row = 0; row < rows; row += step) {
     guint64 n = MIN (step, rows - row);
     eng_tensor_read_rows (tensor, row, n, numbers);
-    if (halves)
+    if (out->type == ENG_TYPE_F16)
       xb_f32_to_f16 (numbers, halves, n * cols);
+    for (guint64 i = 0; i < n * cols && out->type == ENG_TYPE_BF16; i++) {
+      guint32 bits;
+      memcpy (&bits, &numbers[i], sizeof bits);
+      halves[i] = (guint16) (bits >> 16); /* what is kept as BF16 was one: nothing is lost */
+    }
     if (!eng_gguf_writer_write (r->writer, out->number, row * cols * width, halves ? (void *) halves : (void *) numbers, n * cols * width, error)
         || !report (r, tensor, tensor->bytes / rows * n, error))
       return FALSE;

@@ -1,0 +1,199 @@
+/* hf_matrix.c: float arrays as matrices, and matrices put together of several: experts, halves of fused ones, rows in another order. */
+#include "engine/checkpoint/hf.h"
+
+#include <string.h>
+
+/* ---- floats ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+  EngPacked packed;
+  const EngStTensor *tensor;
+  guint64 cols;
+} Floats;
+
+static void floats_read_rows (const EngPacked *packed, guint64 row0, guint64 n, float *out)
+{
+  const Floats *f = (const Floats *) packed;
+  eng_st_read (f->tensor, row0 * f->cols, n * f->cols, out);
+}
+
+static void floats_drop (const EngPacked *packed)
+{
+  eng_st_drop (((const Floats *) packed)->tensor);
+}
+
+static void free_plain (EngPacked *packed)
+{
+  g_free (packed);
+}
+
+static const EngPackedClass floats_class = { "floats", floats_read_rows, NULL, floats_drop, free_plain };
+
+EngPacked *hf_floats_open (const EngStTensor *tensor)
+{
+  Floats *f = g_new0 (Floats, 1);
+  gboolean fits_half = tensor->type == ENG_ST_F16 || tensor->type == ENG_ST_F8_E4M3 || tensor->type == ENG_ST_F8_E5M2 || tensor->type == ENG_ST_I8
+                       || tensor->type == ENG_ST_U8 || tensor->type == ENG_ST_BOOL;
+  f->packed = (EngPacked) { .class = &floats_class,
+                            .number_type = fits_half ? ENG_TYPE_F16 : tensor->type == ENG_ST_BF16 ? ENG_TYPE_BF16 : ENG_TYPE_F32 };
+  f->tensor = tensor;
+  f->cols = tensor->dims[MAX (tensor->n_dims, 1) - 1];
+  return &f->packed;
+}
+
+/* ---- several --------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  EngPacked packed;
+  GPtrArray *parts;    /* EngPacked, of part_rows rows each */
+  guint part_rows, cols;
+  guint32 *order;      /* row -> row of all parts together; NULL: the same */
+  xb_layout layout;
+  guint32 stripe_end;
+  EngPackedClass class;
+} Joined;
+
+static guint64 source_row (const Joined *j, guint64 row)
+{
+  return j->order ? j->order[row] : row;
+}
+
+static void joined_read_rows (const EngPacked *packed, guint64 row0, guint64 n, float *out)
+{
+  const Joined *j = (const Joined *) packed;
+  for (guint64 i = 0; i < n;) {
+    guint64 from = source_row (j, row0 + i), run = 1;
+    while (i + run < n && source_row (j, row0 + i + run) == from + run && (from + run) % j->part_rows != 0)
+      run++;
+    const EngPacked *part = j->parts->pdata[from / j->part_rows];
+    part->class->read_rows (part, from % j->part_rows, run, out + i * j->cols);
+    i += run;
+  }
+}
+
+typedef struct {
+  guint groups, supers;
+  gsize stride;
+} Sizes;
+
+static Sizes sizes_of (const xb_layout *l)
+{
+  guint groups = xb_layout_groups (l);
+  return (Sizes) { groups, MAX ((l->cols + 255) / 256, groups), (gsize) (l->cols + 31) / 32 * 32 };
+}
+
+/* Row `from` of one band to row `to` of another. */
+static void copy_row (const xb_layout *l, const EngBand *source, guint from, EngBand *out, guint to)
+{
+  Sizes s = sizes_of (l);
+  memcpy (out->codes + to * s.stride, source->codes + from * s.stride, s.stride);
+  for (guint g = 0; g < s.groups; g++) {
+    out->scale[g * XB_TILE_ROWS + to] = source->scale[g * XB_TILE_ROWS + from];
+    out->offset[g * XB_TILE_ROWS + to] = source->offset[g * XB_TILE_ROWS + from];
+  }
+  if (l->scale_kind == XB_SCALE_GROUP_SQUARE) { /* a group's, of all rows */
+    memcpy (out->super, source->super, s.groups * sizeof (float));
+    return;
+  }
+  for (guint g = 0; g < s.supers; g++) {
+    out->super[g * XB_TILE_ROWS + to] = source->super[g * XB_TILE_ROWS + from];
+    out->super_offset[g * XB_TILE_ROWS + to] = source->super_offset[g * XB_TILE_ROWS + from];
+  }
+}
+
+static void joined_fill_band (const EngPacked *packed, guint band, EngBand *out)
+{
+  const Joined *j = (const Joined *) packed;
+  if (!j->order && j->part_rows % XB_TILE_ROWS == 0) {
+    const EngPacked *part = j->parts->pdata[band * XB_TILE_ROWS / j->part_rows];
+    part->class->fill_band (part, band - band * XB_TILE_ROWS / j->part_rows * j->part_rows / XB_TILE_ROWS, out);
+    return;
+  }
+  Sizes s = sizes_of (&j->layout);
+  gsize floats = (gsize) XB_TILE_ROWS * 2 * (s.groups + s.supers), filled = G_MAXSIZE;
+  g_autofree guint8 *codes = g_malloc (XB_TILE_ROWS * s.stride);
+  g_autofree float *numbers = g_new (float, floats);
+  EngBand source = { codes, numbers, numbers + s.groups * XB_TILE_ROWS, numbers + 2 * s.groups * XB_TILE_ROWS,
+                     numbers + (2 * s.groups + s.supers) * XB_TILE_ROWS };
+  for (guint row = 0; row < XB_TILE_ROWS && band * XB_TILE_ROWS + row < j->layout.rows; row++) {
+    guint64 from = source_row (j, band * XB_TILE_ROWS + row);
+    const EngPacked *part = j->parts->pdata[from / j->part_rows];
+    guint inside = (guint) (from % j->part_rows);
+    gsize key = from / j->part_rows << 32 | inside / XB_TILE_ROWS;
+    if (key != filled) {
+      memset (codes, 0, XB_TILE_ROWS * s.stride);
+      memset (numbers, 0, floats * sizeof (float));
+      part->class->fill_band (part, inside / XB_TILE_ROWS, &source);
+    }
+    filled = key;
+    copy_row (&j->layout, &source, inside % XB_TILE_ROWS, out, row);
+  }
+}
+
+static void joined_drop (const EngPacked *packed)
+{
+  const Joined *j = (const Joined *) packed;
+  for (guint i = 0; i < j->parts->len; i++) {
+    const EngPacked *part = j->parts->pdata[i];
+    if (part->class->drop)
+      part->class->drop (part);
+  }
+}
+
+static void joined_free (EngPacked *packed)
+{
+  Joined *j = (Joined *) packed;
+  g_ptr_array_unref (j->parts);
+  g_free (j->order);
+  g_free (j);
+}
+
+static gboolean same_cells (const xb_layout *a, const xb_layout *b)
+{
+  return a->cols == b->cols && a->group == b->group && a->scale_kind == b->scale_kind && a->has_offset == b->has_offset && a->n_stripes == 1
+         && b->n_stripes == 1 && a->n_panels == b->n_panels && a->n_tables == b->n_tables && a->n_grids == 0 && b->n_grids == 0
+         && memcmp (a->panel_end, b->panel_end, a->n_panels * sizeof *a->panel_end) == 0
+         && memcmp (a->cells, b->cells, a->n_panels * sizeof *a->cells) == 0
+         && (a->n_tables == 0 || memcmp (a->tables, b->tables, a->n_tables * sizeof *a->tables) == 0);
+}
+
+static gboolean same_input (const xb_input_layout *a, const xb_input_layout *b)
+{
+  if (!a || !b)
+    return a == b;
+  return a->cols == b->cols && a->block == b->block && !a->permutation == !b->permutation && !a->diagonal == !b->diagonal && !a->signs == !b->signs
+         && (!a->permutation || memcmp (a->permutation, b->permutation, a->cols * sizeof *a->permutation) == 0)
+         && (!a->diagonal || memcmp (a->diagonal, b->diagonal, a->cols * sizeof *a->diagonal) == 0)
+         && (!a->signs || memcmp (a->signs, b->signs, (a->cols + 7) / 8) == 0);
+}
+
+EngPacked *hf_join (GPtrArray *parts, guint part_rows, guint cols, guint32 *order, guint n_rows, const char **why)
+{
+  Joined *j = g_new0 (Joined, 1);
+  const EngPacked *first = parts->pdata[0];
+  j->parts = parts;
+  j->part_rows = part_rows;
+  j->cols = cols;
+  j->order = order;
+  j->class = (EngPackedClass) { first->class->method, joined_read_rows, joined_fill_band, joined_drop, joined_free };
+  j->packed = (EngPacked) { .class = &j->class, .number_type = first->number_type, .input = first->input };
+  gboolean fits = TRUE;
+  for (guint i = 1; i < parts->len; i++) {
+    const EngPacked *part = parts->pdata[i];
+    fits = fits && !part->layout == !first->layout && (!part->layout || (same_cells (part->layout, first->layout) && same_input (part->input, first->input)));
+    if (part->number_type != first->number_type)
+      j->packed.number_type = ENG_TYPE_F32;
+  }
+  if (!fits) {
+    *why = "its experts are quantized each in its own way, which one matrix cannot hold";
+    joined_free (&j->packed);
+    return NULL;
+  }
+  if (first->layout) {
+    j->layout = *first->layout;
+    j->layout.rows = j->stripe_end = n_rows;
+    j->layout.stripe_end = &j->stripe_end;
+    j->packed.layout = &j->layout;
+  }
+  return &j->packed;
+}
