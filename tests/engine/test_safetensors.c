@@ -1,6 +1,7 @@
 /* test_safetensors.c: folders as transformers' save_pretrained writes them (tests/fixtures/make_safetensors.py) give the numbers and the answers of the
  * GGUF of the same model: single and in shards, as F32, F16 and BF16. */
 #include "engine/checkpoint/hf_checkpoint.h"
+#include "engine/checkpoint/safetensors.h"
 #include "engine/model.h"
 #include "engine/session.h"
 #include "tests/fixtures/st_folder.h"
@@ -165,6 +166,173 @@ static void test_answers (gconstpointer data)
   check_answers (model, name);
 }
 
+/* ---- files that are wrong somewhere ------------------------------------------------------------------------------------------------------------------ */
+
+/* Headers, each with what its sentence must name. Every one is of a file with 64 bytes of data. */
+static const struct {
+  const char *header, *names;
+} headers[] = {
+  { "", "header" }, { "{", "header" }, { "[]", "header" }, { "null", "header" }, { "{}x", "header" }, { "{\"a\":1}", "header" }, { "{\"a\":[]}", "header" },
+  { "{\"a\":{}}", "header" }, { "{\"a\":{\"dtype\":\"F32\"}}", "header" }, { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}", "header" },
+  { "{\"a\":{\"dtype\":4,\"shape\":[4],\"data_offsets\":[0,16]}}", "header" },
+  { "{\"a\":{\"dtype\":\"F31\",\"shape\":[4],\"data_offsets\":[0,16]}}", "unknown kind" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":4,\"data_offsets\":[0,16]}}", "header" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}", "header" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4.5],\"data_offsets\":[0,16]}}", "header" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[\"4\"],\"data_offsets\":[0,16]}}", "header" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,4],\"data_offsets\":[0,16]}}", "5 dimensions" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,4],\"data_offsets\":[0,16]}}", "header" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,12]}}", "another size" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]}}", "another size" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0]}}", "header" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16,32]}}", "header" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[56,72]}}", "cut short" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,16]}}", "impossible size" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2147483648,2147483648,4],\"data_offsets\":[0,16]}}", "impossible size" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,16]}}", "header" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[9223372036854775791,9223372036854775807]}}", "cut short" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},\"b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[12,28]}}", "overlap" },
+  { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,32]}}", "twice" },
+  { "{\"\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", "name" },
+  { "{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", "name" },
+  { "{\"a\\nb\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", "name" },
+  { "{\"__metadata__\":{\"a\":\"b\"},\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16],\"more\":[[[]]]}}", NULL },
+};
+
+static void assert_sentence (const GError *error, const char *names)
+{
+  g_assert_nonnull (error);
+  g_assert_true (g_str_has_prefix (error->message, folder));
+  g_assert_null (strchr (error->message, '\n'));
+  g_assert_true (g_utf8_validate (error->message, -1, NULL));
+  if (names && !strstr (error->message, names))
+    g_error ("“%s” says nothing of “%s”", error->message, names);
+}
+
+static void test_headers (void)
+{
+  g_autofree char *path = g_build_filename (folder, "model.safetensors", NULL);
+  char *paths[] = { path, NULL };
+  clear_folder ();
+  for (gsize i = 0; i < G_N_ELEMENTS (headers); i++) {
+    g_autoptr (GByteArray) file = g_byte_array_new ();
+    guint8 zeros[64] = { 0 };
+    guint64 length = strlen (headers[i].header);
+    g_byte_array_append (file, (const guint8 *) &length, 8);
+    g_byte_array_append (file, (const guint8 *) headers[i].header, (guint) length);
+    g_byte_array_append (file, zeros, sizeof zeros);
+    st_write (folder, "model.safetensors", file->data, file->len);
+    g_autoptr (GError) error = NULL;
+    EngSafetensors *st = eng_safetensors_open (paths, &error);
+    g_assert_true ((st == NULL) == (headers[i].names != NULL));
+    if (!st)
+      assert_sentence (error, headers[i].names);
+    eng_safetensors_free (st);
+  }
+}
+
+/* Cut anywhere, any bit of the header turned, a header that claims gigabytes, brackets without end. */
+static void test_damaged (void)
+{
+  g_autofree char *path = g_build_filename (folder, "model.safetensors", NULL);
+  char *paths[] = { path, NULL };
+  StFile one;
+  const guint64 dims[] = { 4, 4 };
+  float data[16] = { 1 };
+  clear_folder ();
+  st_init (&one);
+  st_add (&one, "first.weight", "F32", 2, dims, data, sizeof data);
+  st_add (&one, "second.weight", "F32", 2, dims, data, sizeof data);
+  g_autoptr (GByteArray) good = st_finish (&one);
+  guint refused = 0;
+  for (guint n = 0; n < good->len; n++) {
+    g_autoptr (GError) error = NULL;
+    st_write (folder, "model.safetensors", good->data, n);
+    g_assert_null (eng_safetensors_open (paths, &error));
+    assert_sentence (error, NULL);
+  }
+  for (guint bit = 0; bit < (good->len - 128) * 8; bit++) {
+    g_autoptr (GError) error = NULL;
+    good->data[bit / 8] ^= (guint8) (1 << bit % 8);
+    st_write (folder, "model.safetensors", good->data, good->len);
+    EngSafetensors *st = eng_safetensors_open (paths, &error);
+    g_assert_true ((st == NULL) == (error != NULL));
+    if (!st)
+      assert_sentence (error, NULL);
+    for (guint i = 0; st && i < eng_safetensors_n (st); i++) {
+      const EngStTensor *t = eng_safetensors_tensor (st, i);
+      float number;
+      if (t->bytes > 0 && t->type != ENG_ST_OTHER)
+        eng_st_read (t, t->dims[0] * t->dims[1] - 1, 1, &number);
+    }
+    refused += st == NULL;
+    eng_safetensors_free (st);
+    good->data[bit / 8] ^= (guint8) (1 << bit % 8);
+  }
+  g_assert_cmpuint (refused, >, good->len);
+  g_autofree char *deep = g_strnfill (1 << 20, '[');
+  guint64 lengths[] = { 1 << 20, G_MAXUINT64, (guint64) 1 << 40, G_MAXINT64 };
+  for (gsize i = 0; i < G_N_ELEMENTS (lengths); i++) {
+    g_autoptr (GError) error = NULL;
+    memcpy (deep, &lengths[i], 8);
+    st_write (folder, "model.safetensors", deep, 1 << 20);
+    g_assert_null (eng_safetensors_open (paths, &error));
+    assert_sentence (error, NULL);
+  }
+}
+
+/* config.json and the index, each with what is wrong. */
+static void test_folders (void)
+{
+  static const struct {
+    const char *file, *text, *names;
+  } wrong[] = {
+    { "config.json", "", "config.json" }, { "config.json", "{", "config.json" }, { "config.json", "[]", "config.json" }, { "config.json", "{}", "type" },
+    { "config.json", "{\"model_type\":7}", "type" }, { "config.json", "{\"model_type\":\"bert\"}", "bert" }, { "config.json", "{\"model_type\":\"llama\"}", "hidden_size" },
+    { "config.json", "{\"model_type\":\"llama\",\"hidden_size\":-1,\"num_attention_heads\":1,\"num_hidden_layers\":1}", "hidden_size" },
+    { "config.json", "{\"model_type\":\"llama\",\"hidden_size\":1e300,\"num_attention_heads\":1,\"num_hidden_layers\":1}", "hidden_size" },
+    { "config.json", "{\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":0,\"num_hidden_layers\":1}", "num_attention_heads" },
+    { "config.json", "{\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":100000}", "num_hidden_layers" },
+    { "config.json", "{\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":1,\"num_key_value_heads\":3}", "3 key and value heads" },
+    { "config.json", "{\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":1,\"head_dim\":0}", "heads of 0" },
+    { "config.json", "{\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":1,\"rope_scaling\":{\"type\":\"odd\"}}", "odd" },
+    { "config.json", "{\"model_type\":\"llama\",\"text_config\":{\"model_type\":\"t5\"}}", "t5" },
+    { "model.safetensors.index.json", "{", "index" }, { "model.safetensors.index.json", "{}", "parts" }, { "model.safetensors.index.json", "{\"weight_map\":[]}", "parts" },
+    { "model.safetensors.index.json", "{\"weight_map\":{\"a\":1}}", "no file" }, { "model.safetensors.index.json", "{\"weight_map\":{\"a\":\"../a.safetensors\"}}", "no file" },
+    { "model.safetensors.index.json", "{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "no file" }, { "model.safetensors.index.json", "{\"weight_map\":{\"a\":\"b.safetensors\"}}", "b.safetensors is missing" },
+    { "model.safetensors.index.json", "{\"weight_map\":{}}", "no .safetensors" },
+    { "pytorch_model.bin", "", "pickle" }, { "model.pth", "", "pickle" },
+  };
+  g_autofree char *path = fixture ("llama", ".gguf");
+  g_autoptr (EngGguf) gguf = eng_gguf_open (path, NULL);
+  for (gsize i = 0; i < G_N_ELEMENTS (wrong); i++) {
+    g_autoptr (GError) error = NULL;
+    write_folder ("llama", gguf, "F16", 1);
+    if (strstr (wrong[i].names, "pickle")) {
+      g_autofree char *weights = g_build_filename (folder, "model.safetensors", NULL);
+      g_unlink (weights);
+    }
+    st_write (folder, wrong[i].file, wrong[i].text, strlen (wrong[i].text));
+    g_assert_null (eng_hf_open (folder, gguf, &error));
+    assert_sentence (error, wrong[i].names);
+  }
+  /* A tensor that has no place, and one that is missing, are named. */
+  for (guint kind = 0; kind < 2; kind++) {
+    g_autoptr (GError) error = NULL;
+    g_autofree char *file = g_build_filename (folder, "model.safetensors", NULL), *bytes = NULL;
+    gsize size;
+    write_folder ("llama", gguf, "F16", 1);
+    g_assert_true (g_file_get_contents (file, &bytes, &size, NULL));
+    char *at = g_strstr_len (bytes, (gssize) size, "model.layers.1.mlp.up_proj.weight");
+    memcpy (at, kind ? "model.layers.1.mlp.rotary_emb.wei" : "model.layers.1.mlp.odd_proj.weight", 33);
+    st_write (folder, "model.safetensors", bytes, size);
+    g_autoptr (EngGguf) view = eng_hf_open (folder, gguf, &error);
+    g_autoptr (EngModel) model = view ? eng_model_new (view, &error) : NULL;
+    g_assert_null (model);
+    assert_sentence (error, kind ? "ffn_up.weight" : "odd_proj");
+  }
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
@@ -182,6 +350,9 @@ int main (int argc, char **argv)
     g_autofree char *test = g_strconcat ("/safetensors/same-answers-as-transformers/", name->data, NULL);
     g_test_add_data_func (test, name->data, test_answers);
   }
+  g_test_add_func ("/safetensors/headers-that-are-wrong", test_headers);
+  g_test_add_func ("/safetensors/damaged-anywhere", test_damaged);
+  g_test_add_func ("/safetensors/folders-that-are-wrong", test_folders);
   int result = g_test_run ();
   eng_workers_free (workers);
   clear_folder ();
