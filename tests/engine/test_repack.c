@@ -1,6 +1,7 @@
 /* test_repack.c: an X-bit file made from a quantized GGUF holds the very same numbers, metadata and untouched tensors. */
 #include "engine/error.h"
 #include "engine/model.h"
+#include "engine/session.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
@@ -19,17 +20,18 @@ static char *path_of (const char *name)
 
 /* Random bytes are random codes and scales; a random f16 may be infinite or no number, which is made finite at the places of the
  * scales by clearing one exponent bit in every byte that could be the upper half. */
-static guint8 *random_blocks (guint type, guint64 bytes)
-{
-  static const struct {
-    guint type;
-    int upper[2];
-  } halves[] = { { ENG_TYPE_Q4_0, { 1, 1 } }, { ENG_TYPE_Q4_1, { 1, 3 } }, { ENG_TYPE_Q5_0, { 1, 1 } }, { ENG_TYPE_Q5_1, { 1, 3 } },
+static const struct {
+  guint type;
+  int upper[2];
+} halves[] = { { ENG_TYPE_Q4_0, { 1, 1 } }, { ENG_TYPE_Q4_1, { 1, 3 } }, { ENG_TYPE_Q5_0, { 1, 1 } }, { ENG_TYPE_Q5_1, { 1, 3 } },
                  { ENG_TYPE_Q8_0, { 1, 1 } }, { ENG_TYPE_Q2_K, { 81, 83 } }, { ENG_TYPE_Q3_K, { 109, 109 } }, { ENG_TYPE_Q4_K, { 1, 3 } },
                  { ENG_TYPE_Q5_K, { 1, 3 } }, { ENG_TYPE_Q6_K, { 209, 209 } }, { ENG_TYPE_IQ4_NL, { 1, 1 } }, { ENG_TYPE_IQ4_XS, { 1, 1 } },
                  { ENG_TYPE_IQ2_XXS, { 1, 1 } }, { ENG_TYPE_IQ2_XS, { 1, 1 } }, { ENG_TYPE_IQ2_S, { 1, 1 } }, { ENG_TYPE_IQ3_XXS, { 1, 1 } },
                  { ENG_TYPE_IQ3_S, { 1, 1 } }, { ENG_TYPE_IQ1_S, { 1, 1 } }, { ENG_TYPE_IQ1_M, { 55, 55 } }, { ENG_TYPE_TQ1_0, { 53, 53 } },
                  { ENG_TYPE_TQ2_0, { 65, 65 } }, { ENG_TYPE_MXFP4, { 0, 0 } }, { ENG_TYPE_Q1_0, { 1, 1 } }, { ENG_TYPE_Q2_0, { 1, 1 } } };
+
+static guint8 *random_blocks (guint type, guint64 bytes)
+{
   guint8 *data = g_malloc (bytes);
   for (guint64 i = 0; i < bytes; i++)
     data[i] = (guint8) g_test_rand_int ();
@@ -308,6 +310,120 @@ static void test_big_endian (void)
   }
 }
 
+/* Blocks of weights that a model can compute with: scales of 2^-10, or small powers of two. */
+static guint8 *small_blocks (guint type, guint64 bytes)
+{
+  guint8 *data = random_blocks (type, bytes);
+  guint block = eng_type_traits (type)->block_bytes;
+  for (guint64 at = 0; at < bytes; at += block)
+    if (type == ENG_TYPE_MXFP4) {
+      data[at] = (guint8) (116 + data[at] % 5);
+    } else if (type == ENG_TYPE_NVFP4) {
+      for (int i = 0; i < 4; i++)
+        data[at + i] &= 31;
+    } else if (type == ENG_TYPE_IQ1_M) {
+      static const guint8 nibbles[4] = { 0x00, 0x00, 0x40, 0x10 };
+      for (int i = 0; i < 4; i++)
+        data[at + 49 + 2 * i] = (guint8) ((data[at + 49 + 2 * i] & 15) | nibbles[i]);
+    } else {
+      for (gsize h = 0; h < G_N_ELEMENTS (halves); h++)
+        for (int k = 0; k < 2 && halves[h].type == type; k++) {
+          data[at + (guint64) halves[h].upper[k] - 1] = 0;
+          data[at + (guint64) halves[h].upper[k]] = 0x14;
+        }
+    }
+  return data;
+}
+
+enum { SIDE = 256, STEPS = 24 };
+
+static const struct {
+  const char *name;
+  guint rows, cols; /* 1 row: a norm */
+} parts[] = { { "token_embd", 128, SIDE }, { "output_norm", 1, SIDE }, { "blk.0.attn_norm", 1, SIDE }, { "blk.0.ffn_norm", 1, SIDE }, { "blk.0.attn_q", SIDE, SIDE },
+              { "blk.0.attn_k", SIDE, SIDE }, { "blk.0.attn_v", SIDE, SIDE }, { "blk.0.attn_output", SIDE, SIDE }, { "blk.0.ffn_gate", 2 * SIDE, SIDE },
+              { "blk.0.ffn_up", 2 * SIDE, SIDE }, { "blk.0.ffn_down", SIDE, 2 * SIDE }, { "output", 128, SIDE } };
+
+/* A model of one layer with matrices of the type, or of floats that are the same weights (whose exactness gguf-dequantize holds to ggml's). */
+static void write_model (const char *path, guint type, GPtrArray *blocks, gboolean as_floats)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *letters = g_build_filename (g_getenv ("G_TEST_SRCDIR"), "fixtures", "decoders", "llama.gguf", NULL);
+  g_autoptr (EngGguf) vocabulary = eng_gguf_open (letters, &error);
+  g_autoptr (EngGgufWriter) writer = eng_gguf_writer_new (32);
+  static const struct {
+    const char *key;
+    guint value;
+  } keys[] = { { "llama.block_count", 1 }, { "llama.embedding_length", SIDE }, { "llama.feed_forward_length", 2 * SIDE }, { "llama.attention.head_count", 4 },
+               { "llama.attention.head_count_kv", 4 }, { "llama.context_length", 64 } };
+  g_assert_no_error (error);
+  eng_gguf_writer_set_string (writer, "general.architecture", "llama");
+  for (gsize i = 0; i < G_N_ELEMENTS (keys); i++)
+    eng_gguf_writer_set_u32 (writer, keys[i].key, keys[i].value);
+  eng_gguf_writer_set_f32 (writer, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  eng_gguf_writer_copy_keys (writer, vocabulary, "tokenizer.");
+  for (gsize i = 0; i < G_N_ELEMENTS (parts); i++) {
+    g_autofree char *name = g_strconcat (parts[i].name, ".weight", NULL);
+    const guint64 dims[2] = { parts[i].cols, parts[i].rows };
+    eng_gguf_writer_add_tensor (writer, name, as_floats || parts[i].rows == 1 ? ENG_TYPE_F32 : type, parts[i].rows == 1 ? 1 : 2, dims);
+  }
+  g_assert_true (eng_gguf_writer_begin (writer, path, &error));
+  for (guint i = 0; i < G_N_ELEMENTS (parts); i++) {
+    guint64 dims[2] = { parts[i].cols, parts[i].rows }, n = dims[0] * dims[1];
+    g_autofree float *floats = g_new (float, n);
+    if (parts[i].rows == 1)
+      for (guint64 k = 0; k < n; k++)
+        floats[k] = 1 + (float) (k % 7) / 16;
+    else
+      eng_type_dequantize (type, blocks->pdata[i], floats, n);
+    gboolean plain = as_floats || parts[i].rows == 1;
+    g_assert_true (eng_gguf_writer_write (writer, i, 0, plain ? (gconstpointer) floats : blocks->pdata[i], plain ? n * 4 : tensor_bytes (type, dims, 2), &error));
+  }
+  g_assert_true (eng_gguf_writer_finish (writer, &error));
+}
+
+static void greedy (const char *path, EngWorkers *workers, gint32 tokens[STEPS])
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (EngModel) model = eng_model_open (path, &error);
+  g_assert_no_error (error);
+  EngSessionOptions options = { .n_ctx = 48, .activation_bits = 32 };
+  g_autoptr (EngSession) session = eng_session_new (model, workers, &options, &error);
+  g_assert_no_error (error);
+  gint32 token = 7;
+  for (guint step = 0; step < STEPS; step++) {
+    g_assert_true (eng_session_eval (session, &token, 1, FALSE, NULL, &error));
+    const float *logits = eng_session_logits (session);
+    token = 0;
+    for (gint32 i = 1; i < 128; i++)
+      token = logits[i] > logits[token] ? i : token;
+    tokens[step] = token;
+  }
+}
+
+static void test_same_answers (gconstpointer data)
+{
+  guint type = GPOINTER_TO_UINT (data);
+  g_autoptr (GPtrArray) blocks = g_ptr_array_new_with_free_func (g_free);
+  g_autofree char *from = path_of ("source.gguf"), *to = path_of ("packed.gguf"), *plain = path_of ("starter.gguf");
+  g_autoptr (GError) error = NULL;
+  for (gsize i = 0; i < G_N_ELEMENTS (parts); i++) {
+    const guint64 dims[2] = { parts[i].cols, parts[i].rows };
+    g_ptr_array_add (blocks, small_blocks (type, tensor_bytes (type, dims, 2)));
+  }
+  write_model (from, type, blocks, FALSE);
+  write_model (plain, type, blocks, TRUE);
+  g_autoptr (EngGguf) source = eng_gguf_open (from, &error);
+  g_assert_true (eng_repack (source, to, NULL, NULL, NULL, &error));
+  g_assert_no_error (error);
+  gint32 want[STEPS], got[STEPS];
+  EngWorkers *workers = eng_workers_new (1);
+  greedy (plain, workers, want);
+  greedy (to, workers, got);
+  eng_workers_free (workers);
+  g_assert_cmpmem (got, sizeof got, want, sizeof want);
+}
+
 static void test_starter (void)
 {
   const char *starter = g_getenv ("VALISE_STARTER_GGUF");
@@ -333,6 +449,8 @@ int main (int argc, char **argv)
   for (gsize i = 0; i < G_N_ELEMENTS (packed_types); i++) {
     g_autofree char *name = g_strdup_printf ("/repack/same-numbers/%s", eng_type_traits (packed_types[i])->name);
     g_test_add_data_func (name, GUINT_TO_POINTER (packed_types[i]), test_same_numbers);
+    g_autofree char *answers = g_strdup_printf ("/repack/same-answers/%s", eng_type_traits (packed_types[i])->name);
+    g_test_add_data_func (answers, GUINT_TO_POINTER (packed_types[i]), test_same_answers);
   }
   static const guint numbers[] = { ENG_TYPE_I8, ENG_TYPE_I16, ENG_TYPE_I32, ENG_TYPE_I64, ENG_TYPE_F64 };
   for (gsize i = 0; i < G_N_ELEMENTS (numbers); i++) {
