@@ -106,9 +106,16 @@ int cli_show (int argc, char **argv)
   g_autoptr (ValiseModel) model = open_named (&library, argv[1], &error);
   if (!model)
     return cli_fail (error);
-  if (cli_json)
-    return cli_print_object (valise_model_to_json (model));
+  g_autofree char *weights = valise_model_describe_weights (model, &error);
+  if (!weights)
+    return cli_fail (error);
+  if (cli_json) {
+    JsonObject *object = valise_model_to_json (model);
+    json_object_set_string_member (object, "weights", weights);
+    return cli_print_object (object);
+  }
   print_model (model);
+  printf ("Weights     %s\n", weights);
   return CLI_OK;
 }
 

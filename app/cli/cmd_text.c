@@ -1,6 +1,7 @@
 /* cmd_text.c: tokenize and render: what the model really reads. Neither touches the weights. */
 #include "app/cli/cli.h"
 #include "engine/model.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +10,7 @@ static EngGguf *open_gguf (const char *name, GError **error)
 {
   g_autoptr (ValiseLibrary) library = valise_library_open (NULL, error);
   g_autoptr (ValiseModel) row = library ? valise_library_find_model (library, name, error) : NULL;
-  return row ? eng_gguf_open (valise_model_get_path (row), error) : NULL;
+  return row ? eng_checkpoint_open (valise_model_get_path (row), error) : NULL;
 }
 
 /* ---- tokenize ---- */

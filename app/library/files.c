@@ -2,6 +2,7 @@
  * process however it dies, and unlike process numbers they mean the same inside and outside a sandbox. */
 #include "app/library/files.h"
 #include "app/library/library-private.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -215,10 +216,23 @@ gboolean valise_shard_name (const char *name, guint *number, guint *count)
   return *number >= 1 && *number <= *count;
 }
 
+gboolean valise_is_checkpoint_folder (const char *path)
+{
+  g_autofree char *name = g_path_get_basename (path);
+  return g_str_equal (name, "config.json");
+}
+
 GPtrArray *valise_shards_of (const char *path, GError **error)
 {
   g_autoptr (GPtrArray) shards = g_ptr_array_new_with_free_func (g_free);
   guint number, count;
+  if (valise_is_checkpoint_folder (path)) {
+    g_autofree char *folder = g_path_get_dirname (path);
+    g_auto (GStrv) names = eng_checkpoint_files (folder, error);
+    for (guint i = 0; names && names[i]; i++)
+      g_ptr_array_add (shards, g_build_filename (folder, names[i], NULL));
+    return names ? g_steal_pointer (&shards) : NULL;
+  }
   if (!valise_shard_name (path, &number, &count)) {
     g_ptr_array_add (shards, g_strdup (path));
     return g_steal_pointer (&shards);

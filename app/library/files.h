@@ -43,6 +43,8 @@ gboolean valise_hash_file (const char *path, GChecksum *checksum, EngProgress pr
 /* The files of a model that opens at `path`: itself, or all its shards in order ("x-00001-of-00003.gguf"). NULL with an error when one
  * is missing. */
 GPtrArray *valise_shards_of (const char *path, GError **error);
+/* Whether `path` is the config.json that stands for a folder of safetensors: its files keep their names. */
+gboolean valise_is_checkpoint_folder (const char *path);
 /* Whether a file's name is that of a shard; number and count are 1-based. */
 gboolean valise_shard_name (const char *name, guint *number, guint *count);
 

@@ -1,5 +1,6 @@
 /* fit.c: the analysis of a checkpoint, kept beside the library, and the fit of it to a budget. */
 #include "app/library/library-private.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <glib/gstdio.h>
 #include <math.h>
@@ -40,7 +41,7 @@ char *valise_library_find_analysis (ValiseLibrary *library, const char *key)
 gboolean valise_library_analyse (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, EngProgress progress, gpointer data,
                                  GCancellable *cancellable, GError **error)
 {
-  g_autoptr (EngGguf) gguf = eng_gguf_open (valise_model_get_path (model), error);
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (model), error);
   if (!gguf)
     return FALSE;
   g_autoptr (EngWorkers) workers = eng_workers_new (0);
@@ -65,7 +66,7 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   /* A first plan from what is known now: a budget that can never be met is refused before minutes are spent. */
   if (!valise_library_plan (library, model, target, plan, error))
     return NULL;
-  g_autoptr (EngGguf) gguf = eng_gguf_open (valise_model_get_path (model), error);
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (model), error);
   if (!gguf || !eng_traits_read (&traits, gguf, error))
     return NULL;
   g_autoptr (EngWorkers) workers = eng_workers_new (target->threads);

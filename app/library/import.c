@@ -2,6 +2,7 @@
  * then moved to its content address together with its row. */
 #include "app/library/unpack.h"
 #include "app/library/library-private.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,9 @@ typedef struct {
   GPtrArray *paths;    /* of char *: the model's files, in order */
   GPtrArray *names;    /* of char *: how the source calls them */
   gboolean temporary;  /* the paths are in our own folder already */
+  gboolean is_folder;  /* a checkpoint of safetensors, whose files keep their names */
   char *license;       /* from around the model, or NULL */
+  char *folder;        /* is_folder: where they lie */
 } Found;
 
 static void found_clear (Found *found)
@@ -26,10 +29,13 @@ static void found_clear (Found *found)
   g_clear_pointer (&found->paths, g_ptr_array_unref);
   g_clear_pointer (&found->names, g_ptr_array_unref);
   g_clear_pointer (&found->license, g_free);
+  g_clear_pointer (&found->folder, g_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Found, found_clear)
 
 static gboolean is_gguf (const char *path, gboolean *yes, GError **error);
+static gboolean is_of_checkpoint (const char *path);
+static gboolean list_checkpoint (Found *found, const char *folder, GError **error);
 static void gather (const char *folder, guint depth, GPtrArray *paths);
 static gboolean choose (Found *found, const char *source, GError **error);
 static gboolean place (Found *found, const ValiseTemp *temp, GChecksum *checksum, char **moved, char **entry, ValiseSpan *span,
@@ -55,6 +61,13 @@ ValiseModel *valise_library_import (ValiseLibrary *library, const char *source, 
     found.paths = g_ptr_array_new_with_free_func (g_free);
     gather (full, 0, found.paths);
     second.begin = 0;
+    if (found.paths->len == 0 && eng_checkpoint_is_folder (full) && !list_checkpoint (&found, full, error))
+      return NULL;
+  } else if (is_of_checkpoint (full)) {
+    g_autofree char *folder = g_path_get_dirname (full);
+    second.begin = 0;
+    if (!list_checkpoint (&found, folder, error))
+      return NULL;
   } else if (!is_gguf (full, &gguf, error)) {
     return NULL;
   } else if (gguf) {
@@ -69,11 +82,12 @@ ValiseModel *valise_library_import (ValiseLibrary *library, const char *source, 
     found.license = g_steal_pointer (&archive.license);
     found.temporary = TRUE;
   }
-  if (!found.paths || !choose (&found, full, error))
+  if (!found.paths || (!found.is_folder && !choose (&found, full, error)))
     return NULL;
 
   /* The header is checked where it lies, before gigabytes are copied. Shards are checked once they lie together. */
-  if (found.paths->len == 1 && !valise_model_row_read (&row, found.paths->pdata[0], error)) {
+  g_autofree char *config = found.is_folder ? g_build_filename (found.folder, "config.json", NULL) : NULL;
+  if ((config || found.paths->len == 1) && !valise_model_row_read (&row, config ? config : found.paths->pdata[0], error)) {
     say_source (error, found.temporary ? found.paths->pdata[0] : NULL, full);
     return NULL;
   }
@@ -93,7 +107,8 @@ ValiseModel *valise_library_import (ValiseLibrary *library, const char *source, 
     g_free (row.license);
     row.license = g_steal_pointer (&found.license);
   }
-  row.name = name ? g_strdup (name) : name_from (found.names->pdata[0], opened);
+  g_autofree char *base = found.is_folder ? g_path_get_basename (found.folder) : NULL, *called = base ? g_strconcat (base, ".gguf", NULL) : NULL;
+  row.name = name ? g_strdup (name) : name_from (called ? called : found.names->pdata[0], opened);
   return valise_library_add_object (library, moved, entry, &row, name == NULL, error);
 }
 
@@ -105,6 +120,30 @@ void valise_span_report (double fraction, const char *what, gpointer data)
 }
 
 /* ---- helpers ---- */
+
+/* A file that means the folder it lies in. */
+static gboolean is_of_checkpoint (const char *path)
+{
+  g_autofree char *name = g_path_get_basename (path);
+  return g_str_equal (name, "config.json") || g_str_has_suffix (name, ".safetensors") || g_str_has_suffix (name, ".safetensors.index.json");
+}
+
+static gboolean list_checkpoint (Found *found, const char *folder, GError **error)
+{
+  g_auto (GStrv) names = eng_checkpoint_files (folder, error);
+  if (!names)
+    return FALSE;
+  g_clear_pointer (&found->paths, g_ptr_array_unref);
+  found->paths = g_ptr_array_new_with_free_func (g_free);
+  found->names = g_ptr_array_new_with_free_func (g_free);
+  found->is_folder = TRUE;
+  found->folder = g_strdup (folder);
+  for (guint i = 0; names[i]; i++) {
+    g_ptr_array_add (found->paths, g_build_filename (folder, names[i], NULL));
+    g_ptr_array_add (found->names, g_strdup (names[i]));
+  }
+  return TRUE;
+}
 
 static gboolean is_gguf (const char *path, gboolean *yes, GError **error)
 {
@@ -214,11 +253,11 @@ static gboolean place (Found *found, const ValiseTemp *temp, GChecksum *checksum
     return valise_fail_errno (error, errno, "cannot create the folder", *moved);
   for (guint i = 0; i < n; i++) {
     ValiseSpan part = { valise_span_report, span, (double) i / n, (double) (i + 1) / n };
-    g_autofree char *shard = g_strdup_printf ("model-%05u-of-%05u.gguf", i + 1, n);
+    g_autofree char *shard = found->is_folder ? g_strdup (found->names->pdata[i]) : g_strdup_printf ("model-%05u-of-%05u.gguf", i + 1, n);
     g_autofree char *target = n > 1 ? g_build_filename (*moved, shard, NULL) : g_strdup (*moved);
     const char *path = found->paths->pdata[i];
     if (n > 1 && i == 0)
-      *entry = g_strdup (shard);
+      *entry = g_strdup (found->is_folder ? "config.json" : shard);
     if (!found->temporary) {
       if (!valise_copy_file (path, target, checksum, valise_span_report, &part, cancellable, error))
         return FALSE;
@@ -245,7 +284,7 @@ static char *name_from (const char *file, const char *model_path)
   gboolean says_nothing = *base == '\0' || hash || g_str_equal (lower, "model") || g_str_has_prefix (lower, "ggml-model")
                           || g_str_has_prefix (lower, "unsloth.");
   g_autofree char *name = NULL;
-  g_autoptr (EngGguf) gguf = says_nothing ? eng_gguf_open (model_path, NULL) : NULL;
+  g_autoptr (EngGguf) gguf = says_nothing ? eng_checkpoint_open (model_path, NULL) : NULL;
   name = g_strdup (gguf ? eng_gguf_get_string (gguf, "general.name", "model") : base);
   g_strdelimit (name, "/\\\n\r\t", '-');
   g_strstrip (name);

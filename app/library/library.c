@@ -143,6 +143,9 @@ ValiseModel *valise_library_find_model (ValiseLibrary *library, const char *name
   }
   if (g_file_test (name_or_path, G_FILE_TEST_IS_REGULAR))
     return model_from_file (name_or_path, error);
+  g_autofree char *config = g_build_filename (name_or_path, "config.json", NULL);
+  if (g_file_test (name_or_path, G_FILE_TEST_IS_DIR) && g_file_test (config, G_FILE_TEST_IS_REGULAR))
+    return model_from_file (config, error);
   if (g_file_test (name_or_path, G_FILE_TEST_IS_DIR))
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "%s is a folder: import it first with \"valise import\", or name a .gguf in it",
                  name_or_path);

@@ -42,6 +42,9 @@ const char *valise_model_get_sha256 (ValiseModel *model);
 gint64 valise_model_get_parent (ValiseModel *model);       /* fit: its checkpoint's id, else 0 */
 double valise_model_get_kl (ValiseModel *model);           /* fit: measured; NaN when unknown */
 guint valise_model_get_context (ValiseModel *model);       /* trained context */
+/* What the model's file is and how its weights were made, read from it: "GGUF, mostly Q4_K", "a fit ...". NULL with an error when it cannot be
+ * opened; free with g_free. */
+char *valise_model_describe_weights (ValiseModel *model, GError **error);
 void valise_json_set_number (JsonObject *object, const char *name, double value); /* null unless finite */
 JsonObject *valise_model_to_json (ValiseModel *model);     /* as `valise show --json`; owned by the caller */
 

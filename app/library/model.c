@@ -1,6 +1,8 @@
 /* model.c: the snapshot of a model's row, and reading what a row says from the file itself. */
 #include "app/library/library-private.h"
 
+#include "engine/checkpoint/checkpoint.h"
+
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -149,9 +151,30 @@ JsonObject *valise_model_to_json (ValiseModel *model)
   return object;
 }
 
+char *valise_model_describe_weights (ValiseModel *model, GError **error)
+{
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (model->row.path, error);
+  if (!gguf)
+    return NULL;
+  if (eng_gguf_has (gguf, "valise.fit.bpw")) {
+    const char *calibration = eng_gguf_get_string (gguf, "valise.fit.calibration", "");
+    return g_strdup_printf ("X-bit GGUF, %.2f bits per weight%s%s", eng_gguf_get_float (gguf, "valise.fit.bpw", 0), *calibration ? ", calibrated on " : "", calibration);
+  }
+  g_autofree char *method = eng_checkpoint_method (gguf);
+  const char *format = eng_gguf_get_string (gguf, "valise.source.format", "GGUF"), *imatrix = eng_gguf_get_string (gguf, "quantize.imatrix.dataset", NULL);
+  gint64 chunks = eng_gguf_get_int (gguf, "quantize.imatrix.chunks_count", 0);
+  g_autoptr (GString) text = g_string_new (NULL);
+  g_string_append_printf (text, "%s, %s%s", format, strcmp (format, "GGUF") == 0 ? "mostly " : "", method);
+  if (imatrix)
+    g_string_append_printf (text, ", importance of %s", imatrix);
+  if (imatrix && chunks > 0)
+    g_string_append_printf (text, " (%" G_GINT64_FORMAT " chunks)", chunks);
+  return g_string_free (g_steal_pointer (&text), FALSE);
+}
+
 gboolean valise_model_row_read (ValiseModelRow *row, const char *path, GError **error)
 {
-  g_autoptr (EngGguf) gguf = eng_gguf_open (path, error);
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (path, error);
   EngTraits traits;
   if (!gguf || !eng_traits_read (&traits, gguf, error) || !check_types (gguf, error))
     return FALSE;

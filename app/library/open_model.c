@@ -1,6 +1,7 @@
 /* open_model.c: a model to compute with. What the engine can map as it is, is mapped; a quantized checkpoint is packed once into the
  * library's cache (the very same numbers) and that is mapped from then on. */
 #include "app/library/library-private.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <glib/gstdio.h>
 
@@ -16,7 +17,7 @@ EngModel *valise_library_open_model (ValiseLibrary *library, ValiseModel *model,
                  valise_model_get_name (model), path);
     return NULL;
   }
-  g_autoptr (EngGguf) gguf = eng_gguf_open (path, error);
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (path, error);
   if (!gguf)
     return NULL;
   if (eng_gguf_is_computable (gguf))

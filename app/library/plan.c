@@ -1,5 +1,6 @@
 /* plan.c: from a budget to what a chat will need and how good and fast it will be, before anything is loaded. */
 #include "app/library/library-private.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <math.h>
 
@@ -43,7 +44,7 @@ QzCurves *valise_library_get_curves (ValiseLibrary *library, ValiseModel *model,
     return NULL;
   }
   valise_bandwidth_prepare (library);
-  g_autoptr (EngGguf) gguf = eng_gguf_open (valise_model_get_path (model), error);
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (model), error);
   g_autofree char *key = gguf ? valise_model_content_key (model, error) : NULL;
   if (!key)
     return NULL;
@@ -90,7 +91,7 @@ gboolean valise_library_plan (ValiseLibrary *library, ValiseModel *model, const 
 {
   EngTraits traits;
   g_autoptr (QzCurves) curves = valise_library_get_curves (library, model, error);
-  g_autoptr (EngGguf) gguf = curves ? eng_gguf_open (valise_model_get_path (model), error) : NULL;
+  g_autoptr (EngGguf) gguf = curves ? eng_checkpoint_open (valise_model_get_path (model), error) : NULL;
   return gguf && eng_traits_read (&traits, gguf, error) && valise_plan_with_curves (curves, &traits, target, plan, error);
 }
 

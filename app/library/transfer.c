@@ -1,5 +1,6 @@
 /* transfer.c: models out of the library (export) and their files held against their checksums (verify). */
 #include "app/library/library-private.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +18,7 @@ typedef struct {
 } Outgoing;
 
 static void outgoing_clear (gpointer data);
+static gboolean exists_already (const char *path, GError **error);
 static gboolean outgoing_copy (Outgoing *file, const char *folder, const char *source, ValiseSpan *span, GCancellable *cancellable, GError **error);
 static gboolean outgoing_place (Outgoing *file, GError **error);
 static char *target_path (ValiseModel *model, const char *path);
@@ -29,7 +31,14 @@ gboolean valise_library_export (ValiseLibrary *library, ValiseModel *model, cons
   if (!shards)
     return FALSE;
   g_autofree char *target = target_path (model, path);
-  g_autofree char *folder = g_path_get_dirname (target);
+  gboolean is_folder = valise_is_checkpoint_folder (valise_model_get_path (model)); /* its files go into a folder of the name */
+  if (is_folder && g_str_has_suffix (target, ".gguf"))
+    target[strlen (target) - 5] = '\0';
+  if (is_folder && g_file_test (target, G_FILE_TEST_EXISTS))
+    return exists_already (target, error);
+  g_autofree char *folder = is_folder ? g_strdup (target) : g_path_get_dirname (target);
+  if (is_folder && g_mkdir (folder, 0755) < 0)
+    return valise_fail_errno (error, errno, "cannot create the folder", folder);
   if (!g_file_test (folder, G_FILE_TEST_IS_DIR)) {
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "there is no folder %s: create it first", folder);
     return FALSE;
@@ -41,7 +50,10 @@ gboolean valise_library_export (ValiseLibrary *library, ValiseModel *model, cons
   gsize stem = strlen (target) - (g_str_has_suffix (target, ".gguf") ? 5 : 0);
   for (guint i = 0; i < shards->len; i++) {
     Outgoing file = { .fd = -1 };
-    file.target = shards->len == 1 ? g_strdup (target) : g_strdup_printf ("%.*s-%05u-of-%05u.gguf", (int) stem, target, i + 1, shards->len);
+    g_autofree char *own = g_path_get_basename (shards->pdata[i]);
+    file.target = is_folder          ? g_build_filename (target, own, NULL)
+                  : shards->len == 1 ? g_strdup (target)
+                                     : g_strdup_printf ("%.*s-%05u-of-%05u.gguf", (int) stem, target, i + 1, shards->len);
     g_array_append_val (files, file);
     ValiseSpan part = { progress, data, (double) i / shards->len, (double) (i + 1) / shards->len };
     if (!outgoing_copy (&g_array_index (files, Outgoing, i), folder, shards->pdata[i], &part, cancellable, error))
@@ -65,13 +77,13 @@ gboolean valise_library_verify (ValiseLibrary *library, ValiseModel *model, EngP
   g_auto (ValiseModelRow) row = { .kl = NAN };
   if (!valise_model_row_read (&row, valise_model_get_path (model), error))
     return FALSE;
-  g_autoptr (EngGguf) gguf = eng_gguf_open (valise_model_get_path (model), error);
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (model), error);
   if (!gguf)
     return FALSE;
   if (!eng_gguf_is_computable (gguf))
     return TRUE;
   /* Packed matrices carry a structure of their own, which opening checks. */
-  g_autoptr (EngModel) opened = eng_model_open (valise_model_get_path (model), error);
+  g_autoptr (EngModel) opened = eng_model_new (gguf, error);
   return opened != NULL;
 }
 

@@ -1,5 +1,6 @@
 /* chat_model.c: the memory plan decides, before anything is loaded. */
 #include "app/ui/chat_model.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <glib/gi18n.h>
 
@@ -44,7 +45,7 @@ static void choose_context (GTask *task, gpointer source, gpointer data, GCancel
   EngTraits traits;
   EngSessionOptions options;
   guint64 bytes = valise_model_get_bytes (opening->model), needed;
-  g_autoptr (EngGguf) gguf = eng_gguf_open (valise_model_get_path (opening->model), &error);
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (opening->model), &error);
   if (!gguf || !eng_traits_read (&traits, gguf, &error)) {
     g_task_return_error (task, error);
     return;

@@ -1,5 +1,6 @@
 /* fit_budget.c: the curves are read once on a thread; every move of a slider is a binary search in them. */
 #include "app/ui/fit_budget.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <glib/gi18n.h>
 #include <math.h>
@@ -197,7 +198,7 @@ static void read_on_thread (GTask *task, gpointer source, gpointer data, GCancel
 {
   Reading *reading = data;
   GError *error = NULL;
-  g_autoptr (EngGguf) gguf = eng_gguf_open (valise_model_get_path (reading->model), &error);
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (reading->model), &error);
   QzCurves *curves = gguf && eng_traits_read (&reading->traits, gguf, &error)
                        ? valise_library_get_curves (reading->library, reading->model, &error) : NULL;
   if (curves)

@@ -617,7 +617,6 @@ static void spoil_part (GString *header, gpointer data)
   gssize begin = at - header->str, end = strchr (at, '}') - header->str;
   g_autofree char *entry = g_strndup (at, (gsize) (end - begin));
   char *type = strstr (entry, "\"dtype\":\"") + 9, *shape = strstr (entry, "\"shape\":[") + 9;
-  g_auto (GStrv) dims = g_strsplit (shape, ",", 3);
   g_autofree char *old_type = g_strndup (type, strcspn (type, "\"")), *old_shape = g_strndup (shape, strcspn (shape, "]")), *changed = NULL;
   guint64 a = 1, b = 1, c = 1;
   int n = sscanf (old_shape, "%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT, &a, &b, &c);
