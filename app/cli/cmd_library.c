@@ -46,14 +46,16 @@ int cli_hardware (int argc, char **argv)
 int cli_import (int argc, char **argv)
 {
   g_autofree char *name = NULL;
+  gboolean link = FALSE;
   const GOptionEntry entries[]
-    = { { "name", 'n', 0, G_OPTION_ARG_FILENAME, &name, "Its name in the library (else from the file's)", "NAME" }, { NULL } };
+    = { { "name", 'n', 0, G_OPTION_ARG_FILENAME, &name, "Its name in the library (else from the file's)", "NAME" },
+        { "link", 'l', 0, G_OPTION_ARG_NONE, &link, "Leave the files where they are instead of copying them", NULL }, { NULL } };
   if (!cli_parse (entries, 1, 1, &argc, &argv))
     return CLI_USAGE;
   g_autoptr (GError) error = NULL;
   g_autoptr (ValiseLibrary) library = valise_library_open (NULL, &error);
   g_autoptr (ValiseModel) model
-    = library ? valise_library_import (library, argv[1], name, cli_progress, NULL, cli_cancellable (), &error) : NULL;
+    = library ? (link ? valise_library_link : valise_library_import) (library, argv[1], name, cli_progress, NULL, cli_cancellable (), &error) : NULL;
   if (!model)
     return cli_fail (error);
   if (cli_json)

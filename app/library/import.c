@@ -33,6 +33,9 @@ static void found_clear (Found *found)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Found, found_clear)
 
+static ValiseModel *take (ValiseLibrary *library, const char *source, const char *name, gboolean stays, EngProgress progress, gpointer data,
+                          GCancellable *cancellable, GError **error);
+static gboolean hash_all (Found *found, GChecksum *checksum, ValiseSpan *span, GCancellable *cancellable, GError **error);
 static gboolean is_gguf (const char *path, gboolean *yes, GError **error);
 static gboolean is_of_checkpoint (const char *path);
 static gboolean list_checkpoint (Found *found, const char *folder, GError **error);
@@ -46,13 +49,25 @@ static void say_source (GError **error, const char *temporary, const char *sourc
 ValiseModel *valise_library_import (ValiseLibrary *library, const char *source, const char *name, EngProgress progress, gpointer data,
                                     GCancellable *cancellable, GError **error)
 {
+  return take (library, source, name, FALSE, progress, data, cancellable, error);
+}
+
+ValiseModel *valise_library_link (ValiseLibrary *library, const char *source, const char *name, EngProgress progress, gpointer data,
+                                  GCancellable *cancellable, GError **error)
+{
+  return take (library, source, name, TRUE, progress, data, cancellable, error);
+}
+
+static ValiseModel *take (ValiseLibrary *library, const char *source, const char *name, gboolean stays, EngProgress progress, gpointer data,
+                          GCancellable *cancellable, GError **error)
+{
   g_auto (Found) found = { 0 };
   g_auto (ValiseModelRow) row = { .kl = NAN };
-  g_autofree char *full = g_canonicalize_filename (source, NULL);
+  g_autofree char *asked = g_canonicalize_filename (source, NULL), *kept_as = NULL, *full = valise_resolve_cache (asked, &kept_as, error);
   ValiseSpan first = { progress, data, 0.0, 0.5 }, second = { progress, data, 0.5, 1.0 };
   gboolean gguf = FALSE;
 
-  if (name && !valise_name_check (name, error))
+  if (!full || (name && !valise_name_check (name, error)))
     return NULL;
   g_autoptr (ValiseTemp) temp = valise_temp_new (library->home, error);
   if (!temp)
@@ -73,6 +88,9 @@ ValiseModel *valise_library_import (ValiseLibrary *library, const char *source, 
   } else if (gguf) {
     found.paths = valise_shards_of (full, error);
     second.begin = 0;
+  } else if (stays) {
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "%s is an archive, which cannot be used where it lies: import it without --link", full);
+    return NULL;
   } else {
     g_auto (ValiseArchive) archive = { 0 };
     if (!valise_archive_extract (&archive, full, temp->path, valise_span_report, &first, cancellable, error))
@@ -93,23 +111,25 @@ ValiseModel *valise_library_import (ValiseLibrary *library, const char *source, 
   }
   g_autoptr (GChecksum) checksum = g_checksum_new (G_CHECKSUM_SHA256);
   g_autofree char *moved = NULL, *entry = NULL;
-  if (!place (&found, temp, checksum, &moved, &entry, &second, cancellable, error))
+  if (!(stays ? hash_all (&found, checksum, &second, cancellable, error) : place (&found, temp, checksum, &moved, &entry, &second, cancellable, error)))
     return NULL;
-  g_autofree char *opened = entry ? g_build_filename (moved, entry, NULL) : g_strdup (moved);
+  g_autofree char *opened = stays ? g_strdup (config ? config : found.paths->pdata[0]) : entry ? g_build_filename (moved, entry, NULL) : g_strdup (moved);
   /* Again, on our own copy: the source may have changed under our hands. */
   if (!valise_model_row_read (&row, opened, error)) {
     say_source (error, opened, full);
     return NULL;
   }
   row.sha256 = g_strdup (g_checksum_get_string (checksum));
-  row.source = g_strdup (full);
+  row.source = g_strdup (asked);
   if (*row.license == '\0' && found.license) {
     g_free (row.license);
     row.license = g_steal_pointer (&found.license);
   }
   g_autofree char *base = found.is_folder ? g_path_get_basename (found.folder) : NULL, *called = base ? g_strconcat (base, ".gguf", NULL) : NULL;
-  row.name = name ? g_strdup (name) : name_from (called ? called : found.names->pdata[0], opened);
-  return valise_library_add_object (library, moved, entry, &row, name == NULL, error);
+  g_autofree char *cached = kept_as ? g_strconcat (kept_as, ".gguf", NULL) : NULL;
+  row.name = name ? g_strdup (name) : name_from (cached ? cached : called ? called : found.names->pdata[0], opened);
+  return stays ? valise_library_add_reference (library, opened, &row, name == NULL, error)
+               : valise_library_add_object (library, moved, entry, &row, name == NULL, error);
 }
 
 void valise_span_report (double fraction, const char *what, gpointer data)
@@ -232,6 +252,17 @@ static gboolean choose (Found *found, const char *source, GError **error)
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "%s holds %u models or parts (%s): import one .gguf of them by its path", source, n,
                  list->str);
   return FALSE;
+}
+
+/* What stays where it is, read once for its checksum. */
+static gboolean hash_all (Found *found, GChecksum *checksum, ValiseSpan *span, GCancellable *cancellable, GError **error)
+{
+  for (guint i = 0; i < found->paths->len; i++) {
+    ValiseSpan part = { valise_span_report, span, (double) i / found->paths->len, (double) (i + 1) / found->paths->len };
+    if (!valise_hash_file (found->paths->pdata[i], checksum, valise_span_report, &part, cancellable, error))
+      return FALSE;
+  }
+  return TRUE;
 }
 
 /* Into one file, or one folder of shards, inside the temporary; hashed on the way. */

@@ -48,6 +48,11 @@ gboolean valise_name_check (const char *name, GError **error);
  * already, under that name (or any when make_free), is returned as it is, its file renewed. */
 ValiseModel *valise_library_add_object (ValiseLibrary *library, const char *temp_path, const char *entry, ValiseModelRow *row,
                                         gboolean make_free, GError **error);
+/* The same for files that stay where they are: `path` is what opens them. */
+ValiseModel *valise_library_add_reference (ValiseLibrary *library, const char *path, ValiseModelRow *row, gboolean make_free, GError **error);
+/* What a path of another program's cache stands for (an Ollama manifest, a hub cache folder), and how that program calls it; else a copy of the path
+ * and NULL. NULL with an error where it stands for nothing. Free both with g_free. */
+char *valise_resolve_cache (const char *path, char **name, GError **error);
 /* A key that stands for the model's contents: its sha256, or for a file outside the library a hash of its place and state. */
 char *valise_model_content_key (ValiseModel *model, GError **error);
 /* Files made from a model, whose names begin with its key: analyses, packed forms. Moves one that is complete to its place. */

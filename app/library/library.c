@@ -17,6 +17,7 @@ G_DEFINE_FINAL_TYPE (ValiseLibrary, valise_library, G_TYPE_OBJECT)
 static guint signals[VALISE_N_SIGNALS];
 
 static gboolean sweep (ValiseLibrary *library, GError **error);
+static char *place_of (ValiseLibrary *library, const char *file);
 static void sweep_objects (ValiseLibrary *library, GHashTable *known);
 static gboolean find_same (ValiseLibrary *library, const char *sha256, const char *name, ValiseModel **model, GError **error);
 static gboolean insert_model (ValiseLibrary *library, ValiseModelRow *row, const char *file, gboolean make_free, GError **error);
@@ -187,8 +188,11 @@ gboolean valise_library_remove (ValiseLibrary *library, ValiseModel *model, guin
     return FALSE;
   if (last) {
     g_autofree char *folder = g_build_filename (library->home, "objects", sha256, NULL);
-    valise_remove_tree (g_file_test (folder, G_FILE_TEST_IS_DIR) ? folder : valise_model_get_path (model));
-    freed = valise_model_get_bytes (model) + valise_library_drop_derived (library, sha256);
+    g_autofree char *objects = g_build_filename (library->home, "objects/", NULL);
+    gboolean is_ours = g_str_has_prefix (valise_model_get_path (model), objects); /* else it stays where it is */
+    if (is_ours)
+      valise_remove_tree (g_file_test (folder, G_FILE_TEST_IS_DIR) ? folder : valise_model_get_path (model));
+    freed = (is_ours ? valise_model_get_bytes (model) : 0) + valise_library_drop_derived (library, sha256);
   }
   if (freed_bytes)
     *freed_bytes = freed;
@@ -248,12 +252,12 @@ char *valise_library_free_name (ValiseLibrary *library, const char *name, GError
   }
 }
 
-ValiseModel *valise_library_add_object (ValiseLibrary *library, const char *temp_path, const char *entry, ValiseModelRow *row,
-                                        gboolean make_free, GError **error)
+/* temp_path NULL: `entry` is the whole path of what stays where it is. */
+static ValiseModel *add (ValiseLibrary *library, const char *temp_path, const char *entry, ValiseModelRow *row, gboolean make_free, GError **error)
 {
   ValiseStore *store = library->store;
-  gboolean folder = g_file_test (temp_path, G_FILE_TEST_IS_DIR);
-  g_autofree char *file = folder ? g_build_filename ("objects", row->sha256, entry, NULL) : g_strconcat ("objects/", row->sha256, ".gguf", NULL);
+  gboolean folder = temp_path && g_file_test (temp_path, G_FILE_TEST_IS_DIR);
+  g_autofree char *file = !temp_path ? g_strdup (entry) : folder ? g_build_filename ("objects", row->sha256, entry, NULL) : g_strconcat ("objects/", row->sha256, ".gguf", NULL);
   if (folder && !valise_sync_path (temp_path, error))
     return NULL;
   /* With the home lock no sweep of another process sees the file before its row. */
@@ -264,8 +268,10 @@ ValiseModel *valise_library_add_object (ValiseLibrary *library, const char *temp
   g_autoptr (ValiseModel) model = NULL;
   if (!valise_store_begin (store, TRUE, error))
     return NULL;
-  if (!find_same (library, row->sha256, make_free ? NULL : row->name, &model, error)
-      || (!model && !insert_model (library, row, file, make_free, error)) || !move_object (library, temp_path, row->sha256, error)) {
+  /* A copy of what was known by reference takes its place. */
+  if ((temp_path && !valise_store_exec (store, error, "UPDATE objects SET file = ? WHERE sha256 = ?", "ss", file, row->sha256))
+      || !find_same (library, row->sha256, make_free ? NULL : row->name, &model, error)
+      || (!model && !insert_model (library, row, file, make_free, error)) || (temp_path && !move_object (library, temp_path, row->sha256, error))) {
     valise_store_rollback (store);
     return NULL;
   }
@@ -276,11 +282,28 @@ ValiseModel *valise_library_add_object (ValiseLibrary *library, const char *temp
   if (model)
     return g_steal_pointer (&model);
   g_free (row->path);
-  row->path = g_build_filename (library->home, file, NULL);
+  row->path = place_of (library, file);
   return valise_model_new (row);
 }
 
+ValiseModel *valise_library_add_object (ValiseLibrary *library, const char *temp_path, const char *entry, ValiseModelRow *row,
+                                        gboolean make_free, GError **error)
+{
+  return add (library, temp_path, entry, row, make_free, error);
+}
+
+ValiseModel *valise_library_add_reference (ValiseLibrary *library, const char *path, ValiseModelRow *row, gboolean make_free, GError **error)
+{
+  return add (library, NULL, path, row, make_free, error);
+}
+
 /* ---- helpers ---- */
+
+/* An object's file is told from the home on, but for those that stay elsewhere. */
+static char *place_of (ValiseLibrary *library, const char *file)
+{
+  return g_path_is_absolute (file) ? g_strdup (file) : g_build_filename (library->home, file, NULL);
+}
 
 /* The same content under the same name (or under any, when name is NULL) is that model: an import or a fit may be repeated, also by
  * two processes at once. */
@@ -409,7 +432,7 @@ static ValiseModel *model_from_row (ValiseLibrary *library, sqlite3_stmt *statem
     .source = column_string (statement, 10),
     .kl = sqlite3_column_type (statement, 11) == SQLITE_NULL ? NAN : sqlite3_column_double (statement, 11),
     .context = (guint) sqlite3_column_int (statement, 12),
-    .path = g_build_filename (library->home, file, NULL),
+    .path = place_of (library, file),
   };
   return valise_model_new (&row);
 }

@@ -59,9 +59,13 @@ const char *valise_library_get_home (ValiseLibrary *library);
 GPtrArray *valise_library_list_models (ValiseLibrary *library, GError **error); /* of ValiseModel, checkpoints then their fits */
 /* A library name, or a file's path. */
 ValiseModel *valise_library_find_model (ValiseLibrary *library, const char *name_or_path, GError **error);
-/* Slow. A .gguf, a directory or an archive (.whl .zip .tar.*); a link or copy into the store. name NULL: from the metadata. */
+/* Slow. A .gguf, a directory, an archive (.whl .zip .tar.*), an Ollama manifest or a hub cache folder; a copy into the store. name NULL: from the
+ * source. */
 ValiseModel *valise_library_import (ValiseLibrary *library, const char *source, const char *name, EngProgress progress, gpointer data,
                                     GCancellable *cancellable, GError **error);
+/* Slow (it is hashed). The same, but the files stay where they are and are never written or removed by the library. */
+ValiseModel *valise_library_link (ValiseLibrary *library, const char *source, const char *name, EngProgress progress, gpointer data,
+                                  GCancellable *cancellable, GError **error);
 /* Removes row and file (and its caches); a checkpoint's fits stay. freed_bytes may be NULL. */
 gboolean valise_library_remove (ValiseLibrary *library, ValiseModel *model, guint64 *freed_bytes, GError **error);
 gboolean valise_library_rename (ValiseLibrary *library, ValiseModel *model, const char *name, GError **error);

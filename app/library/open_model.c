@@ -20,6 +20,11 @@ EngModel *valise_library_open_model (ValiseLibrary *library, ValiseModel *model,
   g_autoptr (EngGguf) gguf = eng_checkpoint_open (path, error);
   if (!gguf)
     return NULL;
+  if (valise_model_get_id (model) != 0 && eng_gguf_file_bytes (gguf) != valise_model_get_bytes (model)) {
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_DAMAGED, "%s is not the file any more that %s was imported from: import it again", path,
+                 valise_model_get_name (model));
+    return NULL;
+  }
   if (eng_gguf_is_computable (gguf))
     return eng_model_new (gguf, error);
   g_autofree char *key = valise_model_content_key (model, error);

@@ -341,6 +341,90 @@ static void test_twice (void)
   g_assert_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND);
 }
 
+/* A linked model's file is used where it is, and stays when the model goes; a copy takes its place. */
+static void test_link (void)
+{
+  g_autoptr (ValiseLibrary) library = fresh ();
+  g_autoptr (GError) error = NULL;
+  g_autofree char *source = scratch_path ("stays.gguf"), *archive = scratch_path ("stays.zip");
+  gsize size;
+  const guint8 *data = g_bytes_get_data (tiny (), &size);
+  scratch_write (source, data, size);
+  g_autoptr (ValiseModel) model = valise_library_link (library, source, NULL, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_cmpstr (valise_model_get_path (model), ==, source);
+  g_assert_cmpstr (valise_model_get_name (model), ==, "stays");
+  g_assert_true (valise_library_verify (library, model, NULL, NULL, NULL, NULL));
+  g_autoptr (ValiseModel) found = valise_library_find_model (library, "stays", &error);
+  g_assert_cmpstr (valise_model_get_path (found), ==, source);
+  g_autoptr (EngModel) opened = valise_library_open_model (library, found, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_nonnull (opened);
+  guint64 freed = 7;
+  g_assert_true (valise_library_remove (library, found, &freed, &error));
+  g_assert_cmpuint (freed, ==, 0);
+  g_assert_true (g_file_test (source, G_FILE_TEST_IS_REGULAR));
+  expect_empty (library);
+  /* Linked, then copied: the copy is what is used from then on. */
+  g_autoptr (ValiseModel) again = valise_library_link (library, source, NULL, NULL, NULL, NULL, &error);
+  g_autoptr (ValiseModel) copied = expect_imported (library, source, NULL);
+  g_assert_cmpint (valise_model_get_id (copied), ==, valise_model_get_id (again));
+  g_assert_cmpstr (valise_model_get_path (copied), !=, source);
+  g_assert_true (valise_library_remove (library, copied, &freed, &error));
+  g_assert_cmpuint (freed, ==, size);
+  /* A file that has changed is not taken for what it was. */
+  g_autoptr (ValiseModel) third = valise_library_link (library, source, NULL, NULL, NULL, NULL, &error);
+  g_autofree guint8 *longer = g_malloc0 (size + 64);
+  memcpy (longer, data, size);
+  scratch_write (source, longer, size + 64);
+  g_assert_null (valise_library_open_model (library, third, NULL, NULL, NULL, &error));
+  g_assert_error (error, VALISE_ERROR, VALISE_ERROR_DAMAGED);
+  g_clear_error (&error);
+  g_assert_false (valise_library_verify (library, third, NULL, NULL, NULL, &error));
+  g_clear_error (&error);
+  scratch_write (archive, (const guint8 *) "PK", 2);
+  g_assert_null (valise_library_link (library, archive, NULL, NULL, NULL, NULL, &error));
+  g_assert_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT);
+}
+
+/* What other programs keep: Ollama's manifest and blob, the hub's snapshot. */
+static void test_caches (void)
+{
+  g_autoptr (ValiseLibrary) library = fresh ();
+  g_autoptr (GError) error = NULL;
+  gsize size;
+  const guint8 *data = g_bytes_get_data (tiny (), &size);
+  const char *hash = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+  g_autofree char *root = scratch_path ("ollama/models"), *manifests = g_build_filename (root, "manifests/registry.ollama.ai/library/tiny", NULL);
+  g_autofree char *manifest = g_build_filename (manifests, "1b", NULL), *blobs = g_build_filename (root, "blobs", NULL);
+  g_autofree char *blob = g_strconcat (blobs, "/sha256-", hash, NULL);
+  g_autofree char *text = g_strdup_printf ("{\"schemaVersion\":2,\"layers\":[{\"mediaType\":\"application/vnd.ollama.image.license\",\"digest\":\"sha256:%s\"},"
+                                           "{\"mediaType\":\"application/vnd.ollama.image.model\",\"digest\":\"sha256:%s\"}]}", "00", hash);
+  g_mkdir_with_parents (manifests, 0700);
+  g_mkdir_with_parents (blobs, 0700);
+  scratch_write (manifest, (const guint8 *) text, strlen (text));
+  scratch_write (blob, data, size);
+  g_autoptr (ValiseModel) ollama = valise_library_link (library, manifest, NULL, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_cmpstr (valise_model_get_name (ollama), ==, "tiny-1b");
+  g_assert_cmpstr (valise_model_get_path (ollama), ==, blob);
+  g_assert_true (valise_library_remove (library, ollama, NULL, &error));
+  scratch_write (manifest, (const guint8 *) "{\"layers\":[{\"digest\":\"sha256:../../etc\"}]}", 44);
+  g_assert_null (valise_library_link (library, manifest, NULL, NULL, NULL, NULL, &error));
+  g_assert_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT);
+  g_clear_error (&error);
+  g_autofree char *hub = scratch_path ("models--maker--pocket"), *snapshot = g_build_filename (hub, "snapshots", "abc123", NULL), *refs = g_build_filename (hub, "refs", NULL);
+  g_autofree char *ref = g_build_filename (refs, "main", NULL), *file = g_build_filename (snapshot, "pocket.gguf", NULL);
+  g_mkdir_with_parents (snapshot, 0700);
+  g_mkdir_with_parents (refs, 0700);
+  scratch_write (ref, (const guint8 *) "abc123\n", 7);
+  scratch_write (file, data, size);
+  g_autoptr (ValiseModel) snap = valise_library_link (library, hub, NULL, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_cmpstr (valise_model_get_name (snap), ==, "pocket");
+  g_assert_cmpstr (valise_model_get_path (snap), ==, file);
+}
+
 static void test_name_taken (void)
 {
   g_autoptr (ValiseLibrary) library = fresh ();
@@ -452,6 +536,8 @@ int main (int argc, char **argv)
   g_test_add_func ("/import/gguf/unknown-is-named", test_unknown);
   g_test_add_func ("/import/twice-is-once", test_twice);
   g_test_add_func ("/import/name-taken", test_name_taken);
+  g_test_add_func ("/import/link-leaves-the-file-where-it-is", test_link);
+  g_test_add_func ("/import/caches-of-other-programs", test_caches);
   g_test_add_func ("/import/at-once-is-once", test_at_once);
   int status = g_test_run ();
   scratch_clean ();
