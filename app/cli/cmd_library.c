@@ -160,7 +160,7 @@ int cli_export (int argc, char **argv)
   const char *wanted = output ? output : argc > 2 ? argv[2] : ".";
   g_autofree char *file = g_strconcat (valise_model_get_name (model), ".gguf", NULL);
   g_autofree char *path = g_file_test (wanted, G_FILE_TEST_IS_DIR) ? g_build_filename (wanted, file, NULL) : g_strdup (wanted);
-  if (!valise_library_export (library, model, path, cli_progress, NULL, cli_cancellable (), &error))
+  if (!(valise_is_archive_name (path) ? valise_library_export_archive : valise_library_export) (library, model, path, cli_progress, NULL, cli_cancellable (), &error))
     return cli_fail (error);
   g_autofree char *full = g_canonicalize_filename (path, NULL);
   if (cli_json) {

@@ -72,6 +72,11 @@ gboolean valise_library_rename (ValiseLibrary *library, ValiseModel *model, cons
 /* Slow. Copies the file out, whole or not at all. */
 gboolean valise_library_export (ValiseLibrary *library, ValiseModel *model, const char *path, EngProgress progress, gpointer data,
                                 GCancellable *cancellable, GError **error);
+/* Slow. The same as an archive (.tar.zst, .tar, .zip) with a card and checksums, which an import holds it to. */
+gboolean valise_library_export_archive (ValiseLibrary *library, ValiseModel *model, const char *path, EngProgress progress, gpointer data,
+                                        GCancellable *cancellable, GError **error);
+/* Whether a file's name asks for one. */
+gboolean valise_is_archive_name (const char *path);
 /* Slow. Re-reads the file against its checksum and structure; FALSE with what is wrong. */
 gboolean valise_library_verify (ValiseLibrary *library, ValiseModel *model, EngProgress progress, gpointer data,
                                 GCancellable *cancellable, GError **error);

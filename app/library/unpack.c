@@ -33,6 +33,8 @@ static gboolean read_entries (Extraction *x, ValiseArchive *archive, GError **er
 static char *check_entry (Extraction *x, struct archive_entry *entry, GError **error);
 static gboolean extract_model (Extraction *x, ValiseArchive *archive, const char *name, gint64 size, GError **error);
 static gboolean read_license (Extraction *x, ValiseArchive *archive, const char *name, GError **error);
+static char *read_text (Extraction *x, GError **error);
+static gboolean check_sums (Extraction *x, const ValiseArchive *archive, GError **error);
 static gboolean unsafe (Extraction *x, GError **error, const char *format, ...) G_GNUC_PRINTF (3, 4);
 static gboolean damaged (Extraction *x, GError **error);
 
@@ -41,6 +43,7 @@ void valise_archive_clear (ValiseArchive *archive)
   g_clear_pointer (&archive->files, g_ptr_array_unref);
   g_clear_pointer (&archive->names, g_ptr_array_unref);
   g_clear_pointer (&archive->license, g_free);
+  g_clear_pointer (&archive->checksums, g_free);
 }
 
 gboolean valise_archive_extract (ValiseArchive *archive, const char *path, const char *folder, EngProgress progress, gpointer data,
@@ -69,7 +72,7 @@ gboolean valise_archive_extract (ValiseArchive *archive, const char *path, const
                  "%s is neither a GGUF file nor an archive (.whl, .zip, .tar) that can be read: check that the download is complete", path);
     done = FALSE;
   } else {
-    done = read_entries (&x, archive, error);
+    done = read_entries (&x, archive, error) && check_sums (&x, archive, error);
   }
   archive_read_free (x.reader);
   if (utf8) {
@@ -123,6 +126,8 @@ static gboolean read_entries (Extraction *x, ValiseArchive *archive, GError **er
       fine = extract_model (x, archive, name, archive_entry_size_is_set (entry) ? archive_entry_size (entry) : -1, error);
     else if (g_str_has_suffix (name, ".dist-info/METADATA"))
       fine = read_license (x, archive, name, error);
+    else if (g_str_equal (name, "SHA256SUMS") && !archive->checksums)
+      fine = (archive->checksums = read_text (x, error)) != NULL;
     else if (archive_read_data_skip (x->reader) < ARCHIVE_WARN)
       fine = damaged (x, error);
     if (!fine)
@@ -228,16 +233,46 @@ static gboolean extract_model (Extraction *x, ValiseArchive *archive, const char
   return fine;
 }
 
+/* The entry's first MAX_METADATA bytes as a text. */
+static char *read_text (Extraction *x, GError **error)
+{
+  g_autofree char *text = g_malloc (MAX_METADATA + 1);
+  la_ssize_t n = archive_read_data (x->reader, text, MAX_METADATA);
+  if (n < 0 || archive_read_data_skip (x->reader) < ARCHIVE_WARN) {
+    damaged (x, error);
+    return NULL;
+  }
+  x->extracted += (guint64) n;
+  text[n] = '\0';
+  return g_steal_pointer (&text);
+}
+
 static gboolean read_license (Extraction *x, ValiseArchive *archive, const char *name, GError **error)
 {
-  g_autofree char *text = g_malloc (MAX_METADATA);
-  la_ssize_t n = archive_read_data (x->reader, text, MAX_METADATA);
-  if (n < 0)
-    return damaged (x, error);
-  x->extracted += (guint64) n;
-  if (!archive->license)
-    archive->license = valise_metadata_license (text, (gsize) n);
-  return archive_read_data_skip (x->reader) >= ARCHIVE_WARN || damaged (x, error);
+  g_autofree char *text = read_text (x, error);
+  if (text && !archive->license)
+    archive->license = valise_metadata_license (text, strlen (text));
+  return text != NULL;
+}
+
+/* What an archive's own list says of a model in it. */
+static gboolean check_sums (Extraction *x, const ValiseArchive *archive, GError **error)
+{
+  g_auto (GStrv) lines = g_strsplit (archive->checksums ? archive->checksums : "", "\n", -1);
+  for (guint i = 0; i < archive->files->len; i++)
+    for (char **line = lines; *line; line++) {
+      if (strlen (*line) <= 66 || strcmp (*line + 66, archive->names->pdata[i]) != 0)
+        continue;
+      g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
+      if (!valise_hash_file (archive->files->pdata[i], sum, NULL, NULL, x->cancellable, error))
+        return FALSE;
+      if (strncmp (*line, g_checksum_get_string (sum), 64) != 0) {
+        g_set_error (error, VALISE_ERROR, VALISE_ERROR_DAMAGED, "%s is damaged: %s in it has another checksum than its SHA256SUMS says: get it again", x->path,
+                     (const char *) archive->names->pdata[i]);
+        return FALSE;
+      }
+    }
+  return TRUE;
 }
 
 static gboolean unsafe (Extraction *x, GError **error, const char *format, ...)

