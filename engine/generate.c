@@ -6,71 +6,6 @@
 
 /* ---- from messages to tokens --------------------------------------------------------------------------------------------- */
 
-typedef struct {
-  const char *text;
-  gsize length;
-  gint32 token;
-} ControlToken;
-
-/* The control tokens of a vocabulary, longest first, so that the first match is the longest. */
-static gint compare_control_tokens (gconstpointer a, gconstpointer b)
-{
-  const ControlToken *x = a, *y = b;
-  return x->length != y->length ? (x->length < y->length ? 1 : -1) : (x->token > y->token) - (x->token < y->token);
-}
-
-static GArray *list_control_tokens (const EngTokenizer *tokenizer)
-{
-  GArray *list = g_array_new (FALSE, FALSE, sizeof (ControlToken));
-  for (guint i = 0; i < eng_tokenizer_n_tokens (tokenizer); i++) {
-    ControlToken control = { .token = i };
-    if (!eng_tokenizer_is_control (tokenizer, i))
-      continue;
-    control.text = eng_tokenizer_piece (tokenizer, i, TRUE, &control.length);
-    if (control.length > 0)
-      g_array_append_val (list, control);
-  }
-  g_array_sort (list, compare_control_tokens);
-  return list;
-}
-
-/* The control token that text[begin, end) starts with, or NULL. */
-static const ControlToken *match_control_token (const GArray *list, const char *text, gsize begin, gsize end)
-{
-  for (guint i = 0; i < list->len; i++) {
-    const ControlToken *control = &g_array_index (list, ControlToken, i);
-    if (control->length <= end - begin && memcmp (control->text, text + begin, control->length) == 0)
-      return control;
-  }
-  return NULL;
-}
-
-/* Text between control tokens is encoded in one piece, whoever wrote it, so that merges run as they do over the whole. */
-static void encode_prompt (const EngTokenizer *tokenizer, const char *text, const GArray *values, GArray *out)
-{
-  g_autoptr (GArray) controls = list_control_tokens (tokenizer);
-  gsize length = strlen (text), begin = 0, at = 0;
-  guint span = 0;
-  while (at < length) {
-    while (span < values->len && g_array_index (values, EngSpan, span).end <= at)
-      span++;
-    gsize literal_end = span < values->len ? g_array_index (values, EngSpan, span).begin : length;
-    if (at >= literal_end) {
-      at = g_array_index (values, EngSpan, span).end;
-      continue;
-    }
-    const ControlToken *control = match_control_token (controls, text, at, literal_end);
-    if (control == NULL) {
-      at++;
-      continue;
-    }
-    eng_tokenizer_encode (tokenizer, text + begin, at - begin, ENG_TOKENIZE_PLAIN, out);
-    g_array_append_val (out, control->token);
-    begin = at += control->length;
-  }
-  eng_tokenizer_encode (tokenizer, text + begin, length - begin, ENG_TOKENIZE_PLAIN, out);
-}
-
 static void set_token_text (JsonObject *context, const char *name, const EngTokenizer *tokenizer, int token)
 {
   gsize length = 0;
@@ -95,7 +30,7 @@ GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, GError **erro
   if (text == NULL)
     return NULL;
   GArray *tokens = g_array_new (FALSE, FALSE, sizeof (gint32));
-  encode_prompt (tokenizer, text, values, tokens);
+  eng_tokenizer_encode_prompt (tokenizer, text, strlen (text), (const EngSpan *)(gpointer)values->data, values->len, tokens);
   gint32 bos = eng_tokenizer_bos (tokenizer);
   if (bos >= 0 && eng_tokenizer_adds_bos (tokenizer) && (tokens->len == 0 || g_array_index (tokens, gint32, 0) != bos))
     g_array_prepend_val (tokens, bos);

@@ -103,6 +103,11 @@ void eng_gguf_writer_set_u64 (EngGgufWriter *writer, const char *key, guint64 va
 void eng_gguf_writer_set_f32 (EngGgufWriter *writer, const char *key, float value);
 void eng_gguf_writer_set_f64 (EngGgufWriter *writer, const char *key, double value);
 void eng_gguf_writer_set_bool (EngGgufWriter *writer, const char *key, gboolean value);
+/* Arrays; strings may hold any bytes. */
+void eng_gguf_writer_set_strings (EngGgufWriter *writer, const char *key, const char *const *values, const gsize *lengths, gsize n);
+void eng_gguf_writer_set_i32s (EngGgufWriter *writer, const char *key, const gint32 *values, gsize n);
+void eng_gguf_writer_set_f32s (EngGgufWriter *writer, const char *key, const float *values, gsize n);
+void eng_gguf_writer_set_u8s (EngGgufWriter *writer, const char *key, const guint8 *values, gsize n);
 /* Every key of `source` but general.alignment (and those already set), byte for byte. */
 void eng_gguf_writer_copy_metadata (EngGgufWriter *writer, const EngGguf *source);
 /* Those that begin with `prefix` alone. */

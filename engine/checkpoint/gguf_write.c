@@ -149,6 +149,49 @@ void eng_gguf_writer_set_bool (EngGgufWriter *w, const char *key, gboolean value
   }
 }
 
+/* Key, kind and length of an array; FALSE when it has been set before. */
+static gboolean begin_array (EngGgufWriter *w, const char *key, EngKvType kind, gsize n)
+{
+  if (!begin_key (w, key))
+    return FALSE;
+  put_u32 (w->metadata, ENG_KV_ARRAY);
+  put_u32 (w->metadata, kind);
+  put_u64 (w->metadata, n);
+  return TRUE;
+}
+
+void eng_gguf_writer_set_strings (EngGgufWriter *w, const char *key, const char *const *values, const gsize *lengths, gsize n)
+{
+  gboolean new = begin_array (w, key, ENG_KV_STRING, n);
+  for (gsize i = 0; new && i < n; i++) {
+    put_u64 (w->metadata, lengths[i]);
+    put (w->metadata, values[i], lengths[i]);
+  }
+}
+
+void eng_gguf_writer_set_i32s (EngGgufWriter *w, const char *key, const gint32 *values, gsize n)
+{
+  gboolean new = begin_array (w, key, ENG_KV_I32, n);
+  for (gsize i = 0; new && i < n; i++)
+    put_u32 (w->metadata, (guint32) values[i]);
+}
+
+void eng_gguf_writer_set_f32s (EngGgufWriter *w, const char *key, const float *values, gsize n)
+{
+  gboolean new = begin_array (w, key, ENG_KV_F32, n);
+  for (gsize i = 0; new && i < n; i++) {
+    guint32 bits;
+    memcpy (&bits, &values[i], 4);
+    put_u32 (w->metadata, bits);
+  }
+}
+
+void eng_gguf_writer_set_u8s (EngGgufWriter *w, const char *key, const guint8 *values, gsize n)
+{
+  if (begin_array (w, key, ENG_KV_U8, n))
+    put (w->metadata, values, n);
+}
+
 void eng_gguf_writer_copy_metadata (EngGgufWriter *w, const EngGguf *source)
 {
   eng_gguf_writer_copy_keys (w, source, "");

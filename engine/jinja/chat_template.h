@@ -4,6 +4,8 @@
 #ifndef ENG_CHAT_TEMPLATE_H
 #define ENG_CHAT_TEMPLATE_H
 
+#include "engine/span.h"
+
 #include <json-glib/json-glib.h>
 
 typedef struct EngChatTemplate EngChatTemplate;
@@ -13,13 +15,11 @@ EngChatTemplate *eng_chat_template_new (const char *source, GError **error);
 void eng_chat_template_free (EngChatTemplate *t);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngChatTemplate, eng_chat_template_free)
 
-/* Stretch of the output that came from a value of the context (a person's text), not from the template's own literals:
- * control tokens are not recognised inside it. Not marked, because the model and the application chose them: top-level strings whose name
- * ends in "_token" (bos_token, eos_token), and a message's role where it is a word of ASCII letters (templates write '<|' + role + '|>'). */
-typedef struct { gsize begin, end; } EngSpan;
-
 /* context: the object with messages, tools, documents, add_generation_prompt, bos_token, eos_token, ...
- * literals (may be NULL): filled with the EngSpan of every stretch that came from the context's string values. */
+ * literals (may be NULL): filled with the EngSpan of every stretch of the output that came from a string value of the context (a person's
+ * text), not from the template's own literals: control tokens are not recognised inside it. Not marked, because the model and the
+ * application chose them: top-level strings whose name ends in "_token" (bos_token, eos_token), and a message's role where it is a word of
+ * ASCII letters (templates write '<|' + role + '|>'). */
 char *eng_chat_template_render (const EngChatTemplate *t, JsonObject *context, GArray *literals, GError **error);
 
 #endif

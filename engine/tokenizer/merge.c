@@ -1,6 +1,6 @@
 /* merge.c: byte-pair merging of one piece of text: a linked list of symbols and a heap of candidate pairs, the best rank first and
  * of equal ranks the leftmost: O(n log n) for a piece of n bytes, whatever it holds.
- * BPE: Sennrich et al. 2016, merges ranked by a list. SPM: Kudo and Richardson 2018, merges ranked by the score of their result. */
+ * BPE: Sennrich et al. 2016, merges ranked by a list, or by the number of their result. SPM: Kudo and Richardson 2018, by its score. */
 #include "engine/tokenizer/tokenizer_private.h"
 
 #include <string.h>
@@ -90,12 +90,12 @@ static void consider (const EngTokenizer *t, EngMergeScratch *scratch, const cha
   if (a->next == NONE)
     return;
   const Symbol *b = &symbols[a->next];
-  if (t->model == ENG_VOCAB_BYTE_BPE) {
+  if (t->model == ENG_VOCAB_BPE && !t->by_rank) {
     a->key = eng_vocab_find_pair (t, a->token, b->token);
     a->merged = a->key == NONE ? ENG_NO_TOKEN : t->merges[a->key].result;
   } else {
     a->merged = eng_vocab_find_text (t, text + a->begin, b->end - a->begin);
-    a->key = a->merged == ENG_NO_TOKEN ? NONE : score_key (t->scores[a->merged]);
+    a->key = a->merged == ENG_NO_TOKEN ? NONE : t->by_rank ? a->merged : score_key (t->scores[a->merged]);
   }
   if (a->key != NONE)
     heap_push (scratch->heap, (Candidate){ a->key, i });
@@ -108,21 +108,16 @@ static void add_symbol (GArray *symbols, guint32 begin, guint32 end, guint32 tok
   g_array_append_val (symbols, symbol);
 }
 
-static void emit (const EngTokenizer *t, const Symbol *symbol, const char *text, GArray *out)
+gboolean eng_emit_unknown (const EngTokenizer *t, const char *text, gsize length, gboolean unknown_before, GArray *out)
 {
-  gint32 token = (gint32) symbol->token;
-  if (symbol->token != ENG_NO_TOKEN) {
-    g_array_append_val (out, token);
-    return;
+  if (t->has_all_bytes) {
+    for (gsize i = 0; i < length; i++)
+      g_array_append_val (out, t->byte_tokens[(guint8) text[i]]);
+    return FALSE;
   }
-  for (guint32 i = symbol->begin; i < symbol->end; i++) {
-    guint32 byte = t->byte_tokens[(guint8) text[i]];
-    token = byte != ENG_NO_TOKEN ? (gint32) byte : t->unknown;
-    if (token >= 0)
-      g_array_append_val (out, token);
-    if (byte == ENG_NO_TOKEN)
-      break; /* one unknown token for the whole character */
-  }
+  if (t->unknown >= 0 && !(unknown_before && t->fuses_unknown))
+    g_array_append_val (out, t->unknown);
+  return TRUE;
 }
 
 void eng_merge_piece (const EngTokenizer *t, EngMergeScratch *scratch, const char *text, gsize length, GArray *out)
@@ -132,7 +127,7 @@ void eng_merge_piece (const EngTokenizer *t, EngMergeScratch *scratch, const cha
   g_array_set_size (scratch->heap, 0);
   for (gsize i = 0, n = 1; i < length; i += n) {
     guint32 code, token;
-    if (t->model == ENG_VOCAB_BYTE_BPE) {
+    if (t->model == ENG_VOCAB_BPE && !t->characters) {
       token = t->byte_tokens[(guint8) text[i]];
       if (token == ENG_NO_TOKEN)
         continue; /* a vocabulary without this byte: nothing can stand for it */
@@ -164,6 +159,13 @@ void eng_merge_piece (const EngTokenizer *t, EngMergeScratch *scratch, const cha
     if (a->prev != NONE)
       consider (t, scratch, text, a->prev);
   }
-  for (guint32 i = 0; i != NONE; i = s[i].next)
-    emit (t, &s[i], text, out);
+  gboolean unknown = FALSE;
+  for (guint32 i = 0; i != NONE; i = s[i].next) {
+    if (s[i].token == ENG_NO_TOKEN) {
+      unknown = eng_emit_unknown (t, text + s[i].begin, s[i].end - s[i].begin, unknown, out);
+    } else {
+      g_array_append_val (out, s[i].token);
+      unknown = FALSE;
+    }
+  }
 }

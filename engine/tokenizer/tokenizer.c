@@ -1,25 +1,35 @@
-/* tokenizer.c: text to tokens: special tokens are cut out first, the rest goes piece by piece through the merges. */
-#include "engine/tokenizer/tokenizer.h"
+/* tokenizer.c: text to tokens: special tokens are cut out first, what lies between is normalised, cut, and goes piece by piece through the
+ * model. */
+#include "engine/tokenizer/tokenizer_private.h"
 
 #include <string.h>
 
-#include "engine/tokenizer/tokenizer_private.h"
+#include "engine/tokenizer/charset.h"
+#include "engine/tokenizer/utf8.h"
 
 #define MAX_PIECE ((gsize) 1 << 28) /* symbols are numbered with 32 bits */
 
-EngTokenizer *eng_tokenizer_new (const EngGguf *gguf, GError **error)
+EngTokenizer *eng_tokenizer_new_from_vocab (const EngVocab *vocab, GError **error)
 {
   EngTokenizer *t = g_new0 (EngTokenizer, 1);
   t->seed = (guint64) g_random_int () << 32 | g_random_int ();
-  if (!eng_vocab_load (t, gguf, error))
+  if (!eng_tokenizer_build (t, vocab, error))
     g_clear_pointer (&t, eng_tokenizer_free);
   return t;
+}
+
+EngTokenizer *eng_tokenizer_new (const EngGguf *gguf, GError **error)
+{
+  g_autoptr (EngVocab) vocab = eng_vocab_new_from_gguf (gguf, error);
+  return vocab != NULL ? eng_tokenizer_new_from_vocab (vocab, error) : NULL;
 }
 
 void eng_tokenizer_free (EngTokenizer *t)
 {
   if (t == NULL)
     return;
+  eng_normalizer_free (t->normalizer);
+  eng_pretokenizer_free (t->pre);
   g_free (t->bytes);
   g_free (t->offsets);
   g_free (t->flags);
@@ -27,7 +37,9 @@ void eng_tokenizer_free (EngTokenizer *t)
   g_free (t->text_slots);
   g_free (t->merges);
   g_free (t->pair_slots);
-  g_free (t->specials);
+  eng_trie_free (t->pieces);
+  eng_specials_clear (&t->specials);
+  eng_specials_clear (&t->normalized_specials);
   g_free (t);
 }
 
@@ -74,63 +86,220 @@ const char *eng_tokenizer_piece (const EngTokenizer *t, int token, gboolean spec
   return eng_token_text (t, (guint32) token, length);
 }
 
-/* Text without special tokens, by byte-level BPE. */
-static void encode_bpe (const EngTokenizer *t, EngMergeScratch *scratch, const char *text, const char *end, GArray *out)
+/* ---- one call ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  const EngTokenizer *t;
+  EngMergeScratch *merge;
+  GArray *best;             /* of EngBestPiece */
+  GString *normal, *prefixed, *piece;
+  const EngSpan *literals;  /* stretches without control tokens, in order */
+  guint n_literals;
+  const char *text;         /* what literals count from */
+  gboolean first;           /* nothing was encoded yet */
+  GArray *out;
+} Encoder;
+
+/* One piece by the model. */
+static void encode_piece (Encoder *e, const char *text, gsize length)
 {
-  EngCut cut = { t->rules, { NULL } };
-  while (text < end) {
-    gsize n = MIN (eng_pretokenize (&cut, text, end), MAX_PIECE);
-    guint32 whole = t->whole_words ? eng_vocab_find_text (t, text, n) : ENG_NO_TOKEN;
-    if (whole != ENG_NO_TOKEN)
-      g_array_append_val (out, whole);
-    else
-      eng_merge_piece (t, scratch, text, n, out);
-    text += n;
+  const EngTokenizer *t = e->t;
+  if (t->model == ENG_VOCAB_UNIGRAM) {
+    eng_unigram_piece (t, e->best, text, length, e->out);
+    return;
   }
+  if (t->model == ENG_VOCAB_WORDPIECE) {
+    eng_wordpiece_piece (t, text, length, e->out);
+    return;
+  }
+  guint32 whole = t->whole_words ? eng_vocab_find_text (t, text, length) : ENG_NO_TOKEN;
+  if (whole != ENG_NO_TOKEN)
+    g_array_append_val (e->out, whole);
+  else
+    eng_merge_piece (t, e->merge, text, length, e->out);
 }
 
-/* Text without special tokens, by SentencePiece: one piece, in which U+2581 is a space as any other. */
-static void encode_spm (const EngTokenizer *t, EngMergeScratch *scratch, const char *text, const char *end, gboolean prefix, GArray *out)
+/* U+2581 is a space as any other where tokens are written in characters. */
+static void encode_marked_piece (Encoder *e, const char *text, gsize length)
 {
-  g_autoptr (GString) piece = g_string_sized_new ((gsize) (end - text) + 2);
-  if (prefix)
-    g_string_append_c (piece, ' ');
-  while (text < end) {
-    const char *mark = memmem (text, (gsize) (end - text), "\xE2\x96\x81", 3);
-    g_string_append_len (piece, text, (mark != NULL ? mark : end) - text);
-    if (mark != NULL)
-      g_string_append_c (piece, ' ');
-    text = mark != NULL ? mark + 3 : end;
+  const EngTokenizer *t = e->t;
+  gboolean marks = t->model == ENG_VOCAB_SPM || t->model == ENG_VOCAB_UNIGRAM || t->characters;
+  const char *end = text + length, *mark = marks ? memmem (text, length, "\xE2\x96\x81", 3) : NULL;
+  if (mark == NULL) {
+    encode_piece (e, text, length);
+    return;
   }
-  for (gsize at = 0; at < piece->len; at += MAX_PIECE)
-    eng_merge_piece (t, scratch, piece->str + at, MIN (piece->len - at, MAX_PIECE), out);
+  for (g_string_truncate (e->piece, 0); text < end; text = mark != NULL ? mark + 3 : end) {
+    mark = memmem (text, (gsize) (end - text), "\xE2\x96\x81", 3);
+    g_string_append_len (e->piece, text, (mark != NULL ? mark : end) - text);
+    if (mark != NULL)
+      g_string_append_c (e->piece, ' ');
+  }
+  encode_piece (e, e->piece->str, e->piece->len);
+}
+
+static gboolean wants_prefix (const Encoder *e, const char *text, const char *end, gboolean at_beginning)
+{
+  const EngTokenizer *t = e->t;
+  guint32 c;
+  if (t->prefix == ENG_PREFIX_NEVER || (t->prefix == ENG_PREFIX_FIRST && !at_beginning))
+    return FALSE;
+  eng_utf8_next (text, end, &c);
+  gboolean begins_with_space = c == ' ' || (c == 0x2581 && (t->characters || t->model != ENG_VOCAB_BPE));
+  return t->prefix_always || !begins_with_space;
+}
+
+static void encode_cut (Encoder *e, const char *text, const char *end, guint first, guint last, gboolean at_beginning);
+
+/* What the first stages have cut out: a prefix comes here, the other stages then see it. */
+static void encode_part (Encoder *e, const char *text, const char *end, gboolean at_beginning)
+{
+  const EngTokenizer *t = e->t;
+  if (wants_prefix (e, text, end, at_beginning)) {
+    g_string_assign (e->prefixed, " ");
+    g_string_append_len (e->prefixed, text, end - text);
+    text = e->prefixed->str;
+    end = text + e->prefixed->len;
+  }
+  encode_cut (e, text, end, t->prefix_stage, t->pre != NULL ? eng_pretokenizer_n_stages (t->pre) : 0, FALSE);
+}
+
+static void encode_cut (Encoder *e, const char *text, const char *end, guint first, guint last, gboolean at_beginning)
+{
+  const EngTokenizer *t = e->t;
+  gboolean parts = last == t->prefix_stage && first < last;
+  EngCut cut;
+  if (first < last)
+    eng_cut_init (&cut, t->pre, first, last);
+  for (const char *begin = text; text < end;) {
+    gboolean dropped = FALSE;
+    gsize n = MIN (first < last ? eng_cut_next (&cut, text, end, &dropped) : (gsize) (end - text), MAX_PIECE);
+    if (!dropped && parts)
+      encode_part (e, text, text + n, at_beginning && text == begin);
+    else if (!dropped)
+      encode_marked_piece (e, text, n);
+    text += n;
+  }
+  if (first < last)
+    eng_cut_clear (&cut);
+}
+
+/* Normalised text without special tokens. */
+static void encode_plain (Encoder *e, const char *text, const char *end)
+{
+  if (text == end)
+    return;
+  gboolean at_beginning = e->first;
+  e->first = FALSE;
+  if (e->t->prefix_stage > 0)
+    encode_cut (e, text, end, 0, e->t->prefix_stage, at_beginning);
+  else
+    encode_part (e, text, end, at_beginning);
+}
+
+static gboolean is_word_character (guint32 c)
+{
+  return c != ENG_UTF8_BROKEN && (g_unichar_isalnum (c) || g_unichar_ismark (c) || c == '_');
+}
+
+/* The character that ends at p. */
+static guint32 character_before (const char *begin, const char *p)
+{
+  guint32 c = ' ';
+  if (p == begin)
+    return c;
+  const char *start = p - 1;
+  while (start > begin && p - start < 4 && ((guint8) *start & 0xC0) == 0x80)
+    start--;
+  eng_utf8_next (start, p, &c);
+  return c;
+}
+
+static gboolean stands_alone (const char *begin, const char *text, gsize length, const char *end)
+{
+  guint32 after = ' ';
+  if (text + length < end)
+    eng_utf8_next (text + length, end, &after);
+  return !is_word_character (character_before (begin, text)) && !is_word_character (after);
+}
+
+typedef void (*EncodeBetween) (Encoder *e, const char *text, const char *end);
+
+/* Finds special tokens in text..end and hands on what lies between. control_end: where the next literal begins, moved on with the text. */
+static void encode_specials (Encoder *e, const EngSpecials *specials, const char *text, const char *end, const char *control_end, EncodeBetween between)
+{
+  const EngTokenizer *t = e->t;
+  const char *begin = text;
+  guint literal = 0;
+  for (const char *at = text; at < end;) {
+    gsize length;
+    while (literal < e->n_literals && e->text + e->literals[literal].end <= at)
+      literal++;
+    if (e->literals != NULL)
+      control_end = literal < e->n_literals ? e->text + e->literals[literal].begin : end;
+    guint32 special = specials->first[(guint8) *at] ? eng_specials_match (t, specials, at, end, control_end, &length) : ENG_NO_TOKEN;
+    if (special == ENG_NO_TOKEN || ((t->flags[special] & ENG_TOKEN_SINGLE_WORD) && !stands_alone (begin, at, length, end))) {
+      at++;
+      continue;
+    }
+    const char *stop = at;
+    guint32 c;
+    while ((t->flags[special] & ENG_TOKEN_LSTRIP) && stop > text && eng_is_space (c = character_before (text, stop)))
+      stop -= g_unichar_to_utf8 (c, NULL);
+    between (e, text, stop);
+    g_array_append_val (e->out, special);
+    e->first = FALSE;
+    for (at += length; (t->flags[special] & ENG_TOKEN_RSTRIP) && at < end;) {
+      guint n = eng_utf8_next (at, end, &c);
+      if (!eng_is_space (c))
+        break;
+      at += n;
+    }
+    text = at;
+  }
+  between (e, text, end);
+}
+
+/* Text as it comes, without special tokens but for those that are recognised in what it becomes. */
+static void encode_raw (Encoder *e, const char *text, const char *end)
+{
+  const EngTokenizer *t = e->t;
+  if (text == end)
+    return;
+  if (t->normalizer != NULL) {
+    g_string_truncate (e->normal, 0);
+    g_string_append_len (e->normal, text, end - text);
+    eng_normalizer_apply (t->normalizer, e->normal);
+  }
+  const char *begin = t->normalizer != NULL ? e->normal->str : text, *stop = t->normalizer != NULL ? begin + e->normal->len : end;
+  if (t->normalized_specials.list->len == 0) {
+    encode_plain (e, begin, stop);
+    return;
+  }
+  gboolean literal = FALSE; /* no control token where any of it is a literal */
+  for (guint i = 0; i < e->n_literals; i++)
+    literal |= e->text + e->literals[i].begin < end && e->text + e->literals[i].end > text;
+  const EngSpan *literals = e->literals;
+  e->literals = NULL;
+  encode_specials (e, &t->normalized_specials, begin, stop, literal ? begin : stop, encode_plain);
+  e->literals = literals;
+}
+
+void eng_tokenizer_encode_prompt (const EngTokenizer *t, const char *text, gsize length, const EngSpan *literals, guint n_literals, GArray *out)
+{
+  static const EngSpan nothing = { 0, 0 };
+  Encoder e = { t, eng_merge_scratch_new (), g_array_new (FALSE, FALSE, sizeof (EngBestPiece)), g_string_new (NULL), g_string_new (NULL), g_string_new (NULL),
+                n_literals > 0 ? literals : &nothing, n_literals, text, TRUE, out };
+  encode_specials (&e, &t->specials, text, text + length, NULL, encode_raw);
+  eng_merge_scratch_free (e.merge);
+  g_array_unref (e.best);
+  g_string_free (e.normal, TRUE);
+  g_string_free (e.prefixed, TRUE);
+  g_string_free (e.piece, TRUE);
 }
 
 void eng_tokenizer_encode (const EngTokenizer *t, const char *text, gssize length, EngTokenizeFlags flags, GArray *out)
 {
-  const char *end = text + (length < 0 ? strlen (text) : (gsize) length);
-  EngMergeScratch *scratch = eng_merge_scratch_new ();
-  gboolean prefix = t->space_prefix; /* wanted at the start and after a special token */
-  while (text < end) {
-    guint32 special = ENG_NO_TOKEN;
-    const char *stop = text;
-    for (; stop < end; stop++)
-      if (t->special_first[(guint8) *stop] &&
-          (special = eng_vocab_match_special (t, stop, end, (flags & ENG_TOKENIZE_SPECIAL) != 0)) != ENG_NO_TOKEN)
-        break;
-    if (stop > text && t->model == ENG_VOCAB_SPM)
-      encode_spm (t, scratch, text, stop, prefix, out);
-    else if (stop > text)
-      encode_bpe (t, scratch, text, stop, out);
-    prefix = FALSE;
-    if (special != ENG_NO_TOKEN) {
-      gsize n;
-      eng_token_text (t, special, &n);
-      g_array_append_val (out, special);
-      stop += n;
-      prefix = t->space_prefix;
-    }
-    text = stop;
-  }
-  eng_merge_scratch_free (scratch);
+  EngSpan all = { 0, length < 0 ? strlen (text) : (gsize) length };
+  eng_tokenizer_encode_prompt (t, text, all.end, &all, (flags & ENG_TOKENIZE_SPECIAL) == 0, out);
 }

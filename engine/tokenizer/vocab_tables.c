@@ -1,5 +1,5 @@
-/* vocab_tables.c: the flat hash tables of a vocabulary, text -> token and pair of tokens -> merge, and the sorted list of
- * special tokens. Tables are at most half full; the seed is random, so a crafted vocabulary cannot make them slow. */
+/* vocab_tables.c: the flat hash tables of a vocabulary, text -> token and pair of tokens -> merge. They are at most half full; the seed is
+ * random, so a crafted vocabulary cannot make them slow. */
 #include "engine/tokenizer/tokenizer_private.h"
 
 #include <string.h>
@@ -104,66 +104,4 @@ guint32 eng_vocab_find_pair (const EngTokenizer *t, guint32 left, guint32 right)
       return t->pair_slots[slot];
   }
   return ENG_NO_TOKEN;
-}
-
-static gint compare_text (gconstpointer a, gconstpointer b, gpointer data)
-{
-  const EngTokenizer *t = data;
-  gsize n_a, n_b;
-  const char *text_a = eng_token_text (t, *(const guint32 *) a, &n_a), *text_b = eng_token_text (t, *(const guint32 *) b, &n_b);
-  int order = memcmp (text_a, text_b, MIN (n_a, n_b));
-  return order != 0 ? order : (n_a > n_b) - (n_a < n_b);
-}
-
-void eng_vocab_build_specials (EngTokenizer *t)
-{
-  GArray *list = g_array_new (FALSE, FALSE, sizeof (guint32));
-  for (guint32 token = 0; token < t->n_tokens; token++) {
-    if ((t->flags[token] & (ENG_TOKEN_CONTROL | ENG_TOKEN_USER_DEFINED)) && t->offsets[token + 1] > t->offsets[token]) {
-      g_array_append_val (list, token);
-      t->special_first[(guint8) t->bytes[t->offsets[token]]] = TRUE;
-    }
-  }
-  g_array_sort_with_data (list, compare_text, t);
-  t->n_specials = list->len;
-  t->specials = (guint32 *) (gpointer) g_array_free (list, FALSE);
-}
-
-/* First of specials[low, high), all alike in their first `depth` bytes, whose next byte is at least `byte`. */
-static guint32 lower_bound (const EngTokenizer *t, guint32 low, guint32 high, gsize depth, guint byte)
-{
-  while (low < high) {
-    guint32 middle = low + (high - low) / 2;
-    gsize length;
-    const char *text = eng_token_text (t, t->specials[middle], &length);
-    if (length <= depth || (guint8) text[depth] < byte)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  return low;
-}
-
-guint32 eng_vocab_match_special (const EngTokenizer *t, const char *text, const char *end, gboolean control)
-{
-  guint32 found = ENG_NO_TOKEN, low = 0, high = t->n_specials;
-  if (!t->special_first[(guint8) *text])
-    return found;
-  for (gsize depth = 0; text + depth < end && low < high; depth++) {
-    guint byte = (guint8) text[depth];
-    low = lower_bound (t, low, high, depth, byte);
-    high = lower_bound (t, low, high, depth, byte + 1);
-    /* The shortest of those left comes first: it may end right here. Of equal texts the lowest token number counts. */
-    for (guint32 i = low; i < high; i++) {
-      gsize length;
-      eng_token_text (t, t->specials[i], &length);
-      if (length != depth + 1)
-        break;
-      if (control || !(t->flags[t->specials[i]] & ENG_TOKEN_CONTROL)) {
-        found = t->specials[i];
-        break;
-      }
-    }
-  }
-  return found;
 }
