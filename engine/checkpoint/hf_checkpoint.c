@@ -6,6 +6,7 @@
 #include "engine/checkpoint/hf.h"
 #include "engine/error.h"
 #include "engine/json_reader.h"
+#include "engine/tokenizer/vocab.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -513,6 +514,29 @@ static gboolean read_config (Build *b, JsonNode *root)
   return FALSE;
 }
 
+/* The folder's own vocabulary, if it has one: weights can be looked at without. */
+static gboolean write_vocabulary (Build *b, EngGgufWriter *writer)
+{
+  if (!exists (b->hf.folder, "tokenizer.json") && !exists (b->hf.folder, "tokenizer.model"))
+    return TRUE;
+  static const char *const names[] = { "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "generation_config.json", "chat_template.jinja" };
+  GBytes *files[G_N_ELEMENTS (names)] = { NULL };
+  GError *local = NULL;
+  for (guint i = 0; i < G_N_ELEMENTS (names) && !local; i++)
+    files[i] = read_file (b->hf.folder, names[i], MAX_JSON, &local);
+  EngVocabFiles beside = { b->hf.folder, files[0], files[1], files[2], files[3], files[4] };
+  g_autoptr (EngVocab) vocab = NULL;
+  if (!local)
+    vocab = eng_vocab_new_from_files (&beside, (guint) CLAMP (hf_int (b->hf.config, "vocab_size", 0), 0, G_MAXINT32), &local);
+  if (vocab)
+    eng_vocab_write (vocab, writer);
+  for (guint i = 0; i < G_N_ELEMENTS (files); i++)
+    g_clear_pointer (&files[i], g_bytes_unref);
+  if (local)
+    g_propagate_error (b->error, local);
+  return vocab != NULL;
+}
+
 static gboolean build (Build *b, GPtrArray *names, const EngGguf *vocabulary)
 {
   g_autoptr (EngGgufWriter) writer = eng_gguf_writer_new (64);
@@ -531,6 +555,8 @@ static gboolean build (Build *b, GPtrArray *names, const EngGguf *vocabulary)
     eng_gguf_writer_set_string (writer, "valise.source.method", method);
   if (vocabulary)
     eng_gguf_writer_copy_keys (writer, vocabulary, "tokenizer.");
+  else if (!write_vocabulary (b, writer))
+    return FALSE;
   b->gguf = eng_gguf_new_from_keys (b->hf.folder, writer, eng_safetensors_bytes (b->hf.st), b->error);
   if (!b->gguf) {
     eng_safetensors_free (b->hf.st);

@@ -166,6 +166,42 @@ static void test_answers (gconstpointer data)
   check_answers (model, name);
 }
 
+static void put_file (const char *name, const char *content)
+{
+  g_autofree char *path = g_build_filename (folder, name, NULL);
+  g_assert_true (g_file_set_contents (path, content, -1, NULL));
+}
+
+/* The folder's own vocabulary comes along, filled up to the rows of the embedding; a damaged one is named. */
+static void test_vocabulary (void)
+{
+  g_autofree char *path = fixture ("llama", ".gguf");
+  g_autoptr (GError) error = NULL;
+  g_autoptr (EngGguf) gguf = eng_gguf_open (path, &error);
+  g_assert_no_error (error);
+  write_folder ("llama", gguf, "F32", 1);
+  put_file ("tokenizer.json", "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":"
+                              "{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\",\"b\"]]}}");
+  put_file ("tokenizer_config.json", "{\"eos_token\":\"b\",\"chat_template\":\"{{ messages }}\"}");
+  put_file ("generation_config.json", "{\"temperature\":0.25,\"do_sample\":true}");
+  g_autoptr (EngGguf) view = eng_hf_open (folder, NULL, &error);
+  g_assert_no_error (error);
+  g_autoptr (EngModel) model = eng_model_new (view, &error);
+  g_assert_no_error (error);
+  g_autoptr (GArray) tokens = g_array_new (FALSE, FALSE, sizeof (gint32));
+  const EngTokenizer *tokenizer = eng_model_tokenizer (model);
+  eng_tokenizer_encode (tokenizer, "abba", -1, ENG_TOKENIZE_PLAIN, tokens);
+  g_assert_cmpmem (tokens->data, tokens->len * sizeof (gint32), ((const gint32[]){ 2, 1, 0 }), 3 * sizeof (gint32));
+  g_assert_cmpuint (eng_tokenizer_n_tokens (tokenizer), ==, eng_model_traits (model)->n_vocab);
+  g_assert_cmpint (eng_tokenizer_eos (tokenizer), ==, 1);
+  g_assert_cmpstr (eng_gguf_chat_template (view), ==, "{{ messages }}");
+  g_assert_cmpfloat (eng_gguf_get_float (view, "general.sampling.temp", 0), ==, 0.25);
+  put_file ("tokenizer.json", "{\"model\":");
+  g_assert_null (eng_hf_open (folder, NULL, &error));
+  g_assert_nonnull (error);
+  g_assert_true (g_str_has_prefix (error->message, folder) && strstr (error->message, "tokenizer.json") != NULL);
+}
+
 /* ---- files that are wrong somewhere ------------------------------------------------------------------------------------------------------------------ */
 
 /* Headers, each with what its sentence must name. Every one is of a file with 64 bytes of data. */
@@ -350,6 +386,7 @@ int main (int argc, char **argv)
     g_autofree char *test = g_strconcat ("/safetensors/same-answers-as-transformers/", name->data, NULL);
     g_test_add_data_func (test, name->data, test_answers);
   }
+  g_test_add_func ("/safetensors/its-own-vocabulary", test_vocabulary);
   g_test_add_func ("/safetensors/headers-that-are-wrong", test_headers);
   g_test_add_func ("/safetensors/damaged-anywhere", test_damaged);
   g_test_add_func ("/safetensors/folders-that-are-wrong", test_folders);
