@@ -51,14 +51,14 @@ static void turn_token (EngDecoder *d, const EngLayer *layer, guint i, float *q,
   }
 }
 
-static void store_tokens (gpointer data, guint begin, guint end, guint worker)
+/* Units are tokens: queries and keys as they will meet. */
+static void turn_tokens (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
   const EngTraits *t = d->traits;
   const EngLayer *layer = eng_model_layer (d->model, d->layer);
   for (guint i = begin; i < end; i++) {
-    EngKvSequence *sequence = d->slices[d->places[i].slice].sequence;
-    guint hadamard = sequence->pool->hadamard, position = d->places[i].position;
+    guint hadamard = d->slices[d->places[i].slice].sequence->pool->hadamard, position = d->places[i].position;
     float *q = d->q + (gsize)i * d->layout.q_stride;
     float *k = d->k + (gsize)i * d->layout.k_stride, *v = d->v + (gsize)i * d->layout.v_stride;
     if (t->qkv_clamp > 0) {
@@ -71,8 +71,19 @@ static void store_tokens (gpointer data, guint begin, guint end, guint worker)
       xb_scale (q, 1 + t->temperature_scale * logf (1 + position / t->rope_n_ctx), (gsize)t->n_heads * t->head_dim);
     for (guint head = 0; hadamard > 1 && head < t->n_heads; head++)
       xb_hadamard (q + head * t->head_dim, t->head_dim, hadamard);
-    for (guint head = 0; head < t->n_kv_heads; head++)
-      eng_kv_store (sequence, d->layer, head, position, k + head * t->head_dim, t->latent > 0 ? NULL : v + head * t->value_dim);
+  }
+}
+
+/* Units are KV heads: a head's keys go to the cache one after the other. */
+static void store_heads (gpointer data, guint begin, guint end, guint worker)
+{
+  EngDecoder *d = data;
+  const EngTraits *t = d->traits;
+  for (guint i = 0; i < d->n; i++) {
+    EngKvSequence *sequence = d->slices[d->places[i].slice].sequence;
+    float *k = d->k + (gsize)i * d->layout.k_stride, *v = d->v + (gsize)i * d->layout.v_stride;
+    for (guint head = begin; head < end; head++)
+      eng_kv_store (sequence, d->layer, head, d->places[i].position, k + head * t->head_dim, t->latent > 0 ? NULL : v + head * t->value_dim);
   }
 }
 
@@ -237,7 +248,11 @@ void eng_decoder_run_attention (EngDecoder *d, const EngLayer *layer, const EngW
     eng_step_add (d, &layer->attn_v, layer->v_bias, d->v, 0);
     eng_step_run (d, watch);
   }
-  eng_workers_run (d->workers, store_tokens, d, d->n, 1);
+  eng_workers_run (d->workers, turn_tokens, d, d->n, 1);
+  if (d->n == 1)
+    store_heads (d, 0, t->n_kv_heads, 0);
+  else
+    eng_workers_run (d->workers, store_heads, d, t->n_kv_heads, 1);
   if (d->n == 1)
     eng_workers_run (d->workers, attend_heads, d, t->n_heads, 1);
   else

@@ -1,6 +1,8 @@
 /* kv_cache.c: one reserved mapping, touched as contexts fill; blocks with counted references. Keys and values of 8 and 4 bits are
  * transformed first, so that outliers spread over a head (Ashkboos et al. 2024, QuaRot, section 4.3); queries and outputs then need
- * the same transform. */
+ * the same transform. What keys have in common is most of them (Hooper et al. 2024, KVQuant, section 3.1; large biases, as Qwen's, all the more): with
+ * 4 bits the codes stand for what is left beyond the mean of the block before, which changes slowly in spite of rope. The first key of all, which
+ * is like no other and is looked at from everywhere, is kept as it is. */
 #include "engine/kv_cache.h"
 #include "engine/decoder.h"
 #include "engine/error.h"
@@ -51,7 +53,9 @@ static gsize lay_out (EngKvPool *pool, const EngTraits *t, const EngSessionOptio
   pool->value_width = t->latent > 0 ? t->head_dim : t->value_dim;
   pool->bits = bits;
   pool->hadamard = bits == 16 ? 0 : (t->head_dim | t->value_dim) & -(t->head_dim | t->value_dim);
-  pool->key_bytes = round_up (xb_kv_page_bytes (ENG_KV_PAGE_TOKENS, t->head_dim, bits), 64);
+  gsize codes_bytes = xb_kv_page_bytes (ENG_KV_PAGE_TOKENS, t->head_dim, bits);
+  pool->reference_at = bits == 4 ? codes_bytes : 0;
+  pool->key_bytes = round_up (codes_bytes + (bits == 4 ? t->head_dim * sizeof (guint16) : 0), 64);
   pool->value_bytes = t->latent > 0 ? 0 : round_up (xb_kv_page_bytes (ENG_KV_PAGE_TOKENS, t->value_dim, bits), 64);
   for (guint i = 0; i < t->n_layers; i++) {
     pool->kind[i] = eng_traits_windowed (t, i) ? ENG_KV_WINDOWED : ENG_KV_WHOLE;
@@ -259,6 +263,41 @@ static gsize page_offset (const EngKvPool *pool, guint layer, guint kv_head)
   return ((gsize)pool->place[layer] * pool->n_kv_heads + kv_head) * (pool->key_bytes + pool->value_bytes);
 }
 
+/* The mean of the keys of a whole page, which lies in block i. */
+static void mean_key (const EngKvPool *pool, const guint8 *page, guint i, float *mean)
+{
+  float key[XB_MAX_KEY];
+  guint begin = i == 0 ? 1 : 0; /* the first of all is left out */
+  memset (mean, 0, pool->key_dim * sizeof (float));
+  for (guint slot = begin; slot < ENG_KV_PAGE_TOKENS; slot++) {
+    xb_kv_load (page, slot, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->bits);
+    xb_add (mean, key, pool->key_dim);
+  }
+  xb_scale (mean, 1.0f / (ENG_KV_PAGE_TOKENS - begin), pool->key_dim);
+  for (guint j = 0; i > 0 && j < pool->key_dim; j++)
+    mean[j] += xb_half_to_float (((const guint16 *)(gconstpointer)(page + pool->reference_at))[j]);
+}
+
+/* Takes from the key what its page's reference will give back; a page's first key decides the reference. */
+static void refer (const EngKvSequence *sequence, guint layer, gsize offset, guint position, float *key)
+{
+  const EngKvPool *pool = sequence->pool;
+  const void *const *blocks = sequence->blocks[pool->kind[layer]];
+  guint i = position / ENG_KV_PAGE_TOKENS;
+  guint16 *reference = (guint16 *)(gpointer)((guint8 *)blocks[i] + offset + pool->reference_at);
+  if (i == 0 && position > 0)
+    return;
+  if (i == 0) {
+    xb_f32_to_f16 (key, reference, pool->key_dim);
+  } else if (position % ENG_KV_PAGE_TOKENS == 0) {
+    float mean[XB_MAX_KEY];
+    mean_key (pool, (const guint8 *)blocks[i - 1] + offset, i - 1, mean);
+    xb_f32_to_f16 (mean, reference, pool->key_dim);
+  }
+  for (guint j = 0; j < pool->key_dim; j++)
+    key[j] -= xb_half_to_float (reference[j]);
+}
+
 void eng_kv_store (EngKvSequence *sequence, guint layer, guint kv_head, guint position, float *key, float *value)
 {
   const EngKvPool *pool = sequence->pool;
@@ -267,6 +306,8 @@ void eng_kv_store (EngKvSequence *sequence, guint layer, guint kv_head, guint po
   guint8 *page = (guint8 *)block + page_offset (pool, layer, kv_head);
   if (pool->hadamard > 1)
     xb_hadamard (key, pool->key_dim, pool->hadamard);
+  if (pool->reference_at > 0)
+    refer (sequence, layer, page_offset (pool, layer, kv_head), position, key);
   xb_kv_store (page, slot, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->bits);
   if (value == NULL)
     return;
@@ -290,6 +331,7 @@ void eng_kv_view (const EngKvSequence *sequence, guint layer, guint kv_head, xb_
   attention->blocks = sequence->blocks[pool->kind[layer]];
   attention->k_offset = page_offset (pool, layer, kv_head);
   attention->v_offset = attention->k_offset + (pool->value_bytes > 0 ? pool->key_bytes : 0);
+  attention->reference_offset = pool->reference_at > 0 ? attention->k_offset + pool->reference_at : 0;
   attention->page_tokens = ENG_KV_PAGE_TOKENS;
   attention->key_dim = pool->key_dim;
   attention->value_dim = pool->value_dim;

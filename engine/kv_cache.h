@@ -29,6 +29,7 @@ typedef struct {
   int bits;
   guint hadamard;   /* block of the transform in front of quantized keys and values, 0: none */
   gsize key_bytes, value_bytes; /* of a page; values that are the beginnings of keys take none */
+  gsize reference_at; /* in a page of keys of 4 bits; 0: none */
   guint window;     /* positions a windowed layer sees, its own included */
   guint kept;       /* positions before a sequence's end that its windowed layers keep; G_MAXUINT: all */
   guint16 place[ENG_MAX_LAYERS]; /* of a layer among those of its kind ... */
@@ -68,8 +69,8 @@ gboolean eng_kv_sequence_reaches (const EngKvSequence *sequence, guint n);
 /* An empty sequence holds what `from` does of the positions below n. */
 void eng_kv_sequence_share (EngKvSequence *to, const EngKvSequence *from, guint n);
 
-/* Stores the key and value (turned by rope, not yet transformed; both are overwritten) of one head at a position. Any thread.
- * value NULL: it is the beginning of the key. */
+/* Stores the key and value (turned by rope, not yet transformed; both are overwritten) of one head at a position. Different heads and sequences
+ * from any threads; one head's positions in rising order. value NULL: it is the beginning of the key. */
 void eng_kv_store (EngKvSequence *sequence, guint layer, guint kv_head, guint position, float *key, float *value);
 /* What is stored at a position, of 16 bits. value is left alone where it is the beginning of the key. */
 void eng_kv_load (const EngKvSequence *sequence, guint layer, guint kv_head, guint position, float *key, float *value);

@@ -161,9 +161,18 @@ static void finish_row (const xb_attention *a, attention_row *row)
 /* The first `first` of `width` values of positions begin .. begin + n - 1 as f32; the rest of the chunk is zero. */
 static void load_chunk (const xb_attention *a, size_t offset, uint32_t width, uint32_t first, uint32_t begin, uint32_t n, float *out)
 {
+  float reference[XB_MAX_KEY];
+  const uint8_t *referred = NULL;
   for (uint32_t t = 0; t < n; t++) {
     const uint8_t *block = a->blocks[(begin + t) / a->page_tokens];
-    kv_load_first (block + offset, (begin + t) % a->page_tokens, out + (size_t) t * first, a->page_tokens, width, first, a->bits);
+    float *row = out + (size_t) t * first;
+    kv_load_first (block + offset, (begin + t) % a->page_tokens, row, a->page_tokens, width, first, a->bits);
+    if (a->reference_offset == 0 || offset != a->k_offset || (begin + t > 0 && begin + t < a->page_tokens))
+      continue;
+    if (referred != block)
+      half_to_f32 ((const uint16_t *) (const void *) (block + a->reference_offset), reference, first);
+    referred = block;
+    add (row, reference, first);
   }
   memset (out + (size_t) n * first, 0, (size_t) (CHUNK - n) * first * sizeof (float));
 }

@@ -34,7 +34,7 @@ void xb_hadamard (float *x, size_t n, uint32_t block);
 /* ---- KV cache in pages --------------------------------------------------------------------------------------------------
  * A page holds the keys (or values) of `page_tokens` consecutive positions of one layer and one KV head:
  * bits 16: f16 [page_tokens][head_dim]; bits 8 and 4: codes [page_tokens][head_dim*bits/8], then f16 scales
- * [page_tokens][head_dim/32] (symmetric; 4-bit codes biased by 8, low nibble first). xb_kv_page_bytes gives the size. */
+ * [page_tokens][head_dim/32] (symmetric; 4-bit codes stand for u - 7.5, low nibble first). xb_kv_page_bytes gives the size. */
 size_t xb_kv_page_bytes (uint32_t page_tokens, uint32_t head_dim, int bits);
 void xb_kv_store (void *page, uint32_t slot, const float *x, uint32_t page_tokens, uint32_t head_dim, int bits);
 void xb_kv_load (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, int bits);
@@ -42,6 +42,7 @@ void xb_kv_load (const void *page, uint32_t slot, float *x, uint32_t page_tokens
 typedef struct {
   const void *const *blocks; /* [ceil(positions / page_tokens)] what holds the pages of these positions; those nobody sees may be NULL */
   size_t k_offset, v_offset; /* where in a block the page of keys, and of values, begins */
+  size_t reference_offset;   /* where an f16 [key_dim] lies that is added to the keys of the block, in the first block to the first key alone; 0: none */
   uint32_t page_tokens;
   uint32_t key_dim;          /* of queries and keys, at most XB_MAX_KEY */
   uint32_t value_dim;        /* of results: the first so many of a stored value, <= key_dim */

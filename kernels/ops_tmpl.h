@@ -205,18 +205,18 @@ static void kv_store (void *page, uint32_t slot, const float *x, uint32_t page_t
     float peak = 0;
     for (uint32_t i = 0; i < n; i++)
       peak = fabsf (x[g + i]) > peak ? fabsf (x[g + i]) : peak;
-    uint16_t half = half_from (peak / (bits == 8 ? 127.0f : 7.0f));
+    uint16_t half = half_from (peak / (bits == 8 ? 127.0f : 7.5f));
     float s = half_to (half), inverse = s > 0 ? 1.0f / s : 0;
     scales[g / 32] = half;
     for (uint32_t i = 0; i < n; i++) {
-      int limit = bits == 8 ? 127 : 7, q = (int) lrintf (x[g + i] * inverse);
-      q = q > limit ? limit : q < -limit ? -limit : q;
+      int low = bits == 8 ? -127 : 0, high = bits == 8 ? 127 : 15, q = (int) lrintf (x[g + i] * inverse + (bits == 8 ? 0 : 7.5f));
+      q = q > high ? high : q < low ? low : q;
       if (bits == 8)
         codes[g + i] = (uint8_t) q;
       else if (i % 2 == 0)
-        codes[(g + i) / 2] = (uint8_t) (q + 8);
+        codes[(g + i) / 2] = (uint8_t) q;
       else
-        codes[(g + i) / 2] |= (uint8_t) ((q + 8) << 4);
+        codes[(g + i) / 2] |= (uint8_t) (q << 4);
     }
   }
 }
@@ -235,12 +235,12 @@ static inline void load_codes4 (const uint8_t *codes, float s, float *x)
   bytes16 pairs, halves[2];
   int8_t apart[32];
   memcpy (&pairs, codes, 16);
-  bytes16 low = (pairs & 15) - 8, high = (pairs >> 4) - 8;
+  bytes16 low = 2 * (pairs & 15) - 15, high = 2 * (pairs >> 4) - 15;
   halves[0] = __builtin_shufflevector (low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   halves[1] = __builtin_shufflevector (low, high, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   memcpy (apart, halves, 32);
   for (int i = 0; i < 32; i++)
-    x[i] = (float) apart[i] * s;
+    x[i] = (float) apart[i] * (s / 2);
 }
 
 /* The first n values of a row. */
@@ -266,8 +266,8 @@ static void kv_load_first (const void *page, uint32_t slot, float *x, uint32_t p
         x[g + i] = (float) (int8_t) codes[g + i] * s;
     else
       for (uint32_t i = 0; i < n / 2; i++) {
-        x[g + 2 * i] = (float) ((codes[g / 2 + i] & 15) - 8) * s;
-        x[g + 2 * i + 1] = (float) ((codes[g / 2 + i] >> 4) - 8) * s;
+        x[g + 2 * i] = ((float) (codes[g / 2 + i] & 15) - 7.5f) * s;
+        x[g + 2 * i + 1] = ((float) (codes[g / 2 + i] >> 4) - 7.5f) * s;
       }
   }
 }
