@@ -85,6 +85,32 @@ static float *make_slopes (const EngTraits *t)
   return slopes;
 }
 
+/* The cache's codes err alike in every channel of a head, so a channel that is large in the keys and small in the queries pays for nothing. Scaled
+ * by a, keys err by the mean of a^2 k^2, and scores by that times the sum of q^2 / a^2: least for a^2 = |q| / |k| (SmoothQuant's idea, Xiao et al.
+ * 2023, section 4.1, between the two sides of a score). Where both are normed head by head the norms' gains say how large they are. Both of a pair that
+ * rope turns have the same. */
+static float *make_balance (const EngModel *model, const EngSessionOptions *options)
+{
+  const EngTraits *t = eng_model_traits (model);
+  if (options->kv_bits != 4 || t->qk_norm != ENG_QK_NORM_HEAD)
+    return NULL;
+  float *balance = g_new (float, (gsize)t->n_layers * t->head_dim);
+  for (guint l = 0; l < t->n_layers; l++) {
+    const EngLayer *layer = eng_model_layer (model, l);
+    float *scale = balance + (gsize)l * t->head_dim;
+    double logs = 0;
+    for (guint i = 0; i < t->head_dim; i++) {
+      guint half = t->n_rot / 2, partner = i >= t->n_rot ? i : !t->rope_halves ? i ^ 1 : i < half ? i + half : i - half;
+      double q = hypot (layer->q_norm[i], layer->q_norm[partner]), k = hypot (layer->k_norm[i], layer->k_norm[partner]);
+      scale[i] = (float)sqrt (CLAMP ((q + 0.03) / (k + 0.03), 1 / 16.0, 16));
+      logs += log (scale[i]) / t->head_dim;
+    }
+    for (guint i = 0; i < t->head_dim; i++)
+      scale[i] *= (float)exp (-logs);
+  }
+  return balance;
+}
+
 EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error)
 {
   int bits = options->activation_bits;
@@ -130,6 +156,7 @@ EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSess
   d->cos_sin_local = (float *)(memory + layout.cos_sin_local);
   d->logits = d->last_logits = (float *)(memory + layout.logits);
   d->slopes = make_slopes (d->traits);
+  d->balance = make_balance (model, options);
   d->rope_frequency = g_new (double, d->traits->n_rot);
   d->rope_frequency_local = d->rope_frequency + d->traits->n_rot / 2;
   eng_rope_frequencies (d->rope_frequency, d->traits, eng_model_rope_factors (model, options->n_ctx), options->n_ctx, FALSE);
@@ -154,6 +181,7 @@ void eng_decoder_free (EngDecoder *decoder)
   munmap (decoder->memory, decoder->layout.bytes);
   eng_model_unref (decoder->model);
   g_free (decoder->slopes);
+  g_free (decoder->balance);
   g_free (decoder->rope_frequency);
   g_free (decoder);
 }

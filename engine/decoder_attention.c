@@ -51,6 +51,16 @@ static void turn_token (EngDecoder *d, const EngLayer *layer, guint i, float *q,
   }
 }
 
+static void balance_token (const EngDecoder *d, float *q, float *k)
+{
+  const EngTraits *t = d->traits;
+  const float *scale = d->balance + (gsize)d->layer * t->head_dim;
+  for (guint i = 0; i < t->n_heads * t->head_dim; i++)
+    q[i] /= scale[i % t->head_dim];
+  for (guint i = 0; i < t->n_kv_heads * t->head_dim; i++)
+    k[i] *= scale[i % t->head_dim];
+}
+
 /* Units are tokens: queries and keys as they will meet. */
 static void turn_tokens (gpointer data, guint begin, guint end, guint worker)
 {
@@ -69,6 +79,8 @@ static void turn_tokens (gpointer data, guint begin, guint end, guint worker)
     turn_token (d, layer, i, q, k);
     if (t->temperature_scale > 0)
       xb_scale (q, 1 + t->temperature_scale * logf (1 + position / t->rope_n_ctx), (gsize)t->n_heads * t->head_dim);
+    if (d->balance != NULL)
+      balance_token (d, q, k);
     for (guint head = 0; hadamard > 1 && head < t->n_heads; head++)
       xb_hadamard (q + head * t->head_dim, t->head_dim, hadamard);
   }
