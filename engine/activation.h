@@ -1,4 +1,4 @@
-/* activation.h: between the two halves of a feed-forward unit. Internal to the engine. */
+/* activation.h: between the two halves of a feed-forward unit. For the engine, and the quantizer's float pass. */
 #ifndef ENG_ACTIVATION_H
 #define ENG_ACTIVATION_H
 

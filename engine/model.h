@@ -173,9 +173,6 @@ const EngMatrix *eng_model_matrix (const EngModel *model, guint i);
 
 /* Reads the traits from metadata alone (no weights touched); refuses an unknown architecture by name. */
 gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error);
-/* What the decoder does beyond the plain Llama one (RMS norms before each half, SiLU gate, one rope, biases of q, k and v at most), as
- * words for a sentence: "scaled embeddings". NULL: nothing. */
-const char *eng_traits_beyond_llama (const EngTraits *traits);
 
 /* Whether eng_model_open can take the file without repacking. */
 gboolean eng_gguf_is_computable (const EngGguf *gguf);

@@ -1,4 +1,4 @@
-/* rope.h: how far each pair of a head turns per position. Internal to the engine. */
+/* rope.h: how far each pair of a head turns per position. For the engine, and the quantizer's float pass. */
 #ifndef ENG_ROPE_H
 #define ENG_ROPE_H
 

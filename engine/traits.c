@@ -294,35 +294,6 @@ static gboolean read_scales (const Reader *reader, const EngFamily *family, EngT
   return TRUE;
 }
 
-const char *eng_traits_beyond_llama (const EngTraits *t)
-{
-  const struct {
-    gboolean is_beyond;
-    const char *what;
-  } things[] = {
-    { t->latent > 0, "latent attention" },
-    { t->layer_norm, "layer norms" },
-    { t->plain_norm || t->sub_norm, "other norms" },
-    { t->no_pre_norm || t->post_norm || t->parallel, "norms or residuals placed otherwise" },
-    { t->fused_qkv || t->fused_gate_up, "fused matrices" },
-    { t->ungated || t->activation != ENG_ACTIVATION_SILU, "another activation" },
-    { t->qk_norm != ENG_QK_NORM_NONE, "normed queries and keys" },
-    { t->embedding_scale > 0 || t->residual_scale > 0 || t->logit_scale > 0 || t->attention_scale > 0, "scaled embeddings, residuals or scores" },
-    { t->attention_soft_cap > 0 || t->logit_soft_cap > 0, "soft caps" },
-    { t->window > 0 && t->window < t->n_ctx_train, "sliding windows" },
-    { t->yarn_mix > 0 || (t->rope_magnitude != 0 && t->rope_magnitude != 1) || t->rope_n_ctx != t->n_ctx_train, "YaRN or long rope" },
-    { t->n_experts > 0, "experts" },
-    { t->value_dim != t->head_dim, "values narrower than keys" },
-    { t->unturned[0] != 0, "layers without rope" },
-    { t->alibi > 0 || t->learned_positions || t->temperature_scale > 0 || t->rope_ntk > 0, "positions told otherwise" },
-    { t->qkv_clamp > 0, "clamped queries and keys" },
-  };
-  for (guint i = 0; i < G_N_ELEMENTS (things); i++)
-    if (things[i].is_beyond)
-      return things[i].what;
-  return NULL;
-}
-
 static gboolean read_vocabulary (const Reader *reader, EngTraits *traits)
 {
   EngKvType kind;

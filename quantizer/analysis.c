@@ -4,6 +4,7 @@
 #include "engine/error.h"
 #include "quantizer/calibration.h"
 #include "quantizer/factor.h"
+#include "quantizer/moments.h"
 #include "quantizer/observe.h"
 #include "quantizer/seal.h"
 #include "quantizer/sensitivity.h"
@@ -14,18 +15,28 @@
 /* Added to the moments' diagonal, of its mean: what the calibration text does not show may still come. */
 static const double damping = 0.03;
 static const double observe_share = 0.95; /* of the whole analysis's time */
+static const double expert_floor = 0.05;  /* part of an expert's weight that all share */
 
 QzAnalysis *qz_analysis_alloc (const QzSource *source)
 {
   QzAnalysis *a = g_new0 (QzAnalysis, 1);
   a->n_inputs = source->n_inputs;
+  a->n_factors = source->n_factors;
   a->n_matrices = source->n_matrices;
   a->n_embd = source->traits.n_embd;
-  a->n_layers = source->traits.n_layers;
-  a->ffn_order = g_new0 (guint32 *, a->n_layers);
-  a->input_cols = g_memdup2 (source->input_cols, sizeof (guint) * source->n_inputs);
+  a->n_units = source->n_units;
+  a->widest = QZ_WIDEST;
+  a->order = g_new0 (guint32 *, a->n_units);
+  a->order_lengths = g_new (guint, a->n_units);
+  for (guint u = 0; u < a->n_units; u++)
+    a->order_lengths[u] = source->units[u].n_experts * source->units[u].n_ff;
+  a->factor_cols = g_new (guint, source->n_factors);
+  for (guint i = 0; i < source->n_inputs; i++)
+    for (guint f = 0; f <= source->inputs[i].n_experts; f++)
+      a->factor_cols[source->inputs[i].first_factor + f] = source->inputs[i].cols;
   a->transforms = g_new0 (QzTransform *, source->n_inputs);
-  a->pivots = g_new0 (float *, source->n_inputs);
+  a->pivots = g_new0 (float *, source->n_factors);
+  a->offsets = g_new0 (guint64, source->n_factors);
   a->row_fisher = g_new0 (float *, source->n_matrices);
   return a;
 }
@@ -34,19 +45,21 @@ void qz_analysis_free (QzAnalysis *a)
 {
   if (a == NULL)
     return;
-  for (guint i = 0; i < a->n_inputs; i++) {
+  for (guint i = 0; i < a->n_inputs; i++)
     qz_transform_free (a->transforms[i]);
-    g_free (a->pivots[i]);
-  }
+  for (guint f = 0; f < a->n_factors; f++)
+    g_free (a->pivots[f]);
   for (guint m = 0; m < a->n_matrices; m++)
     g_free (a->row_fisher[m]);
-  for (guint l = 0; l < a->n_layers; l++)
-    g_free (a->ffn_order[l]);
-  g_free (a->ffn_order);
+  for (guint u = 0; u < a->n_units; u++)
+    g_free (a->order[u]);
+  g_free (a->order);
+  g_free (a->order_lengths);
   g_free (a->transforms);
   g_free (a->pivots);
+  g_free (a->offsets);
   g_free (a->row_fisher);
-  g_free (a->input_cols);
+  g_free (a->factor_cols);
   qz_store_free (a->factors);
   qz_curves_unref (a->curves);
   g_free (a->held);
@@ -85,46 +98,78 @@ char *qz_fingerprint (const EngGguf *gguf)
 
 /* ---- factors ------------------------------------------------------------------------------------------------------------ */
 
-guint64 qz_analysis_factor_bytes (const QzAnalysis *a, guint input)
+static guint64 block_bytes (guint64 size)
 {
-  guint64 cols = a->input_cols[input];
-  return cols * (cols - 1) / 2 * sizeof (guint16);
+  return size * (size - 1) / 2 * sizeof (guint16);
 }
 
-guint64 qz_analysis_factor_offset (const QzAnalysis *a, guint input)
+static QzMoments factor_blocks (const QzAnalysis *a, guint factor)
 {
-  guint64 offset = 0;
-  for (guint i = 0; i < input; i++)
-    offset += qz_analysis_factor_bytes (a, i);
-  return offset;
+  guint cols = a->factor_cols[factor];
+  return (QzMoments){ cols, qz_moments_block (cols, a->widest), NULL };
 }
 
-gboolean qz_analysis_write_factor (QzAnalysis *a, guint input, const float *f, GError **error)
+guint64 qz_analysis_factor_bytes (const QzAnalysis *a, guint factor)
 {
-  guint cols = a->input_cols[input];
-  g_autofree guint16 *halves = g_malloc (qz_analysis_factor_bytes (a, input));
+  QzMoments blocks = factor_blocks (a, factor);
+  guint64 bytes = 0;
+  for (guint i = 0; a->pivots[factor] != NULL && i < qz_moments_n_blocks (&blocks); i++)
+    bytes += block_bytes (MIN (blocks.block, blocks.n - i * blocks.block));
+  return bytes;
+}
+
+/* f [size][size], at the end of the store. */
+static gboolean append_block (QzAnalysis *a, const float *f, guint size, GError **error)
+{
+  g_autofree guint16 *halves = g_malloc (MAX (1, block_bytes (size)));
   guint16 *p = halves;
-  for (guint i = 0; i < cols; i++) {
-    xb_f32_to_f16 (f + (gsize) i * cols + i + 1, p, cols - i - 1);
-    p += cols - i - 1;
+  for (guint i = 0; i < size; i++) {
+    xb_f32_to_f16 (f + (gsize) i * size + i + 1, p, size - i - 1);
+    p += size - i - 1;
   }
-  return qz_store_write (a->factors, qz_analysis_factor_offset (a, input), halves, qz_analysis_factor_bytes (a, input), error);
+  if (!qz_store_write (a->factors, a->factor_end, halves, block_bytes (size), error))
+    return FALSE;
+  a->factor_end += block_bytes (size);
+  return TRUE;
 }
 
-gboolean qz_analysis_read_factor (const QzAnalysis *a, guint input, float *f, GError **error)
+gboolean qz_analysis_read_factor (const QzAnalysis *a, guint factor, float *f, GError **error)
 {
-  guint cols = a->input_cols[input];
-  g_autofree guint16 *halves = g_malloc (qz_analysis_factor_bytes (a, input));
-  if (!qz_store_read (a->factors, qz_analysis_factor_offset (a, input), halves, qz_analysis_factor_bytes (a, input), error))
-    return FALSE;
-  const guint16 *p = halves;
-  for (guint i = 0; i < cols; i++) {
-    float *row = f + (gsize) i * cols;
-    memset (row, 0, sizeof (float) * i);
-    row[i] = 1;
-    xb_raw_to_f32 (XB_RAW_F16, p, row + i + 1, cols - i - 1);
-    p += cols - i - 1;
+  QzMoments blocks = factor_blocks (a, factor);
+  guint cols = blocks.n;
+  guint64 offset = a->offsets[factor];
+  memset (f, 0, sizeof (float) * cols * cols);
+  for (guint begin = 0; begin < cols; begin += blocks.block) {
+    guint size = MIN (blocks.block, cols - begin);
+    g_autofree guint16 *halves = g_malloc (MAX (1, block_bytes (size)));
+    if (!qz_store_read (a->factors, offset, halves, block_bytes (size), error))
+      return FALSE;
+    offset += block_bytes (size);
+    const guint16 *p = halves;
+    for (guint i = begin; i < begin + size; i++) {
+      float *row = f + (gsize) i * cols + i;
+      row[0] = 1;
+      xb_raw_to_f32 (XB_RAW_F16, p, row + 1, begin + size - i - 1);
+      p += begin + size - i - 1;
+    }
   }
+  return TRUE;
+}
+
+guint qz_analysis_factor_of (const QzSource *source, float *const *pivots, guint matrix, guint row0, guint rows)
+{
+  const QzMatrix *m = &source->matrices[matrix];
+  guint first = source->inputs[m->input].first_factor, of_expert = qz_source_expert_rows (source, matrix), expert = row0 / of_expert;
+  gboolean own = m->unit != QZ_NONE && source->units[m->unit].is_mixture && (row0 + rows - 1) / of_expert == expert && pivots[first + 1 + expert] != NULL;
+  return own ? first + 1 + expert : first;
+}
+
+gboolean qz_analysis_apply_order (const QzAnalysis *a, QzSource *source)
+{
+  for (guint u = 0; u < a->n_units; u++)
+    for (guint e = 0; e < source->units[u].n_experts; e++)
+      if (!qz_source_set_order (source, u, e, a->order[u] + (gsize) e * source->units[u].n_ff))
+        return FALSE;
   return TRUE;
 }
 
@@ -134,28 +179,35 @@ typedef struct {
   QzSource *source;
   QzAnalysis *analysis;
   EngWorkers *workers;
+  GError *error; /* of an order, which cannot fail */
 } Learner;
 
-/* Mean square of each column of the matrices that share an input. */
-static gboolean column_squares (const Learner *l, guint input, double *squares, GError **error)
+enum { SAMPLED_ROWS = 4 /* every so many say enough */ };
+
+/* squares [cols] += w^2 of the columns of some rows row0..row1-1. */
+static gboolean add_column_squares (const QzSource *source, guint m, guint row0, guint row1, double *squares, guint *count, GError **error)
 {
-  const QzSource *source = l->source;
-  guint cols = source->input_cols[input], rows = 0;
-  memset (squares, 0, sizeof (double) * cols);
-  for (guint m = 0; m < source->n_matrices; m++) {
-    if (source->matrices[m].input != input)
-      continue;
-    /* Every fourth row says enough. */
-    g_autofree float *row = g_new (float, cols);
-    for (guint r = 0; r < source->matrices[m].rows; r += 4, rows++) {
-      if (!qz_source_read_rows (source, m, r, r + 1, row, error))
-        return FALSE;
-      for (guint j = 0; j < cols; j++)
-        squares[j] += row[j] * row[j];
-    }
+  guint cols = source->matrices[m].cols;
+  g_autofree float *row = g_new (float, cols);
+  for (guint r = row0; r < row1; r += SAMPLED_ROWS, ++*count) {
+    if (!qz_source_read_rows (source, m, r, r + 1, row, error))
+      return FALSE;
+    for (guint j = 0; j < cols; j++)
+      squares[j] += row[j] * row[j];
   }
+  return TRUE;
+}
+
+/* Mean square of each column of the matrices that share an input. */
+static gboolean column_squares (const QzSource *source, guint input, double *squares, GError **error)
+{
+  guint cols = source->inputs[input].cols, count = 0;
+  memset (squares, 0, sizeof (double) * cols);
+  for (guint m = 0; m < source->n_matrices; m++)
+    if (source->matrices[m].input == input && !add_column_squares (source, m, 0, source->matrices[m].rows, squares, &count, error))
+      return FALSE;
   for (guint j = 0; j < cols; j++)
-    squares[j] /= rows;
+    squares[j] /= count;
   return TRUE;
 }
 
@@ -172,55 +224,94 @@ static int compare_channels (const void *a, const void *b)
   return x->channel < y->channel ? -1 : 1;
 }
 
-/* Hidden channels by falling importance, so that cells of all three matrices hold channels of a kind and bits can follow them. The moments
- * and squares, and everything read from now on, are in that order. */
-static void order_channels (Learner *l, guint layer, float *h, guint n, double *squares)
-{
-  g_autofree Channel *channels = g_new (Channel, n);
-  g_autofree guint32 *order = g_new (guint32, n);
-  g_autofree double *squares_before = g_memdup2 (squares, sizeof (double) * n);
-  g_autofree float *before = g_memdup2 (h, sizeof (float) * n * n);
-  for (guint j = 0; j < n; j++)
-    channels[j] = (Channel){ h[(gsize) j * n + j] * squares[j], j };
-  qsort (channels, n, sizeof (Channel), compare_channels);
-  for (guint j = 0; j < n; j++) {
-    order[j] = channels[j].channel;
-    squares[j] = squares_before[order[j]];
-  }
-  for (guint i = 0; i < n; i++)
-    for (guint j = i; j < n; j++)
-      h[(gsize) i * n + j] = before[(gsize) MIN (order[i], order[j]) * n + MAX (order[i], order[j])];
-  qz_source_set_ffn_order (l->source, layer, order);
-  l->analysis->ffn_order[layer] = g_steal_pointer (&order);
-}
-
-static gboolean learn_input (gpointer data, guint input, float *h, GError **error)
+/* Hidden channels by falling importance, so that cells of all three matrices hold channels of a kind and bits can follow them. */
+static void order_channels (gpointer data, guint number, guint expert, const double *moments)
 {
   Learner *l = data;
-  QzAnalysis *a = l->analysis;
-  guint cols = a->input_cols[input];
+  const QzUnit *unit = &l->source->units[number];
+  guint n = unit->n_ff, embd = l->source->traits.n_embd, count = 0;
+  g_autofree double *squares = g_new0 (double, n);
+  g_autofree Channel *channels = g_new (Channel, n);
+  g_autofree guint32 *order = g_new (guint32, n);
+  if (!add_column_squares (l->source, unit->down, expert * embd, (expert + 1) * embd, squares, &count, l->error == NULL ? &l->error : NULL))
+    return;
+  for (guint j = 0; j < n; j++)
+    channels[j] = (Channel){ moments[j] * squares[j], j };
+  qsort (channels, n, sizeof (Channel), compare_channels);
+  for (guint j = 0; j < n; j++)
+    order[j] = channels[j].channel;
+  qz_source_set_order (l->source, number, expert, order);
+}
+
+/* From an input's moments over all tokens: what goes in front of its matrices. */
+static gboolean learn_transform (Learner *l, guint input, const QzMoments *h, GError **error)
+{
+  guint cols = h->n;
   g_autofree double *moments = g_new (double, cols);
   g_autofree double *squares = g_new (double, cols);
   g_autofree float *diagonal = g_new (float, cols);
-  if (!column_squares (l, input, squares, error))
+  if (!column_squares (l->source, input, squares, error))
     return FALSE;
-  if (input > 0 && input <= a->n_layers * QZ_LAYER_INPUTS && (input - 1) % QZ_LAYER_INPUTS == QZ_LAYER_INPUTS - 1)
-    order_channels (l, (input - 1) / QZ_LAYER_INPUTS, h, cols, squares);
-  for (guint j = 0; j < cols; j++)
-    moments[j] = h[(gsize) j * cols + j];
+  qz_moments_diagonal (h, moments);
   qz_transform_balance (cols, moments, squares, diagonal);
-  a->transforms[input] = qz_transform_new (cols, a->seed, diagonal, error);
-  if (a->transforms[input] == NULL)
-    return FALSE;
-  qz_transform_moments (a->transforms[input], l->workers, h);
-  a->pivots[input] = g_new (float, cols);
-  if (!qz_factor (l->workers, h, cols, damping, a->pivots[input])) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT,
-                 "the model of %s computes no usable numbers on the calibration text (input %u): the file is damaged, download it again",
-                 eng_gguf_path (l->source->gguf), input);
+  l->analysis->transforms[input] = qz_transform_new (cols, l->analysis->seed, diagonal, error);
+  return l->analysis->transforms[input] != NULL;
+}
+
+static gboolean learn_moments (gpointer data, guint input, guint factor, QzMoments *h, GError **error)
+{
+  Learner *l = data;
+  QzAnalysis *a = l->analysis;
+  if (l->error != NULL) {
+    g_propagate_error (error, g_steal_pointer (&l->error));
     return FALSE;
   }
-  return qz_analysis_write_factor (a, input, h, error);
+  if (a->transforms[input] == NULL && !learn_transform (l, input, h, error))
+    return FALSE;
+  a->pivots[factor] = g_new (float, h->n);
+  a->offsets[factor] = a->factor_end;
+  for (guint i = 0; i < qz_moments_n_blocks (h); i++) {
+    guint begin, size;
+    float *block = qz_moments_at (h, i, &begin, &size);
+    qz_transform_moments (a->transforms[input], l->workers, begin, size, block);
+    if (!qz_factor (l->workers, block, size, damping, a->pivots[factor] + begin)) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT,
+                   "the model of %s computes no usable numbers on the calibration text (input %u): the file is damaged, download it again",
+                   eng_gguf_path (l->source->gguf), input);
+      return FALSE;
+    }
+    if (!append_block (a, block, size, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+/* As it is now; an expert that no token went to has kept its own. */
+static guint32 *take_order (const QzSource *source, guint number)
+{
+  const QzUnit *unit = &source->units[number];
+  gsize n = (gsize) unit->n_experts * unit->n_ff;
+  guint32 *order = g_new (guint32, n);
+  for (gsize i = 0; i < n; i++)
+    order[i] = unit->order != NULL ? unit->order[i] : i % unit->n_ff;
+  return order;
+}
+
+/* Experts that few tokens went to weigh a part of what all do: other texts may find them. */
+static void raise_experts (const QzSource *source, float **row_fisher)
+{
+  for (guint m = 0; m < source->n_matrices; m++) {
+    if (source->matrices[m].unit == QZ_NONE || !source->units[source->matrices[m].unit].is_mixture)
+      continue;
+    guint rows = source->matrices[m].rows, of_expert = qz_source_expert_rows (source, m), n = rows / of_expert;
+    for (guint i = 0; i < of_expert; i++) {
+      double sum = 0;
+      for (guint r = i; r < rows; r += of_expert)
+        sum += row_fisher[m][r];
+      for (guint r = i; r < rows; r += of_expert)
+        row_fisher[m][r] = (1 - expert_floor) * row_fisher[m][r] + expert_floor * sum / n;
+    }
+  }
 }
 
 static void keep_held_out (QzAnalysis *a, const QzCalibration *c, const QzObservation *o)
@@ -253,14 +344,19 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
   if (a->factors == NULL)
     return NULL;
 
-  Learner learner = { source, a, workers };
+  Learner learner = { source, a, workers, NULL };
   QzObservation observation;
-  QzObserver observer = { .seed = options->seed, .backward_tokens = options->backward_tokens, .moments = learn_input, .data = &learner,
-                          .progress = progress, .progress_data = data, .from = 0, .to = observe_share };
-  if (!qz_observe (source, calibration, &observer, workers, &observation, cancellable, error))
+  QzObserver observer = { .seed = options->seed, .backward_tokens = options->backward_tokens, .widest = a->widest, .moments = learn_moments,
+                          .order = order_channels, .data = &learner, .progress = progress, .progress_data = data, .from = 0, .to = observe_share };
+  gboolean ok = qz_observe (source, calibration, &observer, workers, &observation, cancellable, error);
+  g_clear_error (&learner.error);
+  if (!ok)
     return NULL;
+  for (guint u = 0; u < a->n_units; u++)
+    a->order[u] = take_order (source, u);
   for (guint m = 0; m < a->n_matrices; m++)
     a->row_fisher[m] = g_steal_pointer (&observation.row_fisher[m]);
+  raise_experts (source, a->row_fisher);
   keep_held_out (a, calibration, &observation);
   qz_observation_clear (&observation);
 

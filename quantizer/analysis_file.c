@@ -12,10 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ANALYSIS_VERSION = 3, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
+enum { ANALYSIS_VERSION = 4, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
 
-/* fingerprint, calibration, seed, pipelines, pivots, Fisher, held-out sequences and tokens, their states, curves, orders of channels */
-#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyt)ay)aay)"
+/* fingerprint, calibration, seed, pipelines, pivots, Fisher, held-out sequences and tokens, their states, curves, orders of channels, offsets
+ * of factors, columns factored together */
+#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyt)ay)aayatu)"
 
 typedef struct {
   char magic[8];
@@ -36,11 +37,6 @@ static void checksum_of (const void *data, gsize size, guint8 out[32])
   g_checksum_get_digest (sum, out, &length);
 }
 
-static guint64 all_factor_bytes (const QzAnalysis *a)
-{
-  return qz_analysis_factor_offset (a, a->n_inputs);
-}
-
 /* ---- saving ------------------------------------------------------------------------------------------------------------- */
 
 static GVariant *bytes_variant (const void *data, gsize size)
@@ -54,22 +50,23 @@ static GVariant *head_of (const QzAnalysis *a)
   g_variant_builder_init (&transforms, G_VARIANT_TYPE ("aay"));
   g_variant_builder_init (&pivots, G_VARIANT_TYPE ("aay"));
   g_variant_builder_init (&fisher, G_VARIANT_TYPE ("aay"));
-  for (guint i = 0; i < a->n_inputs; i++) {
+  for (guint i = 0; i < a->n_inputs; i++)
     g_variant_builder_add_value (&transforms, bytes_variant (a->transforms[i]->blob, a->transforms[i]->bytes));
-    g_variant_builder_add_value (&pivots, bytes_variant (a->pivots[i], sizeof (float) * a->input_cols[i]));
-  }
+  for (guint f = 0; f < a->n_factors; f++)
+    g_variant_builder_add_value (&pivots, bytes_variant (a->pivots[f], a->pivots[f] != NULL ? sizeof (float) * a->factor_cols[f] : 0));
   for (guint m = 0; m < a->n_matrices; m++)
     g_variant_builder_add_value (&fisher, bytes_variant (a->row_fisher[m], sizeof (float) * a->curves->matrices[m].shape.rows));
   GVariantBuilder orders;
   g_variant_builder_init (&orders, G_VARIANT_TYPE ("aay"));
-  for (guint l = 0; l < a->n_layers; l++)
-    g_variant_builder_add_value (&orders, bytes_variant (a->ffn_order[l], sizeof (guint32) * a->input_cols[qz_source_layer_input (l) + 3]));
+  for (guint u = 0; u < a->n_units; u++)
+    g_variant_builder_add_value (&orders, bytes_variant (a->order[u], sizeof (guint32) * a->order_lengths[u]));
   gsize held = (gsize) a->held_sequences * a->held_tokens;
-  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyt)ay)@aay)", a->fingerprint, a->calibration, a->seed,
+  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyt)ay)@aay@atu)", a->fingerprint, a->calibration, a->seed,
                                             g_variant_builder_end (&transforms), g_variant_builder_end (&pivots), g_variant_builder_end (&fisher),
                                             a->held_sequences, g_variant_new_fixed_array (G_VARIANT_TYPE_INT32, a->held, held, sizeof (gint32)),
                                             bytes_variant (a->held_hidden, held * a->n_embd * sizeof (guint16)), qz_curves_to_variant (a->curves),
-                                            g_variant_builder_end (&orders)));
+                                            g_variant_builder_end (&orders),
+                                            g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->widest));
 }
 
 static gboolean write_all (int fd, const void *data, gsize size)
@@ -97,7 +94,7 @@ static gboolean write_analysis (const QzAnalysis *a, int fd, GError **error)
 {
   g_autoptr (GVariant) head = head_of (a);
   g_autofree guint8 *buffer = g_malloc (COPY_BYTES);
-  Header header = { .version = ANALYSIS_VERSION, .head_bytes = g_variant_get_size (head), .factor_bytes = all_factor_bytes (a) };
+  Header header = { .version = ANALYSIS_VERSION, .head_bytes = g_variant_get_size (head), .factor_bytes = a->factor_end };
   memcpy (header.magic, magic, sizeof magic);
   checksum_of (g_variant_get_data (head), header.head_bytes, header.checksum);
   if (!write_all (fd, &header, sizeof header) || !write_all (fd, g_variant_get_data (head), header.head_bytes))
@@ -195,16 +192,33 @@ static float *floats_of (GVariant *list, guint i, gsize n)
 static gboolean take_orders (QzAnalysis *a, QzSource *source, GVariant *head)
 {
   g_autoptr (GVariant) orders = g_variant_get_child_value (head, 10);
-  if (g_variant_n_children (orders) != a->n_layers)
+  if (g_variant_n_children (orders) != a->n_units)
     return FALSE;
-  for (guint l = 0; l < a->n_layers; l++) {
+  for (guint u = 0; u < a->n_units; u++) {
     gsize size = 0;
-    g_autoptr (GVariant) order = g_variant_get_child_value (orders, l);
+    g_autoptr (GVariant) order = g_variant_get_child_value (orders, u);
     const void *data = g_variant_get_fixed_array (order, &size, 1);
-    if (size != sizeof (guint32) * source->traits.n_ff)
+    if (size != sizeof (guint32) * a->order_lengths[u])
       return FALSE;
-    a->ffn_order[l] = g_memdup2 (data, size);
-    if (!qz_source_set_ffn_order (source, l, a->ffn_order[l]))
+    a->order[u] = g_memdup2 (data, size);
+  }
+  return qz_analysis_apply_order (a, source);
+}
+
+/* Where the factors are, all of them within factor_bytes. */
+static gboolean take_offsets (QzAnalysis *a, GVariant *head, guint64 factor_bytes)
+{
+  gsize n = 0;
+  g_autoptr (GVariant) offsets = g_variant_get_child_value (head, 11);
+  const guint64 *data = g_variant_get_fixed_array (offsets, &n, sizeof (guint64));
+  g_variant_get_child (head, 12, "u", &a->widest);
+  if (n != a->n_factors || a->widest == 0)
+    return FALSE;
+  a->factor_end = factor_bytes;
+  for (guint f = 0; f < a->n_factors; f++) {
+    guint64 bytes = qz_analysis_factor_bytes (a, f);
+    a->offsets[f] = data[f];
+    if (data[f] > factor_bytes || bytes > factor_bytes - data[f])
       return FALSE;
   }
   return TRUE;
@@ -214,17 +228,26 @@ static gboolean take_arrays (QzAnalysis *a, QzSource *source, GVariant *head)
 {
   g_autoptr (GVariant) transforms = g_variant_get_child_value (head, 3), pivots = g_variant_get_child_value (head, 4),
                        fisher = g_variant_get_child_value (head, 5);
-  if (g_variant_n_children (transforms) != a->n_inputs || g_variant_n_children (pivots) != a->n_inputs
+  if (g_variant_n_children (transforms) != a->n_inputs || g_variant_n_children (pivots) != a->n_factors
       || g_variant_n_children (fisher) != a->n_matrices)
     return FALSE;
   for (guint i = 0; i < a->n_inputs; i++) {
     gsize size = 0;
     g_autoptr (GVariant) blob = g_variant_get_child_value (transforms, i);
     const void *data = g_variant_get_fixed_array (blob, &size, 1);
-    a->transforms[i] = qz_transform_new_from_bytes (a->input_cols[i], data, size);
-    a->pivots[i] = floats_of (pivots, i, a->input_cols[i]);
-    if (a->transforms[i] == NULL || a->pivots[i] == NULL)
+    a->transforms[i] = qz_transform_new_from_bytes (source->inputs[i].cols, data, size);
+    if (a->transforms[i] == NULL)
       return FALSE;
+    /* Only experts may be without. */
+    for (guint k = 0; k <= source->inputs[i].n_experts; k++) {
+      guint f = source->inputs[i].first_factor + k;
+      g_autoptr (GVariant) none = g_variant_get_child_value (pivots, f);
+      if (k > 0 && g_variant_n_children (none) == 0)
+        continue;
+      a->pivots[f] = floats_of (pivots, f, source->inputs[i].cols);
+      if (a->pivots[f] == NULL)
+        return FALSE;
+    }
   }
   for (guint m = 0; m < a->n_matrices; m++) {
     a->row_fisher[m] = floats_of (fisher, m, source->matrices[m].rows);
@@ -264,7 +287,7 @@ QzAnalysis *qz_analysis_load (EngGguf *gguf, const char *path, GError **error)
   g_variant_get_child (head, 0, "s", &a->fingerprint);
   g_variant_get_child (head, 1, "s", &a->calibration);
   g_variant_get_child (head, 2, "t", &a->seed);
-  if (factor_bytes != all_factor_bytes (a) || !take_arrays (a, source, head) || !take_orders (a, source, head) || !take_held_out (a, source, head))
+  if (!take_arrays (a, source, head) || !take_offsets (a, head, factor_bytes) || !take_orders (a, source, head) || !take_held_out (a, source, head))
     return foreign (path, error);
   a->curves = qz_curves_from_variant (curves, source, error);
   if (a->curves == NULL)

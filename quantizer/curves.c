@@ -65,8 +65,9 @@ void qz_curves_unref (QzCurves *curves)
  * forgive most, the down projections least. In nats per token for a whole matrix at depth 0, spread evenly over its cells. */
 static double typical_loss (const QzSource *source, guint m)
 {
-  static const double by_role[] = { [QZ_ROLE_EMBEDDING] = 4.0, [QZ_ROLE_Q] = 6.0, [QZ_ROLE_K] = 5.0,  [QZ_ROLE_V] = 9.0, [QZ_ROLE_OUTPUT] = 9.0,
-                                    [QZ_ROLE_GATE] = 12.0,     [QZ_ROLE_UP] = 15.0, [QZ_ROLE_DOWN] = 16.0, [QZ_ROLE_HEAD] = 4.0 };
+  static const double by_role[] = { [QZ_ROLE_EMBEDDING] = 4.0, [QZ_ROLE_Q] = 6.0, [QZ_ROLE_K] = 5.0,  [QZ_ROLE_V] = 9.0, [QZ_ROLE_QKV] = 20.0,
+                                    [QZ_ROLE_OUTPUT] = 9.0, [QZ_ROLE_GATE] = 12.0, [QZ_ROLE_UP] = 15.0, [QZ_ROLE_GATE_UP] = 27.0,
+                                    [QZ_ROLE_DOWN] = 16.0, [QZ_ROLE_HEAD] = 4.0 };
   QzRole role = source->matrices[m].role;
   gboolean in_layer = role != QZ_ROLE_EMBEDDING && role != QZ_ROLE_HEAD;
   return by_role[role] / (in_layer ? source->traits.n_layers : 1);

@@ -17,16 +17,29 @@ static const double encode_share = 0.85; /* of the whole fit's time */
 typedef struct {
   const QzSource *source;
   const QzAnalysis *analysis;
-  guint matrix, rows_per_unit;
+  const guint8 *depths; /* of all cells */
+  QzSeal *seal;
+  EngWorkers *workers;
+  EngProgress progress;
+  gpointer data;
+  GCancellable *cancellable;
+  double loss;
+  float *factor;        /* [cols][cols] of the input whose matrices are being encoded: */
+  guint loaded;         /* this one of its factors, or QZ_NONE */
+} Fit;
+
+typedef struct {
+  const Fit *fit;
+  guint matrix, rows_per_unit, n_units;
+  guint factor;              /* the units that are compensated by it are encoded */
   QzEncoder encoder;
   QzEncodeScratch **scratch; /* [workers] */
   float **rows;              /* [workers][rows_per_unit][cols] */
   float **transformed;       /* [workers][cols] */
   double **loss;             /* [workers][rows_per_unit] */
-  double *unit_loss;         /* [units] */
+  double *unit_loss;         /* [n_units] */
   guint8 *blob;
   gsize size;
-  GCancellable *cancellable;
   GMutex lock;
   GError *error;
 } MatrixJob;
@@ -40,16 +53,24 @@ static void fail_job (MatrixJob *job, GError *error)
   g_clear_error (&error);
 }
 
+static guint factor_of_unit (const MatrixJob *job, guint unit)
+{
+  const Fit *fit = job->fit;
+  guint row0 = unit * job->rows_per_unit, n = MIN (job->rows_per_unit, fit->source->matrices[job->matrix].rows - row0);
+  return qz_analysis_factor_of (fit->source, fit->analysis->pivots, job->matrix, row0, n);
+}
+
 static void encode_unit (MatrixJob *job, guint unit, guint worker)
 {
-  const QzMatrix *m = &job->source->matrices[job->matrix];
+  const Fit *fit = job->fit;
+  const QzMatrix *m = &fit->source->matrices[job->matrix];
   guint row0 = unit * job->rows_per_unit, n = MIN (job->rows_per_unit, m->rows - row0);
   GError *error = NULL;
-  if (!qz_source_read_rows (job->source, job->matrix, row0, row0 + n, job->rows[worker], &error)) {
+  if (!qz_source_read_rows (fit->source, job->matrix, row0, row0 + n, job->rows[worker], &error)) {
     fail_job (job, error);
     return;
   }
-  qz_transform_rows (job->analysis->transforms[m->input], job->rows[worker], n, job->transformed[worker]);
+  qz_transform_rows (fit->analysis->transforms[m->input], job->rows[worker], n, job->transformed[worker]);
   xb_error why = qz_encode_rows (&job->encoder, job->scratch[worker], row0, n, job->rows[worker], job->blob, job->size, job->loss[worker]);
   if (why != NULL) {
     fail_job (job, g_error_new (ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be packed: %s", m->name, why));
@@ -57,7 +78,7 @@ static void encode_unit (MatrixJob *job, guint unit, guint worker)
   }
   double sum = 0;
   for (guint i = 0; i < n; i++)
-    sum += 0.5 * job->analysis->row_fisher[job->matrix][row0 + i] * job->loss[worker][i];
+    sum += 0.5 * fit->analysis->row_fisher[job->matrix][row0 + i] * job->loss[worker][i];
   job->unit_loss[unit] = sum;
 }
 
@@ -65,18 +86,46 @@ static void encode_work (gpointer data, guint begin, guint end, guint worker)
 {
   MatrixJob *job = data;
   for (guint unit = begin; unit < end; unit++)
-    if (!g_cancellable_is_cancelled (job->cancellable))
+    if (!g_cancellable_is_cancelled (job->fit->cancellable) && factor_of_unit (job, unit) == job->factor)
       encode_unit (job, unit, worker);
 }
 
-/* Packs one matrix into job->blob, and adds its second-order loss. */
-static gboolean encode_matrix (MatrixJob *job, EngWorkers *workers, double *loss, GError **error)
+/* Every unit once, factor by factor. */
+static gboolean encode_units (Fit *fit, MatrixJob *job, GError **error)
 {
-  const QzMatrix *m = &job->source->matrices[job->matrix];
-  guint n_workers = eng_workers_count (workers);
-  job->rows_per_unit = m->rows >= TALL ? MANY_ROWS : FEW_ROWS;
-  guint n_units = (m->rows + job->rows_per_unit - 1) / job->rows_per_unit;
-  g_autofree double *unit_loss = g_new0 (double, n_units);
+  const QzInput *input = &fit->source->inputs[fit->source->matrices[job->matrix].input];
+  for (job->factor = input->first_factor; job->factor <= input->first_factor + input->n_experts; job->factor++) {
+    gboolean used = FALSE;
+    for (guint unit = 0; unit < job->n_units && !used; unit++)
+      used = factor_of_unit (job, unit) == job->factor;
+    if (!used)
+      continue;
+    if (fit->loaded != job->factor && !qz_analysis_read_factor (fit->analysis, job->factor, fit->factor, error))
+      return FALSE;
+    fit->loaded = job->factor;
+    job->encoder.pivots = fit->analysis->pivots[job->factor];
+    eng_workers_run (fit->workers, encode_work, job, job->n_units, 1);
+    if (job->error != NULL) {
+      g_propagate_error (error, g_steal_pointer (&job->error));
+      return FALSE;
+    }
+    if (g_cancellable_is_cancelled (fit->cancellable)) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "the fit was cancelled; nothing was written");
+      return FALSE;
+    }
+  }
+  return TRUE;
+}
+
+/* Packs one matrix into job->blob, and adds its second-order loss. */
+static gboolean encode_matrix (Fit *fit, MatrixJob *job, GError **error)
+{
+  const QzMatrix *m = &fit->source->matrices[job->matrix];
+  guint n_workers = eng_workers_count (fit->workers);
+  gboolean is_mixture = m->unit != QZ_NONE && fit->source->units[m->unit].is_mixture;
+  job->rows_per_unit = m->rows >= TALL && !is_mixture ? MANY_ROWS : FEW_ROWS;
+  job->n_units = (m->rows + job->rows_per_unit - 1) / job->rows_per_unit;
+  g_autofree double *unit_loss = g_new0 (double, job->n_units);
   job->unit_loss = unit_loss;
   job->scratch = g_new0 (QzEncodeScratch *, n_workers);
   job->rows = g_new0 (float *, n_workers);
@@ -89,7 +138,7 @@ static gboolean encode_matrix (MatrixJob *job, EngWorkers *workers, double *loss
     job->loss[i] = g_new (double, job->rows_per_unit);
   }
   g_mutex_init (&job->lock);
-  eng_workers_run (workers, encode_work, job, n_units, 1);
+  gboolean ok = encode_units (fit, job, error);
   g_mutex_clear (&job->lock);
   for (guint i = 0; i < n_workers; i++) {
     qz_encode_scratch_free (job->scratch[i]);
@@ -101,30 +150,31 @@ static gboolean encode_matrix (MatrixJob *job, EngWorkers *workers, double *loss
   g_free (job->rows);
   g_free (job->transformed);
   g_free (job->loss);
-  for (guint i = 0; i < n_units; i++)
-    *loss += unit_loss[i];
-  if (job->error != NULL) {
-    g_propagate_error (error, g_steal_pointer (&job->error));
-    return FALSE;
-  }
-  if (g_cancellable_is_cancelled (job->cancellable)) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "the fit was cancelled; nothing was written");
-    return FALSE;
-  }
-  return TRUE;
+  for (guint i = 0; i < job->n_units; i++)
+    fit->loss += unit_loss[i];
+  return ok;
 }
 
-typedef struct {
-  const QzSource *source;
-  const QzAnalysis *analysis;
-  const guint8 *depths; /* of all cells */
-  QzSeal *seal;
-  EngWorkers *workers;
-  EngProgress progress;
-  gpointer data;
-  GCancellable *cancellable;
-  double loss;
-} Fit;
+static gboolean pack_matrix (Fit *fit, guint m, GError **error)
+{
+  const QzAnalysis *a = fit->analysis;
+  const QzCurvesMatrix *matrix = &a->curves->matrices[m];
+  QzLayout layout;
+  qz_layout_init (&layout, &matrix->shape, fit->source->matrices[m].input + 1, fit->depths + matrix->first_cell);
+  xb_error why = NULL;
+  gsize size = xb_layout_bytes (&layout.layout, &why);
+  MatrixJob job = { .fit = fit, .matrix = m, .size = size,
+                    .encoder = { .layout = &layout.layout, .factor = fit->factor, .importance = a->row_fisher[m] } };
+  job.blob = g_aligned_alloc (1, MAX (size, XB_ALIGN), XB_ALIGN);
+  why = xb_matrix_init (job.blob, size, &layout.layout);
+  gboolean ok = why == NULL && encode_matrix (fit, &job, error) && qz_seal_write_matrix (fit->seal, m, job.blob, size, error);
+  if (why != NULL)
+    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be packed: %s", matrix->name, why);
+  g_aligned_free (job.blob);
+  qz_layout_clear (&layout);
+  eng_gguf_drop_tensor (fit->source->gguf, fit->source->matrices[m].tensor);
+  return ok;
+}
 
 /* Matrices in the order of their inputs, so that each factor is read once. */
 static gboolean encode_all (Fit *fit, GError **error)
@@ -132,32 +182,16 @@ static gboolean encode_all (Fit *fit, GError **error)
   const QzAnalysis *a = fit->analysis;
   guint64 done = 0;
   for (guint input = 0; input < a->n_inputs; input++) {
-    guint cols = a->input_cols[input];
+    guint cols = fit->source->inputs[input].cols;
     g_autofree float *factor = g_new (float, (gsize) cols * cols);
-    if (!qz_analysis_read_factor (a, input, factor, error))
-      return FALSE;
+    fit->factor = factor;
+    fit->loaded = QZ_NONE;
     for (guint m = 0; m < a->n_matrices; m++) {
       if (fit->source->matrices[m].input != input)
         continue;
-      const QzCurvesMatrix *matrix = &a->curves->matrices[m];
-      QzLayout layout;
-      qz_layout_init (&layout, &matrix->shape, input + 1, fit->depths + matrix->first_cell);
-      xb_error why = NULL;
-      gsize size = xb_layout_bytes (&layout.layout, &why);
-      MatrixJob job = { .source = fit->source, .analysis = a, .matrix = m, .encoder = { &layout.layout, factor, a->pivots[input], a->row_fisher[m] }, .size = size,
-                        .cancellable = fit->cancellable };
-      job.blob = g_aligned_alloc (1, MAX (size, XB_ALIGN), XB_ALIGN);
-      why = xb_matrix_init (job.blob, size, &layout.layout);
-      gboolean ok = why == NULL && encode_matrix (&job, fit->workers, &fit->loss, error)
-                    && qz_seal_write_matrix (fit->seal, m, job.blob, size, error);
-      if (why != NULL)
-        g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be packed: %s", matrix->name, why);
-      g_aligned_free (job.blob);
-      qz_layout_clear (&layout);
-      eng_gguf_drop_tensor (fit->source->gguf, fit->source->matrices[m].tensor);
-      if (!ok)
+      if (!pack_matrix (fit, m, error))
         return FALSE;
-      done += (guint64) matrix->shape.rows * matrix->shape.cols;
+      done += (guint64) a->curves->matrices[m].shape.rows * cols;
       if (fit->progress != NULL)
         fit->progress (encode_share * done / a->curves->n_weights, "Packing the model", fit->data);
     }
@@ -200,8 +234,7 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
     g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the analysis is not of %s: analyse it first", eng_gguf_path (gguf));
     return FALSE;
   }
-  for (guint l = 0; l < a->n_layers; l++)
-    qz_source_set_ffn_order (source, l, a->ffn_order[l]);
+  qz_analysis_apply_order (a, source);
   const QzCurves *curves = a->curves;
   QzPromise promise = { .target = *target, .calibration = a->calibration };
   guint64 other_bytes, used_bytes;
@@ -219,7 +252,7 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   g_autoptr (QzSeal) seal = qz_seal_new (source, a->transforms, sizes, &promise, error);
   if (seal == NULL || !qz_seal_begin (seal, path, error))
     return FALSE;
-  Fit fit = { source, a, depths, seal, workers, progress, data, cancellable, 0 };
+  Fit fit = { source, a, depths, seal, workers, progress, data, cancellable };
   if (!encode_all (&fit, error) || !qz_seal_finish (seal, error))
     return FALSE;
   /* What was really rounded away says more than the curves did. */

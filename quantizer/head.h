@@ -1,16 +1,27 @@
-/* head.h: from hidden states to the vocabulary and back, a stretch of the vocabulary at a time. */
+/* head.h: from the residual stream to the vocabulary and back, a stretch of the vocabulary at a time. */
 #ifndef QZ_HEAD_H
 #define QZ_HEAD_H
 
+#include "quantizer/layer_ops.h"
 #include "quantizer/source.h"
 
-/* logits [n][n_vocab] of final hidden states f [n][n_embd] (after the output norm). */
+/* A norm of the whole stream: "output_norm", "token_embd_norm". What is missing of it is NULL; gain and bias are owned by `memory`, to be freed
+ * with g_free. */
+gboolean qz_stream_norm_read (const QzSource *source, const char *name, QzNorm *norm, float **memory, GError **error);
+
+/* logits [n][n_vocab] of final hidden states f [n][n_embd] (after the output norm), biased, scaled and capped as the model has it. */
 gboolean qz_head_logits (const QzSource *source, EngWorkers *workers, const float *f, guint n, float *logits, GError **error);
 
-/* For n hidden states: probability[v] += sum of p_v, row_fisher[v] += sum of p_v (1 - p_v), and df [n][n_embd] = the gradient of the
- * log-loss of one label per state drawn from the model's own distribution (so that its square is the true Fisher information).
- * logits [n][n_vocab] is scratch. */
-gboolean qz_head_backward (const QzSource *source, EngWorkers *workers, const float *f, guint n, guint64 seed, float *logits, float *df,
-                           double *probability, double *row_fisher, GError **error);
+typedef struct {
+  guint64 seed;          /* of the labels that are drawn, one for each state, from the model's own distribution ... */
+  const gint32 *labels;  /* ... unless these are given, [n] */
+  double *probability;   /* [n_vocab] += sum of p_v */
+  double *row_fisher;    /* [n_vocab] += the expectation, over such labels, of the squared gradient at the head's output v */
+} QzLabels;
+
+/* df [n][n_embd] = the gradient of the labels' log-loss at f (of drawn ones, its square is the true Fisher information). logits
+ * [n][n_vocab] is scratch. */
+gboolean qz_head_backward (const QzSource *source, EngWorkers *workers, const float *f, guint n, const QzLabels *labels, float *logits, float *df,
+                           GError **error);
 
 #endif

@@ -1,403 +1,490 @@
-/* layer.c: the float forward and backward pass of one decoder layer, each step a plain function with its backward next to it.
- * Shapes are given in the first line of each; the weights' own gradients are never needed. */
+/* layer.c: the two halves of a layer. What lies between the products is shared out by tokens, attention by heads. */
 #include "quantizer/layer.h"
 
-#include "engine/error.h"
-#include "kernels/dense.h"
+#include "engine/rope.h"
 #include "kernels/ops.h"
 #include "quantizer/product.h"
 
 #include <math.h>
 #include <string.h>
 
-/* ---- weights ------------------------------------------------------------------------------------------------------------ */
+/* ---- the pass's memory --------------------------------------------------------------------------------------------------- */
 
-gboolean qz_layer_weights_init (QzLayerWeights *w, const QzSource *source, GError **error)
-{
-  const EngTraits *t = &source->traits;
-  gsize embd = t->n_embd, q_rows = (gsize) t->n_heads * t->head_dim, kv_rows = (gsize) t->n_kv_heads * t->head_dim, ff = t->n_ff;
-  gsize biases = t->qkv_bias ? q_rows + 2 * kv_rows : 0;
-  gboolean factors = eng_gguf_find_tensor (source->gguf, "rope_freqs.weight") != NULL;
-  gsize floats = 2 * q_rows * embd + 2 * kv_rows * embd + 3 * ff * embd + 2 * embd + biases + t->n_rot / 2;
-  *w = (QzLayerWeights){ .memory = g_try_malloc_n (floats, sizeof (float)) };
-  if (w->memory == NULL) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "there is not enough memory to hold one layer of %s: close other programs and try again",
-                 eng_gguf_path (source->gguf));
-    return FALSE;
-  }
-  float *p = w->memory;
-  w->q = p, p += q_rows * embd;
-  w->k = p, p += kv_rows * embd;
-  w->v = p, p += kv_rows * embd;
-  w->output = p, p += q_rows * embd;
-  w->gate = p, p += ff * embd;
-  w->up = p, p += ff * embd;
-  w->down = p, p += ff * embd;
-  w->attn_norm = p, p += embd;
-  w->ffn_norm = p, p += embd;
-  if (t->qkv_bias) {
-    w->q_bias = p, p += q_rows;
-    w->k_bias = p, p += kv_rows;
-    w->v_bias = p, p += kv_rows;
-  }
-  if (factors) {
-    w->rope_factors = p;
-    return qz_source_read_vector (source, "rope_freqs.weight", t->n_rot / 2, w->rope_factors, error);
-  }
-  return TRUE;
-}
+typedef struct {
+  float **where;
+  gsize floats;
+  gboolean gradient;
+} Part;
 
-gboolean qz_layer_weights_read (QzLayerWeights *w, const QzSource *source, guint layer, EngWorkers *workers, GError **error)
+/* Sets the parts' places from `memory` on; returns the floats they take. */
+static gsize place (const Part *parts, guint n, gboolean backward, float *memory)
 {
-  const EngTraits *t = &source->traits;
-  float *const matrices[QZ_LAYER_MATRICES] = { w->q, w->k, w->v, w->output, w->gate, w->up, w->down };
-  for (guint i = 0; i < QZ_LAYER_MATRICES; i++) {
-    guint m = qz_source_layer_matrix (layer, QZ_ROLE_Q) + i;
-    if (!qz_source_read_matrix (source, m, workers, matrices[i], error))
-      return FALSE;
-    eng_gguf_drop_tensor (source->gguf, source->matrices[m].tensor);
-  }
-  const struct {
-    const char *suffix;
-    float *out;
-    guint n;
-  } vectors[] = {
-    { "attn_norm.weight", w->attn_norm, t->n_embd },
-    { "ffn_norm.weight", w->ffn_norm, t->n_embd },
-    { "attn_q.bias", w->q_bias, t->n_heads * t->head_dim },
-    { "attn_k.bias", w->k_bias, t->n_kv_heads * t->head_dim },
-    { "attn_v.bias", w->v_bias, t->n_kv_heads * t->head_dim },
-  };
-  for (guint i = 0; i < G_N_ELEMENTS (vectors); i++) {
-    if (vectors[i].out == NULL)
+  gsize at = 0;
+  for (guint i = 0; i < n; i++) {
+    if (parts[i].gradient && !backward)
       continue;
-    g_autofree char *name = g_strdup_printf ("blk.%u.%s", layer, vectors[i].suffix);
-    if (!qz_source_read_vector (source, name, vectors[i].n, vectors[i].out, error))
-      return FALSE;
+    if (memory != NULL)
+      *parts[i].where = memory + at;
+    at += (parts[i].floats + 15) / 16 * 16;
   }
-  return TRUE;
+  return at;
 }
 
-void qz_layer_weights_clear (QzLayerWeights *w)
+static gsize scratch_floats (const EngTraits *t, guint n_tokens)
 {
-  g_free (w->memory);
-  *w = (QzLayerWeights){ 0 };
+  QzAttend attend = { .n = n_tokens, .head_dim = t->head_dim };
+  gsize row = (gsize) 2 * (t->n_heads + t->n_kv_heads) * t->head_dim;
+  return (MAX (MAX (qz_attend_scratch (&attend), row), t->n_embd) + 15) / 16 * 16;
 }
 
-/* ---- the pass's memory -------------------------------------------------------------------------------------------------- */
-
-/* RoPE's angles (Su et al. 2021): position / theta^(2i / n_rot), stretched by the model's own scale and factors. */
-static void fill_cos_sin (float *cos_sin, const EngTraits *t, const float *factors, guint n_tokens)
+static guint widest_ff (const EngTraits *t)
 {
-  guint half = t->n_rot / 2;
-  for (guint pos = 0; pos < n_tokens; pos++)
-    for (guint i = 0; i < half; i++) {
-      double angle = pos * (double) t->rope_scale * pow (t->rope_theta, -2.0 * i / t->n_rot) / (factors != NULL ? factors[i] : 1);
-      cos_sin[(gsize) (pos * half + i) * 2] = cos (angle);
-      cos_sin[(gsize) (pos * half + i) * 2 + 1] = sin (angle);
-    }
+  return MAX (MAX (t->n_ff, t->n_ff_shared), t->n_ff_dense);
 }
 
-void qz_layer_pass_init (QzLayerPass *pass, const EngTraits *t, const QzLayerWeights *weights, guint n_sequences, guint n_tokens, gboolean backward)
+/* The halves are never alive together and lie in the same place. */
+static gsize lay_out (QzLayerPass *p, const EngTraits *t, guint n_workers, guint max_rows, guint n_tokens, gboolean backward, float *memory)
 {
-  gsize n = (gsize) n_sequences * n_tokens, q = n * t->n_heads * t->head_dim, kv = n * t->n_kv_heads * t->head_dim;
-  gsize embd = n * t->n_embd, ff = n * t->n_ff, square = n * t->n_heads * n_tokens;
-  *pass = (QzLayerPass){ .max_sequences = n_sequences, .n_sequences = n_sequences, .n_tokens = n_tokens, .n = n };
-  struct {
-    float **where;
-    gsize floats;
-    gboolean gradient;
-  } parts[] = {
-    { &pass->attn_in, embd, FALSE }, { &pass->q, q, FALSE },        { &pass->k, kv, FALSE },          { &pass->v, kv, FALSE },
-    { &pass->probability, square, FALSE }, { &pass->attn_out, q, FALSE }, { &pass->middle, embd, FALSE }, { &pass->ffn_in, embd, FALSE },
-    { &pass->gate, ff, FALSE },      { &pass->up, ff, FALSE },      { &pass->down_in, ff, FALSE },
-    { &pass->cos_sin, (gsize) n_tokens * t->n_rot, FALSE },
-    { &pass->d_q, q, TRUE },         { &pass->d_k, kv, TRUE },      { &pass->d_v, kv, TRUE },         { &pass->d_gate, ff, TRUE },
-    { &pass->d_up, ff, TRUE },       { &pass->d_middle, embd, TRUE }, { &pass->d_attn_out, q, TRUE }, { &pass->d_in, embd, TRUE },
-  };
-  for (guint i = 0; i < G_N_ELEMENTS (parts); i++)
-    if (backward || !parts[i].gradient)
-      pass->memory_floats += parts[i].floats;
-  pass->memory = g_malloc_n (pass->memory_floats, sizeof (float));
-  gsize used = 0;
-  for (guint i = 0; i < G_N_ELEMENTS (parts); i++)
-    if (backward || !parts[i].gradient) {
-      *parts[i].where = pass->memory + used;
-      used += parts[i].floats;
-    }
-  fill_cos_sin (pass->cos_sin, t, weights->rope_factors, n_tokens);
+  gsize n = max_rows, q = n * t->n_heads * t->head_dim, k = n * t->n_kv_heads * t->head_dim, v = n * t->n_kv_heads * t->value_dim;
+  gsize embd = n * t->n_embd, ff = n * widest_ff (t), out = n * t->n_heads * t->value_dim, angles = (gsize) n_tokens * t->n_rot;
+  const Part both[] = { { &p->in, embd, FALSE },     { &p->y, embd, FALSE },        { &p->d_in, embd, TRUE },
+                        { &p->d_y, embd, TRUE },     { &p->cos_sin, angles, FALSE }, { &p->cos_sin_local, angles, FALSE },
+                        { &p->slopes, t->alibi > 0 ? t->n_heads : 0, FALSE }, { &p->unnormed, t->sub_norm ? MAX (out, ff) : 0, FALSE },
+                        { &p->scratch, n_workers * scratch_floats (t, n_tokens), FALSE } };
+  const Part attention[] = { { &p->qkv, q + k + v, FALSE }, { &p->turned, q + k, FALSE }, { &p->attended, out, FALSE },
+                             { &p->d_qkv, q + k + v, TRUE }, { &p->d_attended, out, TRUE } };
+  const Part unit[] = { { &p->gate_up, t->ungated ? ff : 2 * ff, FALSE }, { &p->hidden, ff, FALSE },
+                        { &p->d_gate_up, t->ungated ? ff : 2 * ff, TRUE }, { &p->d_hidden, ff, TRUE } };
+  gsize at = place (both, G_N_ELEMENTS (both), backward, memory);
+  float *halves = memory != NULL ? memory + at : NULL;
+  return at + MAX (place (attention, G_N_ELEMENTS (attention), backward, halves), place (unit, G_N_ELEMENTS (unit), backward, halves));
 }
 
-void qz_layer_pass_resize (QzLayerPass *pass, guint n_sequences)
+gsize qz_layer_pass_floats (const EngTraits *t, guint n_workers, guint max_rows, guint n_tokens, gboolean backward)
 {
-  g_assert (n_sequences <= pass->max_sequences);
-  pass->n_sequences = n_sequences;
-  pass->n = n_sequences * pass->n_tokens;
+  QzLayerPass unused;
+  return lay_out (&unused, t, n_workers, max_rows, n_tokens, backward, NULL);
 }
 
-void qz_layer_pass_clear (QzLayerPass *pass)
+static void fill_angles (float *cos_sin, const EngTraits *t, const float *factors, gboolean local, guint n_tokens)
 {
-  g_free (pass->memory);
-  *pass = (QzLayerPass){ 0 };
+  g_autofree double *frequency = g_new (double, t->n_rot / 2 + 1);
+  eng_rope_frequencies (frequency, t, factors, n_tokens, local);
+  for (guint i = 0; i < n_tokens; i++)
+    eng_rope_position (cos_sin + (gsize) i * t->n_rot, frequency, t->n_rot, i, !local && t->rope_magnitude > 0 ? t->rope_magnitude : 1);
 }
 
-/* ---- norm --------------------------------------------------------------------------------------------------------------- */
+/* By which a head's scores fall with each position (Press et al. 2021): a geometric row for the largest power of two among the heads, and
+ * every other one of the next row for the others. */
+static void fill_slopes (float *slopes, const EngTraits *t)
+{
+  guint whole = 1u << (g_bit_storage (t->n_heads) - 1);
+  for (guint i = 0; i < t->n_heads; i++)
+    slopes[i] = exp2 (-(double) t->alibi * (i < whole ? i + 1 : i - whole + 0.5) / whole);
+}
+
+void qz_layer_pass_init (QzLayerPass *p, const EngTraits *t, EngWorkers *workers, const float *rope_factors, guint max_rows, guint n_tokens,
+                         gboolean backward)
+{
+  guint n_workers = eng_workers_count (workers);
+  *p = (QzLayerPass){ .traits = t, .workers = workers, .max_rows = max_rows, .n_tokens = n_tokens, .q_rows = t->n_heads * t->head_dim,
+                      .k_rows = t->n_kv_heads * t->head_dim, .v_rows = t->n_kv_heads * t->value_dim, .out_rows = t->n_heads * t->value_dim,
+                      .scratch_floats = scratch_floats (t, n_tokens) };
+  p->qkv_rows = p->q_rows + p->k_rows + p->v_rows;
+  p->memory = g_malloc_n (qz_layer_pass_floats (t, n_workers, max_rows, n_tokens, backward), sizeof (float));
+  lay_out (p, t, n_workers, max_rows, n_tokens, backward, p->memory);
+  fill_angles (p->cos_sin, t, rope_factors, FALSE, n_tokens);
+  if (t->rope_theta_local > 0)
+    fill_angles (p->cos_sin_local, t, NULL, TRUE, n_tokens);
+  if (t->alibi > 0)
+    fill_slopes (p->slopes, t);
+}
+
+void qz_layer_pass_clear (QzLayerPass *p)
+{
+  g_free (p->memory);
+  *p = (QzLayerPass){ 0 };
+}
+
+/* ---- by tokens ----------------------------------------------------------------------------------------------------------- */
 
 enum { TOKENS_PER_UNIT = 16 };
 
+/* What a step over tokens needs; each uses some of it. */
 typedef struct {
-  const float *x, *gain, *dy;
-  float eps, *out;
+  const QzLayerPass *pass;
+  const QzLayerWeights *weights;
+  const QzNorm *norm;
   guint n, cols;
-} Norm;
+  const float *a, *b;
+  float *out, *more;
+} Step;
 
-static void norm_forward_work (gpointer data, guint begin, guint end, guint worker)
+static void run_tokens (const QzLayerPass *pass, EngWork work, Step *step)
 {
-  const Norm *norm = data;
-  for (guint i = begin * TOKENS_PER_UNIT; i < MIN (end * TOKENS_PER_UNIT, norm->n); i++)
-    xb_rms_norm (norm->x + (gsize) i * norm->cols, norm->gain, norm->out + (gsize) i * norm->cols, norm->cols, norm->eps);
+  eng_workers_run (pass->workers, work, step, (step->n + TOKENS_PER_UNIT - 1) / TOKENS_PER_UNIT, 1);
 }
 
-void qz_norm_forward (EngWorkers *workers, const float *x, const float *gain, float eps, guint n, guint cols, float *y)
+/* First token, and number of tokens, of units begin..end-1. */
+static guint tokens_of (const Step *s, guint begin, guint end, guint *n)
 {
-  Norm norm = { .x = x, .gain = gain, .eps = eps, .out = y, .n = n, .cols = cols };
-  eng_workers_run (workers, norm_forward_work, &norm, (n + TOKENS_PER_UNIT - 1) / TOKENS_PER_UNIT, 1);
+  guint first = begin * TOKENS_PER_UNIT;
+  *n = MIN (end * TOKENS_PER_UNIT, s->n) - first;
+  return first;
 }
 
-/* With r = 1 / rms: dx = r gain dy - x r^3 mean (x gain dy). */
+/* ---- between the stream and the halves ----------------------------------------------------------------------------------- */
+
+static void norm_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Step *s = data;
+  guint n, first = tokens_of (s, begin, end, &n);
+  gsize at = (gsize) first * s->cols;
+  qz_norm (s->norm, s->a + at, n, s->cols, s->out + at);
+}
+
+void qz_half_norm (const QzLayerPass *pass, const QzNorm *norm, guint n, const float *x, float *out)
+{
+  guint embd = pass->traits->n_embd;
+  if (pass->traits->no_pre_norm)
+    memcpy (out, x, sizeof (float) * n * embd);
+  else
+    run_tokens (pass, norm_work, &(Step){ .pass = pass, .norm = norm, .n = n, .cols = embd, .a = x, .out = out });
+}
+
 static void norm_backward_work (gpointer data, guint begin, guint end, guint worker)
 {
-  const Norm *norm = data;
-  for (guint i = begin * TOKENS_PER_UNIT; i < MIN (end * TOKENS_PER_UNIT, norm->n); i++) {
-    const float *x = norm->x + (gsize) i * norm->cols, *dy = norm->dy + (gsize) i * norm->cols;
-    float *dx = norm->out + (gsize) i * norm->cols;
-    double squares = 0, dot = 0;
-    for (guint j = 0; j < norm->cols; j++) {
-      squares += x[j] * x[j];
-      dot += x[j] * norm->gain[j] * dy[j];
+  const Step *s = data;
+  guint n, first = tokens_of (s, begin, end, &n);
+  gsize at = (gsize) first * s->cols;
+  qz_norm_backward (s->norm, s->a + at, s->b + at, n, s->cols, s->out + at);
+}
+
+void qz_half_norm_backward (const QzLayerPass *pass, const QzNorm *norm, guint n, const float *x, const float *d_in, float *d_x)
+{
+  guint embd = pass->traits->n_embd;
+  if (pass->traits->no_pre_norm)
+    xb_add (d_x, d_in, (gsize) n * embd);
+  else
+    run_tokens (pass, norm_backward_work, &(Step){ .pass = pass, .norm = norm, .n = n, .cols = embd, .a = x, .b = d_in, .out = d_x });
+}
+
+static void branch_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Step *s = data;
+  const EngTraits *t = s->pass->traits;
+  guint n, first = tokens_of (s, begin, end, &n);
+  float *row = s->pass->scratch + worker * s->pass->scratch_floats;
+  for (guint i = first; i < first + n; i++) {
+    const float *y = s->a + (gsize) i * s->cols;
+    float *x = s->out + (gsize) i * s->cols, scale = t->residual_scale > 0 ? t->residual_scale : 1;
+    if (t->post_norm) {
+      qz_norm (s->norm, y, 1, s->cols, row);
+      y = row;
     }
-    double r = 1.0 / sqrt (squares / norm->cols + norm->eps);
-    float a = r, b = r * r * r * dot / norm->cols;
-    for (guint j = 0; j < norm->cols; j++)
-      dx[j] += a * norm->gain[j] * dy[j] - b * x[j];
+    for (guint j = 0; j < s->cols; j++)
+      x[j] += scale * y[j];
   }
 }
 
-void qz_norm_backward (EngWorkers *workers, const float *x, const float *gain, float eps, guint n, guint cols, const float *dy, float *dx)
+void qz_branch_add (const QzLayerPass *pass, const QzNorm *post_norm, guint n, const float *y, float *x)
 {
-  Norm norm = { .x = x, .gain = gain, .dy = dy, .eps = eps, .out = dx, .n = n, .cols = cols };
-  eng_workers_run (workers, norm_backward_work, &norm, (n + TOKENS_PER_UNIT - 1) / TOKENS_PER_UNIT, 1);
+  run_tokens (pass, branch_work, &(Step){ .pass = pass, .norm = post_norm, .n = n, .cols = pass->traits->n_embd, .a = y, .out = x });
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-  const EngTraits *traits;
-  QzLayerPass *pass;
-  float **scratch; /* [workers] n_tokens x n_tokens, backward only */
-} Attention;
-
-/* Biases, then RoPE in place on q [n][n_heads][head_dim] and k. The inverse turns a gradient back. */
-static void rotate (const EngTraits *t, const QzLayerPass *pass, float *x, guint n_heads, guint token, gboolean inverse)
+static void branch_backward_work (gpointer data, guint begin, guint end, guint worker)
 {
-  const float *forward = pass->cos_sin + (gsize) (token % pass->n_tokens) * t->n_rot;
-  float backward[1024];
-  if (inverse) {
-    for (guint i = 0; i < t->n_rot; i += 2) {
-      backward[i] = forward[i];
-      backward[i + 1] = -forward[i + 1];
+  const Step *s = data;
+  const EngTraits *t = s->pass->traits;
+  guint n, first = tokens_of (s, begin, end, &n);
+  float *row = s->pass->scratch + worker * s->pass->scratch_floats;
+  for (guint i = first; i < first + n; i++) {
+    gsize at = (gsize) i * s->cols;
+    float *d_y = s->out + at, scale = t->residual_scale > 0 ? t->residual_scale : 1;
+    for (guint j = 0; j < s->cols; j++)
+      d_y[j] = scale * s->b[at + j];
+    if (t->post_norm) {
+      memcpy (row, d_y, sizeof (float) * s->cols);
+      memset (d_y, 0, sizeof (float) * s->cols);
+      qz_norm_backward (s->norm, s->a + at, row, 1, s->cols, d_y);
     }
-    forward = backward;
-  }
-  for (guint h = 0; h < n_heads; h++) {
-    float *head = x + ((gsize) token * n_heads + h) * t->head_dim;
-    if (t->rope_halves)
-      xb_rope_halves (head, forward, t->n_rot);
-    else
-      xb_rope_pairs (head, forward, t->n_rot);
   }
 }
 
-typedef struct {
-  const EngTraits *traits;
-  const QzLayerWeights *weights;
-  QzLayerPass *pass;
-} Rotation;
-
-static void add_bias (float *x, const float *bias, guint n)
+void qz_branch_backward (const QzLayerPass *pass, const QzNorm *post_norm, guint n, const float *y, const float *d_x, float *d_y)
 {
-  if (bias != NULL)
-    xb_add (x, bias, n);
+  run_tokens (pass, branch_backward_work, &(Step){ .pass = pass, .norm = post_norm, .n = n, .cols = pass->traits->n_embd, .a = y, .b = d_x, .out = d_y });
 }
 
-static void rotate_work (gpointer data, guint begin, guint end, guint worker)
+/* out [n][rows] = in w^T + bias, w [rows][cols]. */
+static void multiply (const QzLayerPass *pass, guint n, guint rows, guint cols, const float *in, const float *w, const float *bias, float *out)
 {
-  const Rotation *r = data;
-  const EngTraits *t = r->traits;
-  guint q_rows = t->n_heads * t->head_dim, kv_rows = t->n_kv_heads * t->head_dim;
-  for (guint i = begin * TOKENS_PER_UNIT; i < MIN (end * TOKENS_PER_UNIT, r->pass->n); i++) {
-    add_bias (r->pass->q + (gsize) i * q_rows, r->weights->q_bias, q_rows);
-    add_bias (r->pass->k + (gsize) i * kv_rows, r->weights->k_bias, kv_rows);
-    add_bias (r->pass->v + (gsize) i * kv_rows, r->weights->v_bias, kv_rows);
-    rotate (t, r->pass, r->pass->q, t->n_heads, i, FALSE);
-    rotate (t, r->pass, r->pass->k, t->n_kv_heads, i, FALSE);
+  for (guint i = 0; bias != NULL && i < n; i++)
+    memcpy (out + (gsize) i * rows, bias, sizeof (float) * rows);
+  qz_product (pass->workers, false, true, n, rows, cols, in, cols, w, cols, bias != NULL, out, rows);
+}
+
+/* d_in [n][cols] = d_out w: the gradient at the input of that. */
+static void multiply_backward (const QzLayerPass *pass, guint n, guint rows, guint cols, const float *d_out, const float *w, float *d_in)
+{
+  qz_product (pass->workers, false, false, n, cols, rows, d_out, rows, w, cols, 0, d_in, cols);
+}
+
+/* ---- attention ----------------------------------------------------------------------------------------------------------- */
+
+/* The angles of a token's position, or NULL where the layer has no rope. */
+static const float *angles_of (const QzLayerPass *p, guint layer, guint token)
+{
+  const EngTraits *t = p->traits;
+  const float *table = t->rope_theta_local > 0 && eng_traits_windowed (t, layer) ? p->cos_sin_local : p->cos_sin;
+  return eng_traits_turned (t, layer) ? table + (gsize) (token % p->n_tokens) * t->n_rot : NULL;
+}
+
+/* What queries are multiplied by at a token's position. */
+static float temperature_of (const QzLayerPass *p, guint token)
+{
+  const EngTraits *t = p->traits;
+  return t->temperature_scale > 0 ? 1 + t->temperature_scale * logf (1 + token % p->n_tokens / t->rope_n_ctx) : 1;
+}
+
+static void rope_both (const QzLayerPass *p, const float *angles, gboolean inverse, float *q)
+{
+  if (angles == NULL)
+    return;
+  qz_rope (p->traits, angles, p->traits->n_heads, inverse, q);
+  qz_rope (p->traits, angles, p->traits->n_kv_heads, inverse, q + p->q_rows);
+}
+
+/* q and k of one token, k behind q: out = norm (in), out may be in. */
+static void norm_both (const QzLayerPass *p, const QzLayerWeights *w, const float *in, float *out)
+{
+  if (p->traits->qk_norm == ENG_QK_NORM_NONE)
+    return;
+  qz_head_norm (p->traits, w->q_norm, p->traits->n_heads, in, out);
+  qz_head_norm (p->traits, w->k_norm, p->traits->n_kv_heads, in + p->q_rows, out + p->q_rows);
+}
+
+/* turned = queries and keys of each token: clamped, normed, turned and scaled. */
+static void turn_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Step *s = data;
+  const QzLayerPass *p = s->pass;
+  const EngTraits *t = p->traits;
+  guint n, first = tokens_of (s, begin, end, &n);
+  for (guint i = first; i < first + n; i++) {
+    const float *angles = angles_of (p, s->weights->layer, i);
+    float *in = p->qkv + (gsize) i * p->qkv_rows, *q = p->turned + (gsize) i * (p->q_rows + p->k_rows);
+    if (t->qkv_clamp > 0)
+      qz_clamp (in, p->qkv_rows, t->qkv_clamp);
+    memcpy (q, in, sizeof (float) * (p->q_rows + p->k_rows));
+    if (!t->late_qk_norm)
+      norm_both (p, s->weights, q, q);
+    rope_both (p, angles, FALSE, q);
+    if (t->late_qk_norm)
+      norm_both (p, s->weights, q, q);
+    xb_scale (q, temperature_of (p, i), p->q_rows);
   }
 }
 
-static void rotate_back_work (gpointer data, guint begin, guint end, guint worker)
+/* d [q + k] becomes the gradient at the input x of the norm; spare [q + k]. */
+static void norm_both_backward (const QzLayerPass *p, const QzLayerWeights *w, const float *x, float *spare, float *d)
 {
-  const Rotation *r = data;
-  for (guint i = begin * TOKENS_PER_UNIT; i < MIN (end * TOKENS_PER_UNIT, r->pass->n); i++) {
-    rotate (r->traits, r->pass, r->pass->d_q, r->traits->n_heads, i, TRUE);
-    rotate (r->traits, r->pass, r->pass->d_k, r->traits->n_kv_heads, i, TRUE);
+  gsize row = sizeof (float) * (p->q_rows + p->k_rows);
+  if (p->traits->qk_norm == ENG_QK_NORM_NONE)
+    return;
+  memcpy (spare, d, row);
+  memset (d, 0, row);
+  qz_head_norm_backward (p->traits, w->q_norm, p->traits->n_heads, x, spare, d);
+  qz_head_norm_backward (p->traits, w->k_norm, p->traits->n_kv_heads, x + p->q_rows, spare + p->q_rows, d + p->q_rows);
+}
+
+/* The gradients of turned, which stand in the first columns of d_qkv, become those of the products. */
+static void turn_backward_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Step *s = data;
+  const QzLayerPass *p = s->pass;
+  const EngTraits *t = p->traits;
+  guint n, first = tokens_of (s, begin, end, &n), qk_rows = p->q_rows + p->k_rows;
+  float *spare = p->scratch + worker * p->scratch_floats, *turned = spare + qk_rows;
+  for (guint i = first; i < first + n; i++) {
+    const float *in = p->qkv + (gsize) i * p->qkv_rows, *angles = angles_of (p, s->weights->layer, i);
+    float *d = p->d_qkv + (gsize) i * p->qkv_rows;
+    xb_scale (d, temperature_of (p, i), p->q_rows);
+    if (t->late_qk_norm) {
+      memcpy (turned, in, sizeof (float) * qk_rows);
+      rope_both (p, angles, FALSE, turned);
+      norm_both_backward (p, s->weights, turned, spare, d);
+    }
+    rope_both (p, angles, TRUE, d);
+    if (!t->late_qk_norm)
+      norm_both_backward (p, s->weights, in, spare, d);
+    if (t->qkv_clamp > 0)
+      qz_clamp_backward (in, p->qkv_rows, t->qkv_clamp, d);
   }
 }
 
-/* One unit is one head of one sequence: P = softmax (scale Q K^T), causal; out = P V. */
-static void attention_forward_work (gpointer data, guint begin, guint end, guint worker)
+static QzAttend attend_of (const QzLayerPass *p, const QzLayerWeights *w, guint head)
 {
-  const Attention *a = data;
-  const EngTraits *t = a->traits;
-  QzLayerPass *pass = a->pass;
-  guint tokens = pass->n_tokens, hd = t->head_dim, group = t->n_heads / t->n_kv_heads;
-  gsize ld_q = (gsize) t->n_heads * hd, ld_kv = (gsize) t->n_kv_heads * hd;
-  float scale = 1.0f / sqrtf (hd);
+  const EngTraits *t = p->traits;
+  return (QzAttend){ .n = p->n_tokens, .head_dim = t->head_dim, .value_dim = t->value_dim,
+                     .window = eng_traits_windowed (t, w->layer) ? t->window : p->n_tokens,
+                     .scale = t->attention_scale > 0 ? t->attention_scale : 1 / sqrtf (t->head_dim), .soft_cap = t->attention_soft_cap,
+                     .slope = t->alibi > 0 ? p->slopes[head] : 0, .sink = w->sinks != NULL ? w->sinks + head : NULL };
+}
+
+/* One unit is one KV head of one sequence with the query heads that share it, whose gradients add up in one place. */
+static void attend_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Step *s = data;
+  const QzLayerPass *p = s->pass;
+  const EngTraits *t = p->traits;
+  guint group = t->n_heads / t->n_kv_heads;
+  gsize ld = p->q_rows + p->k_rows;
   for (guint unit = begin; unit < end; unit++) {
-    guint sequence = unit / t->n_heads, head = unit % t->n_heads;
-    gsize row = (gsize) sequence * tokens;
-    const float *q = pass->q + row * ld_q + head * hd, *k = pass->k + row * ld_kv + head / group * hd;
-    const float *v = pass->v + row * ld_kv + head / group * hd;
-    float *p = pass->probability + (gsize) unit * tokens * tokens;
-    xb_gemm (false, true, 0, tokens, tokens, hd, q, ld_q, k, ld_kv, 0, p, tokens);
-    for (guint i = 0; i < tokens; i++) {
-      xb_scale (p + (gsize) i * tokens, scale, i + 1);
-      xb_softmax (p + (gsize) i * tokens, i + 1);
-      memset (p + (gsize) i * tokens + i + 1, 0, sizeof (float) * (tokens - i - 1));
+    gsize row = (gsize) (unit / t->n_kv_heads) * p->n_tokens;
+    guint kv_head = unit % t->n_kv_heads;
+    const float *k = p->turned + row * ld + p->q_rows + kv_head * t->head_dim;
+    const float *v = p->qkv + row * p->qkv_rows + ld + kv_head * t->value_dim;
+    for (guint head = kv_head * group; head < (kv_head + 1) * group; head++) {
+      QzAttend attend = attend_of (p, s->weights, head);
+      qz_attend (&attend, p->turned + row * ld + head * t->head_dim, ld, k, ld, v, p->qkv_rows, p->scratch + worker * p->scratch_floats,
+                 p->attended + row * p->out_rows + head * t->value_dim, p->out_rows);
     }
-    xb_gemm (false, false, 0, tokens, hd, tokens, p, tokens, v, ld_kv, 0, pass->attn_out + row * ld_q + head * hd, ld_q);
   }
 }
 
-/* One unit is one KV head of one sequence, so that dK and dV of a group of query heads add up in one place.
- * dV = P^T dO, dP = dO V^T, dS = P (dP - rowsum (P dP)), dQ = scale dS K, dK = scale dS^T Q. */
-static void attention_backward_work (gpointer data, guint begin, guint end, guint worker)
+static void attend_backward_work (gpointer data, guint begin, guint end, guint worker)
 {
-  const Attention *a = data;
-  const EngTraits *t = a->traits;
-  QzLayerPass *pass = a->pass;
-  guint tokens = pass->n_tokens, hd = t->head_dim, group = t->n_heads / t->n_kv_heads;
-  gsize ld_q = (gsize) t->n_heads * hd, ld_kv = (gsize) t->n_kv_heads * hd;
-  float scale = 1.0f / sqrtf (hd), *ds = a->scratch[worker];
+  const Step *s = data;
+  const QzLayerPass *p = s->pass;
+  const EngTraits *t = p->traits;
+  guint group = t->n_heads / t->n_kv_heads;
+  gsize ld = p->q_rows + p->k_rows, ld_d = p->qkv_rows;
   for (guint unit = begin; unit < end; unit++) {
-    guint sequence = unit / t->n_kv_heads, kv_head = unit % t->n_kv_heads;
-    gsize row = (gsize) sequence * tokens;
-    const float *k = pass->k + row * ld_kv + kv_head * hd, *v = pass->v + row * ld_kv + kv_head * hd;
-    float *dk = pass->d_k + row * ld_kv + kv_head * hd, *dv = pass->d_v + row * ld_kv + kv_head * hd;
-    for (guint g = 0; g < group; g++) {
-      guint head = kv_head * group + g;
-      const float *p = pass->probability + ((gsize) sequence * t->n_heads + head) * tokens * tokens;
-      const float *q = pass->q + row * ld_q + head * hd, *d_out = pass->d_attn_out + row * ld_q + head * hd;
-      float beta = g > 0;
-      xb_gemm (true, false, 0, tokens, hd, tokens, p, tokens, d_out, ld_q, beta, dv, ld_kv);
-      xb_gemm (false, true, 0, tokens, tokens, hd, d_out, ld_q, v, ld_kv, 0, ds, tokens);
-      for (guint i = 0; i < tokens; i++) {
-        const float *pi = p + (gsize) i * tokens;
-        float *di = ds + (gsize) i * tokens, sum = 0;
-        for (guint j = 0; j <= i; j++)
-          sum += pi[j] * di[j];
-        for (guint j = 0; j <= i; j++)
-          di[j] = scale * pi[j] * (di[j] - sum);
-        memset (di + i + 1, 0, sizeof (float) * (tokens - i - 1));
-      }
-      xb_gemm (false, false, 0, tokens, hd, tokens, ds, tokens, k, ld_kv, 0, pass->d_q + row * ld_q + head * hd, ld_q);
-      xb_gemm (true, false, 0, tokens, hd, tokens, ds, tokens, q, ld_q, beta, dk, ld_kv);
+    gsize row = (gsize) (unit / t->n_kv_heads) * p->n_tokens;
+    guint kv_head = unit % t->n_kv_heads, k_col = p->q_rows + kv_head * t->head_dim, v_col = ld + kv_head * t->value_dim;
+    float *d = p->d_qkv + row * ld_d;
+    for (guint i = 0; i < p->n_tokens; i++) {
+      memset (d + i * ld_d + k_col, 0, sizeof (float) * t->head_dim);
+      memset (d + i * ld_d + v_col, 0, sizeof (float) * t->value_dim);
+    }
+    for (guint head = kv_head * group; head < (kv_head + 1) * group; head++) {
+      QzAttend attend = attend_of (p, s->weights, head);
+      qz_attend_backward (&attend, p->turned + row * ld + head * t->head_dim, ld, p->turned + row * ld + k_col, ld, p->qkv + row * ld_d + v_col, ld_d,
+                          p->d_attended + row * p->out_rows + head * t->value_dim, p->out_rows, p->scratch + worker * p->scratch_floats,
+                          d + head * t->head_dim, d + k_col, d + v_col, ld_d);
     }
   }
 }
 
-/* ---- gated unit --------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-  QzLayerPass *pass;
-  gsize n_ff;
-} Gate;
-
-static void gate_forward_work (gpointer data, guint begin, guint end, guint worker)
+/* Where what a half's last product multiplies is normed: x [n][cols], and as it was before in unnormed. */
+static void sub_norm (const QzLayerPass *p, const QzNorm *norm, guint n, guint cols, float *x)
 {
-  const Gate *g = data;
-  gsize from = (gsize) begin * TOKENS_PER_UNIT, to = MIN ((gsize) end * TOKENS_PER_UNIT, g->pass->n);
-  xb_silu_mul (g->pass->gate + from * g->n_ff, g->pass->up + from * g->n_ff, g->pass->down_in + from * g->n_ff, (to - from) * g->n_ff);
+  if (!p->traits->sub_norm)
+    return;
+  memcpy (p->unnormed, x, sizeof (float) * n * cols);
+  run_tokens (p, norm_work, &(Step){ .pass = p, .norm = norm, .n = n, .cols = cols, .a = p->unnormed, .out = x });
 }
 
-/* d_gate holds d(down_in) on entry. silu' (z) = s + z s (1 - s), s the logistic of z. */
-static void gate_backward_work (gpointer data, guint begin, guint end, guint worker)
+/* d [n][cols] becomes the gradient at x, which is what was normed; unnormed is used. */
+static void sub_norm_backward (const QzLayerPass *p, const QzNorm *norm, guint n, guint cols, const float *x, float *d)
 {
-  const Gate *g = data;
-  gsize from = (gsize) begin * TOKENS_PER_UNIT * g->n_ff, to = MIN ((gsize) end * TOKENS_PER_UNIT, g->pass->n) * g->n_ff;
-  for (gsize i = from; i < to; i++) {
-    float z = g->pass->gate[i], s = 1.0f / (1.0f + expf (-z)), d = g->pass->d_gate[i];
-    g->pass->d_up[i] = d * z * s;
-    g->pass->d_gate[i] = d * g->pass->up[i] * (s + z * s * (1.0f - s));
+  if (!p->traits->sub_norm)
+    return;
+  memcpy (p->unnormed, d, sizeof (float) * n * cols);
+  memset (d, 0, sizeof (float) * n * cols);
+  run_tokens (p, norm_backward_work, &(Step){ .pass = p, .norm = norm, .n = n, .cols = cols, .a = x, .b = p->unnormed, .out = d });
+}
+
+void qz_attention_products (QzLayerPass *p, const QzLayerWeights *w, guint n, const float *x)
+{
+  qz_half_norm (p, &w->attn_norm, n, x, p->in);
+  multiply (p, n, p->qkv_rows, p->traits->n_embd, p->in, w->qkv, w->qkv_bias, p->qkv);
+}
+
+void qz_attention_finish (QzLayerPass *p, const QzLayerWeights *w, guint n)
+{
+  Step step = { .pass = p, .weights = w, .n = n };
+  run_tokens (p, turn_work, &step);
+  eng_workers_run (p->workers, attend_work, &step, n / p->n_tokens * p->traits->n_kv_heads, 1);
+  sub_norm (p, &w->attn_sub_norm, n, p->out_rows, p->attended);
+  multiply (p, n, p->traits->n_embd, p->out_rows, p->attended, w->output, w->output_bias, p->y);
+}
+
+void qz_attention_backward (QzLayerPass *p, const QzLayerWeights *w, guint n, const float *x, float *d_x)
+{
+  Step step = { .pass = p, .weights = w, .n = n };
+  multiply_backward (p, n, p->traits->n_embd, p->out_rows, p->d_y, w->output, p->d_attended);
+  run_tokens (p, turn_work, &step);
+  if (p->traits->sub_norm)
+    eng_workers_run (p->workers, attend_work, &step, n / p->n_tokens * p->traits->n_kv_heads, 1);
+  sub_norm_backward (p, &w->attn_sub_norm, n, p->out_rows, p->attended, p->d_attended);
+  eng_workers_run (p->workers, attend_backward_work, &step, n / p->n_tokens * p->traits->n_kv_heads, 1);
+  run_tokens (p, turn_backward_work, &step);
+  multiply_backward (p, n, p->qkv_rows, p->traits->n_embd, p->d_qkv, w->qkv, p->d_in);
+  qz_half_norm_backward (p, &w->attn_norm, n, x, p->d_in, d_x);
+}
+
+/* ---- feed-forward -------------------------------------------------------------------------------------------------------- */
+
+const QzNorm *qz_feed_forward_norm (const EngTraits *t, const QzLayerWeights *w)
+{
+  return t->shared_norm ? &w->attn_norm : &w->ffn_norm;
+}
+
+/* hidden = activation (gate) * up. */
+static void activate_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Step *s = data;
+  const QzLayerPass *p = s->pass;
+  guint n, first = tokens_of (s, begin, end, &n), n_ff = s->weights->n_ff, ld = s->weights->n_gate_up;
+  for (guint i = first; i < first + n; i++) {
+    const float *gate = p->gate_up + (gsize) i * ld;
+    qz_activate (p->traits->activation, gate, ld > n_ff ? gate + n_ff : NULL, n_ff, p->hidden + (gsize) i * n_ff);
   }
 }
 
-/* ---- the layer ---------------------------------------------------------------------------------------------------------- */
-
-static void run_tokens (EngWorkers *workers, EngWork work, gpointer data, guint n)
+/* d_hidden weighted, and the weights' own gradients, where there are weights; then d_gate_up. */
+static void activate_backward_work (gpointer data, guint begin, guint end, guint worker)
 {
-  eng_workers_run (workers, work, data, (n + TOKENS_PER_UNIT - 1) / TOKENS_PER_UNIT, 1);
+  const Step *s = data;
+  const QzLayerPass *p = s->pass;
+  guint n, first = tokens_of (s, begin, end, &n), n_ff = s->weights->n_ff, ld = s->weights->n_gate_up;
+  for (guint i = first; i < first + n; i++) {
+    const float *gate = p->gate_up + (gsize) i * ld, *up = ld > n_ff ? gate + n_ff : NULL;
+    float *d = p->d_hidden + (gsize) i * n_ff, *d_gate = p->d_gate_up + (gsize) i * ld;
+    if (s->a != NULL) {
+      float *hidden = p->hidden + (gsize) i * n_ff, dot = 0;
+      qz_activate (p->traits->activation, gate, up, n_ff, hidden);
+      for (guint j = 0; j < n_ff; j++)
+        dot += hidden[j] * d[j];
+      for (guint j = 0; s->weights->down_bias != NULL && j < p->traits->n_embd; j++)
+        dot += s->weights->down_bias[j] * p->d_y[(gsize) i * p->traits->n_embd + j];
+      s->more[i] = dot;
+      xb_scale (d, s->a[i], n_ff);
+    }
+    qz_activate_backward (p->traits->activation, gate, up, d, n_ff, d_gate, d_gate + n_ff);
+  }
 }
 
-void qz_layer_forward (const EngTraits *t, const QzLayerWeights *w, QzLayerPass *pass, EngWorkers *workers, float *x)
+void qz_unit_products (QzLayerPass *p, const QzLayerWeights *w, guint n)
 {
-  guint n = pass->n, embd = t->n_embd, ff = t->n_ff, q_rows = t->n_heads * t->head_dim, kv_rows = t->n_kv_heads * t->head_dim;
-  Rotation rotation = { t, w, pass };
-  Attention attention = { t, pass, NULL };
-  Gate gate = { pass, ff };
-
-  qz_norm_forward (workers, x, w->attn_norm, t->norm_eps, n, embd, pass->attn_in);
-  qz_product (workers, false, true, n, q_rows, embd, pass->attn_in, embd, w->q, embd, 0, pass->q, q_rows);
-  qz_product (workers, false, true, n, kv_rows, embd, pass->attn_in, embd, w->k, embd, 0, pass->k, kv_rows);
-  qz_product (workers, false, true, n, kv_rows, embd, pass->attn_in, embd, w->v, embd, 0, pass->v, kv_rows);
-  run_tokens (workers, rotate_work, &rotation, n);
-  eng_workers_run (workers, attention_forward_work, &attention, pass->n_sequences * t->n_heads, 1);
-  memcpy (pass->middle, x, sizeof (float) * n * embd);
-  qz_product (workers, false, true, n, embd, q_rows, pass->attn_out, q_rows, w->output, q_rows, 1, pass->middle, embd);
-
-  qz_norm_forward (workers, pass->middle, w->ffn_norm, t->norm_eps, n, embd, pass->ffn_in);
-  qz_product (workers, false, true, n, ff, embd, pass->ffn_in, embd, w->gate, embd, 0, pass->gate, ff);
-  qz_product (workers, false, true, n, ff, embd, pass->ffn_in, embd, w->up, embd, 0, pass->up, ff);
-  run_tokens (workers, gate_forward_work, &gate, n);
-  memcpy (x, pass->middle, sizeof (float) * n * embd);
-  qz_product (workers, false, true, n, embd, ff, pass->down_in, ff, w->down, ff, 1, x, embd);
+  multiply (p, n, w->n_gate_up, p->traits->n_embd, p->in, w->gate_up, w->gate_up_bias, p->gate_up);
 }
 
-void qz_layer_backward (const EngTraits *t, const QzLayerWeights *w, QzLayerPass *pass, EngWorkers *workers, const float *x, float *dx)
+void qz_unit_finish (QzLayerPass *p, const QzLayerWeights *w, guint n)
 {
-  guint n = pass->n, embd = t->n_embd, ff = t->n_ff, q_rows = t->n_heads * t->head_dim, kv_rows = t->n_kv_heads * t->head_dim;
-  Rotation rotation = { t, w, pass };
-  Gate gate = { pass, ff };
+  run_tokens (p, activate_work, &(Step){ .pass = p, .weights = w, .n = n });
+  sub_norm (p, &w->ffn_sub_norm, n, w->n_ff, p->hidden);
+  multiply (p, n, p->traits->n_embd, w->n_ff, p->hidden, w->down, w->down_bias, p->y);
+}
 
-  qz_product (workers, false, false, n, ff, embd, dx, embd, w->down, ff, 0, pass->d_gate, ff);
-  run_tokens (workers, gate_backward_work, &gate, n);
-  qz_product (workers, false, false, n, embd, ff, pass->d_gate, ff, w->gate, embd, 0, pass->d_in, embd);
-  qz_product (workers, false, false, n, embd, ff, pass->d_up, ff, w->up, embd, 1, pass->d_in, embd);
-  memcpy (pass->d_middle, dx, sizeof (float) * n * embd);
-  qz_norm_backward (workers, pass->middle, w->ffn_norm, t->norm_eps, n, embd, pass->d_in, pass->d_middle);
-
-  qz_product (workers, false, false, n, q_rows, embd, pass->d_middle, embd, w->output, q_rows, 0, pass->d_attn_out, q_rows);
-  guint n_workers = eng_workers_count (workers);
-  g_autofree float **scratch = g_new (float *, n_workers);
-  g_autofree float *squares = g_new (float, (gsize) n_workers * pass->n_tokens * pass->n_tokens);
-  for (guint i = 0; i < n_workers; i++)
-    scratch[i] = squares + (gsize) i * pass->n_tokens * pass->n_tokens;
-  Attention attention = { t, pass, scratch };
-  eng_workers_run (workers, attention_backward_work, &attention, pass->n_sequences * t->n_kv_heads, 1);
-  run_tokens (workers, rotate_back_work, &rotation, n);
-
-  qz_product (workers, false, false, n, embd, q_rows, pass->d_q, q_rows, w->q, embd, 0, pass->d_in, embd);
-  qz_product (workers, false, false, n, embd, kv_rows, pass->d_k, kv_rows, w->k, embd, 1, pass->d_in, embd);
-  qz_product (workers, false, false, n, embd, kv_rows, pass->d_v, kv_rows, w->v, embd, 1, pass->d_in, embd);
-  memcpy (dx, pass->d_middle, sizeof (float) * n * embd);
-  qz_norm_backward (workers, x, w->attn_norm, t->norm_eps, n, embd, pass->d_in, dx);
+void qz_unit_backward (QzLayerPass *p, const QzLayerWeights *w, guint n, const float *expert_weights, float *d_expert_weights)
+{
+  multiply_backward (p, n, p->traits->n_embd, w->n_ff, p->d_y, w->down, p->d_hidden);
+  if (p->traits->sub_norm)
+    run_tokens (p, activate_work, &(Step){ .pass = p, .weights = w, .n = n });
+  sub_norm_backward (p, &w->ffn_sub_norm, n, w->n_ff, p->hidden, p->d_hidden);
+  run_tokens (p, activate_backward_work, &(Step){ .pass = p, .weights = w, .n = n, .a = expert_weights, .more = d_expert_weights });
+  multiply_backward (p, n, w->n_gate_up, p->traits->n_embd, p->d_gate_up, w->gate_up, p->d_in);
 }

@@ -4,35 +4,43 @@
 #define QZ_OBSERVE_H
 
 #include "quantizer/calibration.h"
+#include "quantizer/moments.h"
 
 typedef struct {
-  float **row_fisher;   /* [n_matrices][rows]: E g^2 of each output, per token; of the vocabulary's rows see observe.c */
+  float **row_fisher;   /* [n_matrices][rows]: E g^2 of each output, per token; of the vocabulary's rows see vocabulary.c */
   guint n_matrices;
   float *held_hidden;   /* [n_held * n_tokens][n_embd] final hidden states of the held-out sequences, after the output norm */
 } QzObservation;
 
-/* Called once per input with its second moments E x x^T: h [cols][cols], upper triangle, free to be overwritten. */
-typedef gboolean (*QzMomentsFunc) (gpointer data, guint input, float *h, GError **error);
+/* Called once for each factor of each input (QzInput) with the second moments E x x^T of the tokens that it is of; free to be overwritten. An
+ * input's moments over all tokens come first; an expert's own come only where it saw as many tokens as there are columns. */
+typedef gboolean (*QzMomentsFunc) (gpointer data, guint input, guint factor, QzMoments *h, GError **error);
 /* Called with the second moments E g g^T of the gradients at a matrix's outputs: g [rows][rows], upper triangle, of the rows from row0 on,
  * free to be overwritten. Its diagonal is row_fisher. Of every matrix in a layer, the last layer's first and after all moments of inputs;
  * not of the embedding and the head, whose rows' gradients hardly meet. */
 typedef gboolean (*QzGradientsFunc) (gpointer data, guint matrix, guint row0, guint rows, float *g, GError **error);
+/* Called once for each unit, or expert of a unit, before anything that depends on the order of its hidden channels is handed over, with
+ * moments [n_ff] = E h_j^2 of some tokens: the moment to call qz_source_set_order. */
+typedef void (*QzOrderFunc) (gpointer data, guint unit, guint expert, const double *moments);
 
 typedef struct {
   guint64 seed;           /* of the labels that are drawn */
+  const gint32 *labels;   /* instead of drawn ones: [n_sequences][n_tokens] of the calibration; NULL */
   guint backward_tokens;  /* that make the way back, 0: QZ_BACKWARD_TOKENS */
+  guint widest;           /* inputs of more columns than this are observed in blocks (moments.h), 0: QZ_WIDEST */
   QzMomentsFunc moments;
+  QzOrderFunc order;      /* or NULL */
   QzGradientsFunc gradients; /* or NULL */
   guint gradients_widest; /* matrices of more rows than this ... */
   guint gradients_block;  /* ... are handed over in blocks of so many */
-  gpointer data;          /* of both */
+  gpointer data;          /* of all of them */
   EngProgress progress;   /* runs from `from` to `to`; or NULL */
   gpointer progress_data;
   double from, to;
 } QzObserver;
 
 /* Gradients need fewer tokens than the moments, which must span all columns. */
-enum { QZ_BACKWARD_TOKENS = 4096 };
+enum { QZ_BACKWARD_TOKENS = 4096, QZ_WIDEST = 16384 };
 
 gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, const QzObserver *observer, EngWorkers *workers,
                      QzObservation *observation, GCancellable *cancellable, GError **error);

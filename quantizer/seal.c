@@ -1,5 +1,5 @@
-/* seal.c: an X-bit file is a GGUF whose matrices are I8 tensors NAME.xbit and whose input pipelines are I8 tensors xinput.N. Norms and
- * biases are stored as f32. */
+/* seal.c: an X-bit file is a GGUF whose matrices are I8 tensors NAME.xbit and whose input pipelines are I8 tensors xinput.N. Norms, biases
+ * and routers are stored as f32. */
 #include "quantizer/seal.h"
 
 #include "engine/error.h"
@@ -61,7 +61,7 @@ static guint64 input_bytes (const QzSource *source, QzTransform *const *transfor
 {
   if (transforms != NULL)
     return transforms[input]->bytes;
-  guint cols = source->input_cols[input];
+  guint cols = source->inputs[input].cols;
   g_autofree guint16 *diagonal = g_new0 (guint16, cols);
   g_autofree guint8 *signs = g_new0 (guint8, (cols + 7) / 8);
   xb_input_layout layout = { .cols = cols, .block = QZ_HADAMARD_BLOCK, .diagonal = diagonal, .signs = signs };
@@ -81,15 +81,15 @@ QzSeal *qz_seal_new (const QzSource *source, QzTransform *const *transforms, con
   set_metadata (seal->writer, source, promise);
   for (guint i = 0; i < eng_gguf_n_tensors (source->gguf); i++) {
     const EngTensor *tensor = eng_gguf_tensor (source->gguf, i);
-    if (is_matrix (source, tensor))
+    if (is_matrix (source, tensor) || qz_source_is_beyond (source, tensor->name))
       continue;
-    guint64 n = tensor->dims[0];
-    if (!eng_tensor_is_readable (tensor) || tensor->n_dims != 1) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s of %s should be a vector of floating-point values", tensor->name,
-                   eng_gguf_path (source->gguf));
+    guint64 n = tensor->dims[0] * eng_tensor_n_rows (tensor);
+    if (!eng_tensor_is_readable (tensor)) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s of %s has type %s, which cannot be read", tensor->name,
+                   eng_gguf_path (source->gguf), eng_tensor_type_name (tensor));
       return NULL;
     }
-    Vector vector = { tensor, eng_gguf_writer_add_tensor (seal->writer, tensor->name, ENG_TYPE_F32, 1, &n), n };
+    Vector vector = { tensor, eng_gguf_writer_add_tensor (seal->writer, tensor->name, ENG_TYPE_F32, tensor->n_dims, tensor->dims), n };
     g_array_append_val (seal->vectors, vector);
   }
   for (guint i = 0; i < source->n_inputs; i++) {
@@ -116,7 +116,7 @@ gboolean qz_seal_begin (QzSeal *seal, const char *path, GError **error)
   for (guint i = 0; i < seal->vectors->len; i++) {
     const Vector *vector = &g_array_index (seal->vectors, Vector, i);
     g_autofree float *values = g_new (float, vector->n);
-    if (!qz_source_read_vector (seal->source, vector->source->name, vector->n, values, error)
+    if (!qz_source_read_vector (seal->source, vector->source, values, error)
         || !eng_gguf_writer_write (seal->writer, vector->number, 0, values, vector->n * sizeof (float), error))
       return FALSE;
   }

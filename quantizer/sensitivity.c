@@ -3,6 +3,7 @@
 #include "quantizer/sensitivity.h"
 
 #include "engine/error.h"
+#include "quantizer/analysis.h"
 #include "quantizer/codebook.h"
 
 #include <math.h>
@@ -28,7 +29,7 @@ static void energy_work (gpointer data, guint begin, guint end, guint worker)
 {
   Energies *e = data;
   const QzMatrix *m = &e->s->source->matrices[e->matrix];
-  const float *pivots = e->s->pivots[m->input], *fisher = e->s->row_fisher[e->matrix];
+  const float *fisher = e->s->row_fisher[e->matrix];
   g_autofree float *rows = g_new (float, (gsize) QZ_STRIPE_ROWS * m->cols);
   g_autofree float *scratch = g_new (float, m->cols);
   for (guint stripe = begin; stripe < end; stripe++) {
@@ -43,6 +44,7 @@ static void energy_work (gpointer data, guint begin, guint end, guint worker)
       return;
     }
     qz_transform_rows (e->s->transforms[m->input], rows, row1 - row0, scratch);
+    const float *pivots = e->s->pivots[qz_analysis_factor_of (e->s->source, e->s->pivots, e->matrix, row0, row1 - row0)];
     double *energy = e->energy + (gsize) stripe * e->n_blocks;
     memset (energy, 0, sizeof (double) * e->n_blocks);
     for (guint r = row0; r < row1; r++) {
@@ -187,7 +189,7 @@ static gboolean measure_matrix (const QzSensitivities *s, guint matrix, EngWorke
   g_autofree float *fisher = g_new (float, n);
   if (!sample_rows (s, matrix, n, rows, fisher, error))
     return FALSE;
-  Sample sample = { .m = m, .pivots = s->pivots[m->input], .sample = rows, .fisher = fisher, .n = n };
+  Sample sample = { .m = m, .pivots = s->pivots[s->source->inputs[m->input].first_factor], .sample = rows, .fisher = fisher, .n = n };
   eng_workers_run (workers, sample_work, &sample, N_KINDS * QZ_MOST_DEPTH, 1);
 
   double best = INFINITY;

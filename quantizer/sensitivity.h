@@ -8,7 +8,7 @@
 typedef struct {
   const QzSource *source;
   QzTransform *const *transforms; /* [n_inputs] */
-  float *const *pivots;           /* [n_inputs][cols] of factor.h */
+  float *const *pivots;           /* [n_factors][cols] of factor.h */
   float *const *row_fisher;       /* [n_matrices][rows] */
 } QzSensitivities;
 

@@ -1,36 +1,11 @@
-/* source.c: finds the matrices of a llama-family checkpoint, checks that nothing in the file is left over, and reads rows. */
+/* source.c: finds the matrices of a checkpoint by what its traits say about the decoder, and checks that nothing in the file is left over. */
 #include "quantizer/source.h"
 
 #include "engine/error.h"
 
-#include <stdio.h>
 #include <string.h>
 
-static const struct {
-  const char *suffix;
-  guint input;
-} layer_matrices[QZ_LAYER_MATRICES] = {
-  { "attn_q.weight", 0 },   { "attn_k.weight", 0 }, { "attn_v.weight", 0 },   { "attn_output.weight", 1 },
-  { "ffn_gate.weight", 2 }, { "ffn_up.weight", 2 }, { "ffn_down.weight", 3 },
-};
-
-guint qz_source_layer_matrix (guint layer, QzRole role)
-{
-  return 1 + layer * QZ_LAYER_MATRICES + (role - QZ_ROLE_Q);
-}
-
-guint qz_source_layer_input (guint layer)
-{
-  return 1 + layer * QZ_LAYER_INPUTS;
-}
-
-guint qz_source_head (const QzSource *source)
-{
-  return source->traits.tied_head ? 0 : source->n_matrices - 1;
-}
-
-static gboolean add_matrix (QzSource *source, guint m, const char *name, QzRole role, guint layer, guint rows, guint cols, guint input,
-                            GError **error)
+static gboolean bind_matrix (QzSource *source, const char *name, guint rows, guint cols, QzMatrix *matrix, GError **error)
 {
   const EngTensor *tensor = eng_gguf_find_tensor (source->gguf, name);
   const char *path = eng_gguf_path (source->gguf);
@@ -43,40 +18,139 @@ static gboolean add_matrix (QzSource *source, guint m, const char *name, QzRole 
                  name, path, eng_tensor_type_name (tensor));
     return FALSE;
   }
-  if (tensor->n_dims != 2 || tensor->dims[0] != cols || tensor->dims[1] != rows) {
+  /* Experts stand one behind the other in a third dimension. */
+  guint64 found = tensor->dims[2] <= rows ? tensor->dims[1] * tensor->dims[2] : 0;
+  if (tensor->dims[0] != cols || tensor->dims[1] > rows || found != rows || tensor->dims[3] != 1) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the tensor %s of %s is %" G_GUINT64_FORMAT " x %" G_GUINT64_FORMAT ", but its metadata says %u x %u",
-                 name, path, tensor->dims[1], tensor->dims[0], rows, cols);
+                 name, path, tensor->dims[1] * tensor->dims[2], tensor->dims[0], rows, cols);
     return FALSE;
   }
-  source->matrices[m] = (QzMatrix){ tensor->name, tensor, role, layer, rows, cols, input };
-  source->input_cols[input] = cols;
+  g_hash_table_add (source->bound, (gpointer) tensor->name);
+  *matrix = (QzMatrix){ .name = tensor->name, .tensor = tensor, .rows = rows, .cols = cols, .unit = QZ_NONE };
   return TRUE;
 }
 
-static gboolean is_known_vector (const char *name)
+/* Puts a matrix at the end of the list; its number in *number. */
+static gboolean add_matrix (QzSource *source, const char *name, QzRole role, guint layer, guint rows, guint cols, guint input, guint *number, GError **error)
 {
-  static const char *const suffixes[] = { "attn_norm.weight", "ffn_norm.weight", "attn_q.bias", "attn_k.bias", "attn_v.bias" };
-  guint layer;
-  int used = 0;
-  if (g_str_equal (name, "output_norm.weight") || g_str_equal (name, "rope_freqs.weight"))
-    return TRUE;
-  if (sscanf (name, "blk.%u.%n", &layer, &used) != 1 || used == 0)
+  QzMatrix *matrix = &source->matrices[source->n_matrices];
+  if (!bind_matrix (source, name, rows, cols, matrix, error))
     return FALSE;
-  for (guint i = 0; i < G_N_ELEMENTS (suffixes); i++)
-    if (g_str_equal (name + used, suffixes[i]))
-      return TRUE;
+  matrix->role = role;
+  matrix->layer = layer;
+  matrix->input = input;
+  *number = source->n_matrices++;
+  return TRUE;
+}
+
+static guint add_input (QzSource *source, guint cols, guint n_experts)
+{
+  source->inputs[source->n_inputs] = (QzInput){ cols, n_experts, source->n_factors };
+  source->n_factors += 1 + n_experts;
+  return source->n_inputs++;
+}
+
+static gboolean add_layer_matrix (QzSource *source, guint layer, const char *name, QzRole role, guint rows, guint cols, guint input, guint *number,
+                                  GError **error)
+{
+  g_autofree char *full = g_strdup_printf ("blk.%u.%s.weight", layer, name);
+  return add_matrix (source, full, role, layer, rows, cols, input, number, error);
+}
+
+/* ---- what a layer is made of --------------------------------------------------------------------------------------------- */
+
+static gboolean add_attention (QzSource *source, guint l, GError **error)
+{
+  const EngTraits *t = &source->traits;
+  QzLayer *layer = &source->layers[l];
+  guint q = t->n_heads * t->head_dim, k = t->n_kv_heads * t->head_dim, v = t->n_kv_heads * t->value_dim, out = t->n_heads * t->value_dim;
+  guint embd = t->n_embd;
+  layer->attn_input = add_input (source, embd, t->shared_norm && eng_traits_has_experts (t, l) ? t->n_experts : 0);
+  layer->output_input = add_input (source, out, 0);
+  layer->n_qkv = t->fused_qkv ? 1 : 3;
+  gboolean ok = t->fused_qkv ? add_layer_matrix (source, l, "attn_qkv", QZ_ROLE_QKV, q + k + v, embd, layer->attn_input, &layer->qkv[0], error)
+                             : add_layer_matrix (source, l, "attn_q", QZ_ROLE_Q, q, embd, layer->attn_input, &layer->qkv[0], error)
+                                 && add_layer_matrix (source, l, "attn_k", QZ_ROLE_K, k, embd, layer->attn_input, &layer->qkv[1], error)
+                                 && add_layer_matrix (source, l, "attn_v", QZ_ROLE_V, v, embd, layer->attn_input, &layer->qkv[2], error);
+  return ok && add_layer_matrix (source, l, "attn_output", QZ_ROLE_OUTPUT, embd, out, layer->output_input, &layer->output, error);
+}
+
+/* suffix "": a plain unit; "_exps": experts; "_shexp": what every token goes through beside them. */
+static gboolean add_unit (QzSource *source, guint l, const char *suffix, guint n_ff, guint n_experts, gboolean is_mixture, GError **error)
+{
+  const EngTraits *t = &source->traits;
+  QzLayer *layer = &source->layers[l];
+  guint number = source->n_units++, rows = n_ff * n_experts, first = source->n_matrices;
+  QzUnit *unit = &source->units[number];
+  *unit = (QzUnit){ .layer = l, .n_ff = n_ff, .n_experts = n_experts, .is_mixture = is_mixture, .gate = QZ_NONE, .input = layer->ffn_input,
+                    .down_input = add_input (source, n_ff, is_mixture ? n_experts : 0) };
+  layer->units[layer->n_units++] = number;
+  g_autofree char *gate = g_strconcat ("ffn_gate", suffix, NULL), *up = g_strconcat ("ffn_up", suffix, NULL), *down = g_strconcat ("ffn_down", suffix, NULL);
+  gboolean fused = t->fused_gate_up;
+  if ((!t->ungated && !fused && !add_layer_matrix (source, l, gate, QZ_ROLE_GATE, rows, t->n_embd, unit->input, &unit->gate, error))
+      || !add_layer_matrix (source, l, up, fused ? QZ_ROLE_GATE_UP : QZ_ROLE_UP, fused ? 2 * rows : rows, t->n_embd, unit->input, &unit->up, error)
+      || !add_layer_matrix (source, l, down, QZ_ROLE_DOWN, t->n_embd * n_experts, n_ff, unit->down_input, &unit->down, error))
+    return FALSE;
+  for (guint m = first; m < source->n_matrices; m++)
+    source->matrices[m].unit = number;
+  if (!is_mixture || (n_ff % XB_TILE_ROWS == 0 && t->n_embd % XB_TILE_ROWS == 0))
+    return TRUE;
+  g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s cannot be fitted: its experts are %u wide in a stream of %u, and both must be multiples of %d",
+               eng_gguf_path (source->gguf), n_ff, t->n_embd, XB_TILE_ROWS);
   return FALSE;
 }
 
-/* A matrix that no product of the graph uses would be lost without a word: refuse it instead. */
-static gboolean check_nothing_left (const QzSource *source, GError **error)
+static gboolean add_feed_forward (QzSource *source, guint l, GError **error)
 {
-  g_autoptr (GHashTable) known = g_hash_table_new (g_str_hash, g_str_equal);
-  for (guint m = 0; m < source->n_matrices; m++)
-    g_hash_table_add (known, (gpointer) source->matrices[m].name);
+  const EngTraits *t = &source->traits;
+  QzLayer *layer = &source->layers[l];
+  layer->ffn_input = t->shared_norm ? layer->attn_input : add_input (source, t->n_embd, eng_traits_has_experts (t, l) ? t->n_experts : 0);
+  if (!eng_traits_has_experts (t, l))
+    return add_unit (source, l, "", t->n_experts > 0 ? t->n_ff_dense : t->n_ff, 1, FALSE, error);
+  return add_unit (source, l, "_exps", t->n_ff, t->n_experts, TRUE, error)
+         && (t->n_ff_shared == 0 || add_unit (source, l, "_shexp", t->n_ff_shared, 1, FALSE, error));
+}
+
+/* ---- everything else ----------------------------------------------------------------------------------------------------- */
+
+/* Vectors of a layer that the pass reads where they are. */
+static const char *const layer_vectors[] = {
+  "attn_norm.weight", "attn_norm.bias", "attn_norm_2.weight", "attn_norm_2.bias", "ffn_norm.weight", "ffn_norm.bias",
+  "post_attention_norm.weight", "post_attention_norm.bias", "post_ffw_norm.weight", "post_ffw_norm.bias",
+  "attn_q_norm.weight", "attn_k_norm.weight", "attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_qkv.bias", "attn_output.bias",
+  "attn_sub_norm.weight", "attn_sub_norm.bias", "ffn_sub_norm.weight", "ffn_sub_norm.bias", "attn_sinks.weight",
+  "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias", "ffn_gate_inp.weight", "ffn_gate_inp.bias", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias",
+  "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias",
+};
+static const char *const model_vectors[] = { "output_norm.weight", "output_norm.bias", "output.bias", "position_embd.weight",
+                                             "token_embd_norm.weight", "token_embd_norm.bias", "rope_freqs.weight",
+                                             "rope_factors_short.weight", "rope_factors_long.weight" };
+
+static void bind_vector (QzSource *source, const char *name)
+{
+  const EngTensor *tensor = eng_gguf_find_tensor (source->gguf, name);
+  if (tensor != NULL)
+    g_hash_table_add (source->bound, (gpointer) tensor->name);
+}
+
+gboolean qz_source_is_beyond (const QzSource *source, const char *name)
+{
+  return g_str_has_prefix (name, "blk.") && g_ascii_strtoull (name + 4, NULL, 10) >= source->traits.n_layers;
+}
+
+/* A tensor that no step of the graph uses would be lost without a word: refuse it instead. */
+static gboolean check_nothing_left (QzSource *source, GError **error)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (model_vectors); i++)
+    bind_vector (source, model_vectors[i]);
+  for (guint l = 0; l < source->traits.n_layers; l++)
+    for (guint i = 0; i < G_N_ELEMENTS (layer_vectors); i++) {
+      g_autofree char *name = g_strdup_printf ("blk.%u.%s", l, layer_vectors[i]);
+      bind_vector (source, name);
+    }
   for (guint i = 0; i < eng_gguf_n_tensors (source->gguf); i++) {
     const char *name = eng_gguf_tensor (source->gguf, i)->name;
-    if (!g_hash_table_contains (known, name) && !is_known_vector (name)) {
+    if (!qz_source_is_beyond (source, name) && !g_hash_table_contains (source->bound, name)) {
       g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s of %s has no place in the graph of %s models, so it cannot be fitted",
                    name, eng_gguf_path (source->gguf), source->traits.architecture);
       return FALSE;
@@ -96,33 +170,30 @@ QzSource *qz_source_new (EngGguf *gguf, GError **error)
   if (!eng_traits_read (&source->traits, gguf, error))
     return NULL;
   const EngTraits *t = &source->traits;
-  const char *beyond = eng_traits_beyond_llama (t);
-  if (beyond != NULL) {
+  if (t->latent > 0) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
-                 "%s is of architecture %s, whose decoder has %s: Valise can chat with it, but not fit it yet", eng_gguf_path (gguf), t->architecture,
-                 beyond);
+                 "%s is of architecture %s, whose attention is latent: Valise can chat with it, but not fit it yet", eng_gguf_path (gguf), t->architecture);
     return NULL;
   }
-  guint q_rows = t->n_heads * t->head_dim, kv_rows = t->n_kv_heads * t->head_dim;
-  const guint rows[QZ_LAYER_MATRICES] = { q_rows, kv_rows, kv_rows, t->n_embd, t->n_ff, t->n_ff, t->n_embd };
-  const guint cols[QZ_LAYER_MATRICES] = { t->n_embd, t->n_embd, t->n_embd, q_rows, t->n_embd, t->n_embd, t->n_ff };
-  source->n_matrices = 1 + t->n_layers * QZ_LAYER_MATRICES + (t->tied_head ? 0 : 1);
-  source->n_inputs = 1 + t->n_layers * QZ_LAYER_INPUTS + (t->tied_head ? 0 : 1);
-  source->matrices = g_new0 (QzMatrix, source->n_matrices);
-  source->input_cols = g_new0 (guint, source->n_inputs);
-  source->ffn_order = g_new0 (guint32 *, t->n_layers);
-
-  if (!add_matrix (source, 0, "token_embd.weight", QZ_ROLE_EMBEDDING, 0, t->n_vocab, t->n_embd, 0, error))
+  if (t->n_layers > eng_gguf_n_tensors (gguf)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: %u layers but %u tensors: the file is damaged", eng_gguf_path (gguf), t->n_layers,
+                 eng_gguf_n_tensors (gguf));
+    return NULL;
+  }
+  /* A layer has four matrices of attention at most, and three of each of two units; two inputs, one more, and one of each unit. */
+  source->matrices = g_new0 (QzMatrix, 2 + t->n_layers * 10);
+  source->inputs = g_new0 (QzInput, 2 + t->n_layers * 5);
+  source->units = g_new0 (QzUnit, t->n_layers * 2);
+  source->layers = g_new0 (QzLayer, t->n_layers);
+  source->bound = g_hash_table_new (g_str_hash, g_str_equal);
+  guint number;
+  if (!add_matrix (source, "token_embd.weight", QZ_ROLE_EMBEDDING, 0, t->n_vocab, t->n_embd, add_input (source, t->n_embd, 0), &number, error))
     return NULL;
   for (guint l = 0; l < t->n_layers; l++)
-    for (guint i = 0; i < QZ_LAYER_MATRICES; i++) {
-      g_autofree char *name = g_strdup_printf ("blk.%u.%s", l, layer_matrices[i].suffix);
-      if (!add_matrix (source, qz_source_layer_matrix (l, QZ_ROLE_Q) + i, name, QZ_ROLE_Q + i, l, rows[i], cols[i],
-                       qz_source_layer_input (l) + layer_matrices[i].input, error))
-        return NULL;
-    }
+    if (!add_attention (source, l, error) || !add_feed_forward (source, l, error))
+      return NULL;
   if (!t->tied_head
-      && !add_matrix (source, source->n_matrices - 1, "output.weight", QZ_ROLE_HEAD, 0, t->n_vocab, t->n_embd, source->n_inputs - 1, error))
+      && !add_matrix (source, "output.weight", QZ_ROLE_HEAD, 0, t->n_vocab, t->n_embd, add_input (source, t->n_embd, 0), &number, error))
     return NULL;
   if (!check_nothing_left (source, error))
     return NULL;
@@ -133,124 +204,51 @@ void qz_source_free (QzSource *source)
 {
   if (source == NULL)
     return;
+  for (guint u = 0; u < source->n_units; u++)
+    g_free (source->units[u].order);
+  g_clear_pointer (&source->bound, g_hash_table_unref);
   eng_gguf_unref (source->gguf);
   g_free (source->matrices);
-  g_free (source->input_cols);
-  for (guint l = 0; source->ffn_order != NULL && l < source->traits.n_layers; l++)
-    g_free (source->ffn_order[l]);
-  g_free (source->ffn_order);
+  g_free (source->inputs);
+  g_free (source->units);
+  g_free (source->layers);
   g_free (source);
 }
 
-gboolean qz_source_set_ffn_order (QzSource *source, guint layer, const guint32 *order)
+gboolean qz_source_set_order (QzSource *source, guint number, guint expert, const guint32 *order)
 {
-  guint n = source->traits.n_ff;
+  QzUnit *unit = &source->units[number];
+  guint n = unit->n_ff;
   g_autofree guint8 *seen = g_malloc0 (n);
   for (guint i = 0; i < n; i++) {
     if (order[i] >= n || seen[order[i]])
       return FALSE;
     seen[order[i]] = TRUE;
   }
-  g_free (source->ffn_order[layer]);
-  source->ffn_order[layer] = g_memdup2 (order, sizeof (guint32) * n);
+  if (unit->order == NULL) {
+    unit->order = g_new (guint32, (gsize) unit->n_experts * n);
+    for (gsize i = 0; i < (gsize) unit->n_experts * n; i++)
+      unit->order[i] = i % n;
+  }
+  memcpy (unit->order + (gsize) expert * n, order, sizeof (guint32) * n);
   return TRUE;
 }
 
-/* x * 0 is 0 for every number, and NaN for an infinity or NaN. */
-static gboolean all_finite (const float *x, gsize n)
+guint qz_source_head (const QzSource *source)
 {
-  float sum = 0;
-  for (gsize i = 0; i < n; i++)
-    sum += x[i] * 0.0f;
-  return sum == 0;
+  return source->traits.tied_head ? 0 : source->n_matrices - 1;
 }
 
-static void reorder_columns (const guint32 *order, float *rows, guint n, guint cols)
+guint qz_source_find (const QzSource *source, guint layer, QzRole role)
 {
-  g_autofree float *row = g_new (float, cols);
-  for (guint r = 0; r < n; r++, rows += cols) {
-    memcpy (row, rows, sizeof (float) * cols);
-    for (guint j = 0; j < cols; j++)
-      rows[j] = row[order[j]];
-  }
+  for (guint m = 0; m < source->n_matrices; m++)
+    if (source->matrices[m].layer == layer && source->matrices[m].role == role)
+      return m;
+  return QZ_NONE;
 }
 
-gboolean qz_source_read_rows (const QzSource *source, guint matrix, guint row0, guint row1, float *out, GError **error)
+guint qz_source_expert_rows (const QzSource *source, guint matrix)
 {
   const QzMatrix *m = &source->matrices[matrix];
-  gsize n = (gsize) (row1 - row0) * m->cols;
-  gboolean of_ffn = m->role == QZ_ROLE_GATE || m->role == QZ_ROLE_UP || m->role == QZ_ROLE_DOWN;
-  const guint32 *order = of_ffn ? source->ffn_order[m->layer] : NULL;
-  if (order != NULL && m->role != QZ_ROLE_DOWN)
-    for (guint r = row0; r < row1; r++)
-      eng_tensor_read_rows (m->tensor, order[r], 1, out + (gsize) (r - row0) * m->cols);
-  else
-    eng_tensor_read_rows (m->tensor, row0, row1 - row0, out);
-  if (order != NULL && m->role == QZ_ROLE_DOWN)
-    reorder_columns (order, out, row1 - row0, m->cols);
-  if (!all_finite (out, n)) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the tensor %s of %s holds a weight that is not a finite number: download the model again", m->name,
-                 eng_gguf_path (source->gguf));
-    return FALSE;
-  }
-  return TRUE;
-}
-
-typedef struct {
-  const QzSource *source;
-  guint matrix, row0, row1;
-  float *out;
-  GError *error; /* the first one; under `lock` */
-  GMutex lock;
-} ReadWork;
-
-enum { READ_ROWS = 64 };
-
-static void read_work (gpointer data, guint begin, guint end, guint worker)
-{
-  ReadWork *work = data;
-  const QzMatrix *m = &work->source->matrices[work->matrix];
-  guint row0 = work->row0 + begin * READ_ROWS, row1 = MIN (work->row0 + end * READ_ROWS, work->row1);
-  GError *error = NULL;
-  if (!qz_source_read_rows (work->source, work->matrix, row0, row1, work->out + (gsize) (row0 - work->row0) * m->cols, &error)) {
-    g_mutex_lock (&work->lock);
-    if (work->error == NULL)
-      work->error = g_steal_pointer (&error);
-    g_mutex_unlock (&work->lock);
-    g_clear_error (&error);
-  }
-}
-
-gboolean qz_source_read_matrix (const QzSource *source, guint matrix, EngWorkers *workers, float *out, GError **error)
-{
-  return qz_source_read_range (source, matrix, 0, source->matrices[matrix].rows, workers, out, error);
-}
-
-gboolean qz_source_read_range (const QzSource *source, guint matrix, guint row0, guint row1, EngWorkers *workers, float *out, GError **error)
-{
-  ReadWork work = { source, matrix, row0, row1, out, NULL, { 0 } };
-  g_mutex_init (&work.lock);
-  eng_workers_run (workers, read_work, &work, (row1 - row0 + READ_ROWS - 1) / READ_ROWS, 1);
-  g_mutex_clear (&work.lock);
-  if (work.error != NULL) {
-    g_propagate_error (error, work.error);
-    return FALSE;
-  }
-  return TRUE;
-}
-
-gboolean qz_source_read_vector (const QzSource *source, const char *name, guint n, float *out, GError **error)
-{
-  const EngTensor *tensor = eng_gguf_find_tensor (source->gguf, name);
-  const char *path = eng_gguf_path (source->gguf);
-  if (tensor == NULL || !eng_tensor_is_readable (tensor) || tensor->dims[0] != n || tensor->n_dims != 1) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s should hold a vector %s of %u floating-point values", path, name, n);
-    return FALSE;
-  }
-  eng_tensor_read_rows (tensor, 0, 1, out);
-  if (!all_finite (out, n)) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the tensor %s of %s holds a value that is not a finite number: download the model again", name, path);
-    return FALSE;
-  }
-  return TRUE;
+  return m->unit == QZ_NONE ? m->rows : m->rows / source->units[m->unit].n_experts;
 }

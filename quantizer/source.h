@@ -1,6 +1,8 @@
-/* source.h: a checkpoint as the quantizer sees it: its weight matrices in graph order, and which of them share an input.
- * Matrices: 0 the embedding, then seven per layer (q k v output gate up down), then the head where it is not tied.
- * Inputs: 0 of the embedding, then four per layer (attention, attention output, feed-forward, down), then the untied head's. */
+/* source.h: a checkpoint as the quantizer sees it: its weight matrices in graph order, which of them share an input, and which hidden
+ * channels of a feed-forward unit may stand in any order.
+ * Matrices: the embedding, then layer by layer q k v (or all three in one), output, and of each unit gate up (or both in one) down; last
+ * the head where it is not tied. The experts of a mixture are one unit whose matrices stand one below the other. Routers, norms and biases
+ * are no matrices: they stay in floating point. */
 #ifndef QZ_SOURCE_H
 #define QZ_SOURCE_H
 
@@ -12,31 +14,59 @@ typedef enum {
   QZ_ROLE_Q,
   QZ_ROLE_K,
   QZ_ROLE_V,
+  QZ_ROLE_QKV, /* the three, one below the other */
   QZ_ROLE_OUTPUT,
   QZ_ROLE_GATE,
   QZ_ROLE_UP,
+  QZ_ROLE_GATE_UP, /* gate's rows above up's */
   QZ_ROLE_DOWN,
   QZ_ROLE_HEAD
 } QzRole;
 
-enum { QZ_LAYER_MATRICES = 7, QZ_LAYER_INPUTS = 4 };
+enum { QZ_NONE = G_MAXUINT };
 
 typedef struct {
   const char *name;
   const EngTensor *tensor;
   QzRole role;
   guint layer;
-  guint rows, cols;
-  guint input; /* number of the input it multiplies */
+  guint rows, cols; /* rows of all experts */
+  guint input;      /* number of the input it multiplies */
+  guint unit;       /* number of the feed-forward unit it belongs to, or QZ_NONE */
 } QzMatrix;
+
+/* What one or more matrices multiply, after one pipeline. Its second moments are factored once over all tokens and, where a mixture's experts
+ * see some tokens each, once for each expert: factors first_factor, and first_factor + 1 + expert. */
+typedef struct {
+  guint cols;
+  guint n_experts; /* 0: every token goes to all its matrices */
+  guint first_factor;
+} QzInput;
+
+typedef struct {
+  guint layer, n_ff;
+  guint n_experts;         /* 1: every token goes through */
+  gboolean is_mixture;     /* also with one expert: tokens are routed */
+  guint gate, up, down;    /* matrices; gate QZ_NONE: there is none, or it is in up */
+  guint input, down_input;
+  guint32 *order;          /* [n_experts][n_ff] the order in which hidden channels are read, or NULL: as they are */
+} QzUnit;
+
+typedef struct {
+  guint qkv[3], n_qkv, output; /* matrices */
+  guint attn_input, output_input, ffn_input;
+  guint units[2], n_units;     /* a mixture first, then what every token goes through beside it */
+} QzLayer;
 
 typedef struct {
   EngGguf *gguf;
   EngTraits traits;
-  guint n_matrices, n_inputs;
+  guint n_matrices, n_inputs, n_factors, n_units;
   QzMatrix *matrices;
-  guint *input_cols;   /* [n_inputs] */
-  guint32 **ffn_order; /* [n_layers]: NULL, or the order in which the layer's hidden channels are read, [n_ff] */
+  QzInput *inputs;
+  QzUnit *units;
+  QzLayer *layers; /* [n_layers] */
+  GHashTable *bound; /* names of all tensors that have a place */
 } QzSource;
 
 /* Refuses, by name, what the graph has no place for. */
@@ -44,22 +74,26 @@ QzSource *qz_source_new (EngGguf *gguf, GError **error);
 void qz_source_free (QzSource *source);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (QzSource, qz_source_free)
 
-/* The hidden channels of a feed-forward unit (rows of gate and up, columns of down) may stand in any order: from now on they are read in
- * this one. FALSE if it is not a permutation. Not while others read. */
-gboolean qz_source_set_ffn_order (QzSource *source, guint layer, const guint32 *order);
+/* The hidden channels of a unit (rows of gate and up and their biases, columns of down) may stand in any order: from now on they are read in
+ * this one, [n_ff] of one expert. FALSE if it is not a permutation. Not while others read. */
+gboolean qz_source_set_order (QzSource *source, guint unit, guint expert, const guint32 *order);
 
-/* Matrix number of a role in a layer; first input of a layer. */
-guint qz_source_layer_matrix (guint layer, QzRole role);
-guint qz_source_layer_input (guint layer);
 /* The matrix that makes the logits: the embedding where tied. */
 guint qz_source_head (const QzSource *source);
+/* The first matrix of a layer with this role, or QZ_NONE. */
+guint qz_source_find (const QzSource *source, guint layer, QzRole role);
+/* Whether a tensor is of a layer behind the decoder's own, which is not computed. */
+gboolean qz_source_is_beyond (const QzSource *source, const char *name);
+/* Rows of one expert; all of them where there is no mixture. */
+guint qz_source_expert_rows (const QzSource *source, guint matrix);
 
-/* Rows row0..row1-1 as f32, out [row1-row0][cols]. Any thread. FALSE when a weight is not a finite number. */
+/* ---- reading (source_read.c). FALSE when a weight is not a finite number, naming the tensor. ----------------------------- */
+
+/* Rows row0..row1-1 as f32, out [row1-row0][cols]. Any thread. */
 gboolean qz_source_read_rows (const QzSource *source, guint matrix, guint row0, guint row1, float *out, GError **error);
-/* The same, and the whole matrix, rows shared out to the workers. */
+/* The same, rows shared out to the workers. */
 gboolean qz_source_read_range (const QzSource *source, guint matrix, guint row0, guint row1, EngWorkers *workers, float *out, GError **error);
-gboolean qz_source_read_matrix (const QzSource *source, guint matrix, EngWorkers *workers, float *out, GError **error);
-/* A vector of n values (norm gains, biases). */
-gboolean qz_source_read_vector (const QzSource *source, const char *name, guint n, float *out, GError **error);
+/* A tensor that is no matrix, whole: norm gains, biases, routers. */
+gboolean qz_source_read_vector (const QzSource *source, const EngTensor *tensor, float *out, GError **error);
 
 #endif

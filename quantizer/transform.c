@@ -98,19 +98,21 @@ void qz_transform_balance (guint cols, const double *moments, const double *weig
 
 typedef struct {
   const QzTransform *transform;
+  guint begin, n;
   float *h;
-  float *scratch; /* [workers][cols] */
+  float *scratch; /* [workers][2][cols], zero before and after the n columns */
 } Moments;
 
 static void moments_work (gpointer data, guint begin, guint end, guint worker)
 {
   const Moments *m = data;
   guint cols = m->transform->cols;
-  float *scratch = m->scratch + (gsize) worker * cols;
+  float *in = m->scratch + (gsize) 2 * worker * cols, *out = in + cols;
   for (guint i = begin; i < end; i++) {
-    float *row = m->h + (gsize) i * cols;
-    xb_input_apply (m->transform->input, row, scratch);
-    memcpy (row, scratch, sizeof (float) * cols);
+    float *row = m->h + (gsize) i * m->n;
+    memcpy (in + m->begin, row, sizeof (float) * m->n);
+    xb_input_apply (m->transform->input, in, out);
+    memcpy (row, out + m->begin, sizeof (float) * m->n);
   }
 }
 
@@ -131,16 +133,15 @@ static void transpose (float *h, guint n)
     }
 }
 
-void qz_transform_moments (const QzTransform *transform, EngWorkers *workers, float *h)
+void qz_transform_moments (const QzTransform *transform, EngWorkers *workers, guint begin, guint n, float *h)
 {
-  guint cols = transform->cols;
-  g_autofree float *scratch = g_new (float, (gsize) eng_workers_count (workers) * cols);
-  Moments m = { transform, h, scratch };
-  mirror (h, cols);
-  eng_workers_run (workers, moments_work, &m, cols, 16);
-  transpose (h, cols);
-  eng_workers_run (workers, moments_work, &m, cols, 16);
-  mirror (h, cols); /* exactly symmetric again */
+  g_autofree float *scratch = g_new0 (float, (gsize) 2 * eng_workers_count (workers) * transform->cols);
+  Moments m = { transform, begin, n, h, scratch };
+  mirror (h, n);
+  eng_workers_run (workers, moments_work, &m, n, 16);
+  transpose (h, n);
+  eng_workers_run (workers, moments_work, &m, n, 16);
+  mirror (h, n); /* exactly symmetric again */
 }
 
 void qz_transform_rows (const QzTransform *transform, float *rows, guint n, float *scratch)

@@ -25,8 +25,9 @@ void qz_transform_free (QzTransform *transform);
  * kept within two powers of two of its median. */
 void qz_transform_balance (guint cols, const double *moments, const double *weights, float *diagonal);
 
-/* H becomes T H T^T, h [cols][cols]: the upper triangle on entry, the whole on return. */
-void qz_transform_moments (const QzTransform *transform, EngWorkers *workers, float *h);
+/* H becomes T H T^T, h [n][n] of the columns from `begin` on, a whole number of the transform's blocks or all that are left: the upper triangle
+ * on entry, the whole on return. */
+void qz_transform_moments (const QzTransform *transform, EngWorkers *workers, guint begin, guint n, float *h);
 /* n rows of W to rows of W', in place; scratch [cols]. */
 void qz_transform_rows (const QzTransform *transform, float *rows, guint n, float *scratch);
 

@@ -71,6 +71,8 @@ const EngTensor *eng_gguf_tensor (const EngGguf *gguf, guint i);
 const EngTensor *eng_gguf_find_tensor (const EngGguf *gguf, const char *name); /* NULL if absent */
 /* Advise the system that the pages of a tensor are no longer needed. */
 void eng_gguf_drop_tensor (EngGguf *gguf, const EngTensor *tensor);
+/* The same of n of its rows. */
+void eng_gguf_drop_rows (EngGguf *gguf, const EngTensor *tensor, guint64 row0, guint64 n);
 
 /* Metadata. The getters convert between integer (and float) kinds and return the fallback when absent, of another kind or too large. */
 guint eng_gguf_n_keys (const EngGguf *gguf);

@@ -519,14 +519,20 @@ const EngTensor *eng_gguf_find_tensor (const EngGguf *gguf, const char *name)
 
 void eng_gguf_drop_tensor (EngGguf *gguf, const EngTensor *tensor)
 {
+  eng_gguf_drop_rows (gguf, tensor, 0, eng_tensor_n_rows (tensor));
+}
+
+void eng_gguf_drop_rows (EngGguf *gguf, const EngTensor *tensor, guint64 row0, guint64 n)
+{
   if (tensor->packed) {
     if (tensor->packed->class->drop)
       tensor->packed->class->drop (tensor->packed);
     return;
   }
+  guint64 row_bytes = tensor->bytes / MAX (1, eng_tensor_n_rows (tensor));
   guintptr page = (guintptr) sysconf (_SC_PAGESIZE);
-  guintptr begin = ((guintptr) tensor->data + page - 1) / page * page;
-  guintptr end = ((guintptr) tensor->data + tensor->bytes) / page * page;
+  guintptr begin = ((guintptr) tensor->data + row0 * row_bytes + page - 1) / page * page;
+  guintptr end = ((guintptr) tensor->data + (row0 + n) * row_bytes) / page * page;
   if (end > begin)
     madvise ((void *) begin, end - begin, MADV_DONTNEED);
 }

@@ -185,29 +185,6 @@ static void test_pictures (void)
   g_assert_nonnull (strstr (why, "mmproj"));
 }
 
-/* A decoder that the quantizer's own pass does not compute is called by what is beyond it. */
-static void test_beyond_llama (void)
-{
-  const struct {
-    const char *name, *what;
-  } cases[] = { { "llama", NULL },         { "llama31", NULL },          { "linear", NULL },
-                { "qwen2", NULL },         { "qwen3", "normed" },        { "gemma", "activation" },
-                { "gemma2", "placed" },    { "granite", "scaled" },      { "mistral", "windows" },
-                { "yarn", "YaRN" },        { "stablelm", "layer norm" }, { "smollm3", "without rope" },
-                { "phi3", "fused" },       { "mixtral", "experts" },
-                { "bitnet", "other norms" },  { "deepseek3", "latent" },   { "bloom", "layer norms" },
-                { "mistral3", "YaRN" },       { "dynamic", "positions" } };
-  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
-    g_autofree char *path = fixture (cases[i].name, ".gguf");
-    g_autoptr (EngGguf) gguf = eng_gguf_open (path, NULL);
-    EngTraits traits;
-    g_assert_true (eng_traits_read (&traits, gguf, NULL));
-    const char *what = eng_traits_beyond_llama (&traits);
-    g_assert_true ((what == NULL) == (cases[i].what == NULL));
-    g_assert_true (what == NULL || strstr (what, cases[i].what) != NULL);
-  }
-}
-
 static void test_refusal (void)
 {
   const struct {
@@ -228,7 +205,6 @@ int main (int argc, char **argv)
   workers = eng_workers_new (2);
   g_test_add_func ("/architectures/packed-blocks-are-the-same", test_packed);
   g_test_add_func ("/architectures/pictures-are-said", test_pictures);
-  g_test_add_func ("/architectures/beyond-llama-is-named", test_beyond_llama);
   g_test_add_func ("/architectures/unknown-ones-are-named-with-the-nearest", test_refusal);
   g_autofree char *folder = g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", NULL);
   g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);

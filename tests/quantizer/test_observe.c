@@ -3,9 +3,7 @@
 #include "engine/session.h"
 #include "kernels/ops.h"
 #include "quantizer/head.h"
-#include "quantizer/layer.h"
 #include "quantizer/observe.h"
-#include "quantizer/product.h"
 #include "quantizer/transform.h"
 #include "tests/fixtures/tiny_model.h"
 
@@ -22,28 +20,24 @@ static QzSource *open_source (const char *path)
   return source;
 }
 
-/* Final hidden states of n_sequences x n_tokens. */
+static gboolean ignore_moments (gpointer data, guint input, guint factor, QzMoments *h, GError **error)
+{
+  return TRUE;
+}
+
+/* Final hidden states of n_sequences x n_tokens, as the observation leaves them of held-out sequences. */
 static float *run_source (const QzSource *source, EngWorkers *workers, const gint32 *tokens, guint n_sequences, guint n_tokens)
 {
-  const EngTraits *t = &source->traits;
-  guint n = n_sequences * n_tokens;
-  g_autofree float *x = g_new (float, n * t->n_embd);
-  g_autofree float *gain = g_new (float, t->n_embd);
-  float *f = g_new (float, n * t->n_embd);
-  QzLayerWeights weights;
-  QzLayerPass pass;
-  g_assert_true (qz_layer_weights_init (&weights, source, NULL));
-  qz_layer_pass_init (&pass, t, &weights, n_sequences, n_tokens, FALSE);
-  for (guint i = 0; i < n; i++)
-    g_assert_true (qz_source_read_rows (source, 0, tokens[i], tokens[i] + 1, x + i * t->n_embd, NULL));
-  for (guint l = 0; l < t->n_layers; l++) {
-    g_assert_true (qz_layer_weights_read (&weights, source, l, workers, NULL));
-    qz_layer_forward (t, &weights, &pass, workers, x);
-  }
-  g_assert_true (qz_source_read_vector (source, "output_norm.weight", t->n_embd, gain, NULL));
-  qz_norm_forward (workers, x, gain, t->norm_eps, n, t->n_embd, f);
-  qz_layer_weights_clear (&weights);
-  qz_layer_pass_clear (&pass);
+  QzObservation observation;
+  g_autoptr (GError) error = NULL;
+  g_autofree gint32 *all = g_new (gint32, (n_sequences + 1) * n_tokens);
+  memcpy (all, tokens, sizeof (gint32) * n_tokens);
+  memcpy (all + n_tokens, tokens, sizeof (gint32) * n_sequences * n_tokens);
+  QzCalibration calibration = { .n_tokens = n_tokens, .n_sequences = 1, .n_held = n_sequences, .tokens = all };
+  qz_observe (source, &calibration, &(QzObserver) { .moments = ignore_moments, .backward_tokens = 1 }, workers, &observation, NULL, &error);
+  g_assert_no_error (error);
+  float *f = g_steal_pointer (&observation.held_hidden);
+  qz_observation_clear (&observation);
   return f;
 }
 
@@ -81,19 +75,19 @@ static void test_logits (void)
   g_autofree guint32 *order = g_new (guint32, model.n_ff);
   for (guint j = 0; j < model.n_ff; j++)
     order[j] = (j * 5 + 3) % model.n_ff;
-  for (guint l = 0; l < model.n_layers; l++)
-    g_assert_true (qz_source_set_ffn_order (source, l, order));
+  for (guint u = 0; u < source->n_units; u++)
+    g_assert_true (qz_source_set_order (source, u, 0, order));
   g_autofree float *reordered = logits_of (source, workers, tokens, 1, N);
   for (guint i = 0; i < N * TINY_VOCAB; i++)
     g_assert_cmpfloat (fabsf (reordered[i] - expected[i]), <=, 1e-3f);
   g_autofree float *row = g_new (float, model.n_embd), *moved = g_new (float, model.n_embd);
   g_autoptr (QzSource) untouched = open_source (path);
-  guint gate = qz_source_layer_matrix (1, QZ_ROLE_GATE);
+  guint gate = qz_source_find (source, 1, QZ_ROLE_GATE);
   g_assert_true (qz_source_read_rows (source, gate, 7, 8, moved, NULL));
   g_assert_true (qz_source_read_rows (untouched, gate, order[7], order[7] + 1, row, NULL));
   g_assert_cmpmem (row, sizeof (float) * model.n_embd, moved, sizeof (float) * model.n_embd);
   order[0] = order[1];
-  g_assert_false (qz_source_set_ffn_order (source, 0, order));
+  g_assert_false (qz_source_set_order (source, 0, 0, order));
   eng_workers_free (workers);
 }
 
@@ -107,12 +101,14 @@ typedef struct {
   double **engine;
 } Moments;
 
-static gboolean keep_moments (gpointer data, guint input, float *h, GError **error)
+static gboolean keep_moments (gpointer data, guint input, guint factor, QzMoments *h, GError **error)
 {
   Moments *m = data;
-  guint cols = m->source->input_cols[input];
+  guint cols = m->source->inputs[input].cols;
+  g_assert_cmpuint (factor, ==, m->source->inputs[input].first_factor);
   g_assert_null (m->moments[input]);
-  m->moments[input] = g_memdup2 (h, sizeof (float) * cols * cols);
+  g_assert_cmpuint (qz_moments_n_blocks (h), ==, 1);
+  m->moments[input] = g_memdup2 (h->h, sizeof (float) * cols * cols);
   return TRUE;
 }
 
@@ -152,7 +148,7 @@ static void test_moments (void)
   EngWorkers *workers = eng_workers_new (2);
   Moments m = { source, g_new0 (float *, source->n_inputs), g_new0 (double *, source->n_inputs) };
   for (guint i = 0; i < source->n_inputs; i++)
-    m.engine[i] = g_new0 (double, source->input_cols[i] * source->input_cols[i]);
+    m.engine[i] = g_new0 (double, source->inputs[i].cols * source->inputs[i].cols);
   qz_observe (source, &calibration, &(QzObserver) { .seed = 1, .moments = keep_moments, .data = &m }, workers, &observation, NULL, &error);
   g_assert_no_error (error);
 
@@ -168,7 +164,7 @@ static void test_moments (void)
   }
   /* Input 0 is the embedding's: gradients, which the engine does not compute. The KV cache is f16: hence the tolerance. */
   for (guint i = 1; i < source->n_inputs; i++) {
-    guint cols = source->input_cols[i];
+    guint cols = source->inputs[i].cols;
     double largest = 0;
     for (guint a = 0; a < cols; a++)
       largest = MAX (largest, m.engine[i][a * cols + a]);
@@ -188,6 +184,56 @@ static void test_moments (void)
   }
   g_free (m.moments);
   g_free (m.engine);
+  eng_workers_free (workers);
+}
+
+/* Moments of wide inputs come in blocks, the very numbers of the whole where a block has them. */
+typedef struct {
+  const QzSource *source;
+  float **whole; /* [n_inputs] */
+  guint n_blocks;
+} Blocks;
+
+static gboolean compare_blocks (gpointer data, guint input, guint factor, QzMoments *h, GError **error)
+{
+  Blocks *b = data;
+  guint cols = b->source->inputs[input].cols;
+  g_assert_cmpuint (h->n, ==, cols);
+  if (b->whole[input] == NULL) {
+    b->whole[input] = g_memdup2 (h->h, sizeof (float) * cols * cols);
+    return TRUE;
+  }
+  for (guint i = 0; i < qz_moments_n_blocks (h); i++, b->n_blocks++) {
+    guint begin, size;
+    const float *block = qz_moments_at (h, i, &begin, &size);
+    for (guint r = 0; r < size; r++)
+      for (guint c = r; c < size; c++)
+        g_assert_cmpfloat (block[r * size + c], ==, b->whole[input][(begin + r) * cols + begin + c]);
+  }
+  return TRUE;
+}
+
+static void test_moment_blocks (void)
+{
+  TinyModel model = TINY_MODEL_DEFAULTS;
+  g_autofree char *path = tiny_model_path ("wide.gguf");
+  gint32 tokens[SEQUENCES * TOKENS];
+  QzCalibration calibration = calibration_of (tokens);
+  QzObservation observation;
+  model.n_ff = 360; /* wider than 200: blocks of 256 and 104 */
+  tiny_model_write (&model, path);
+  g_autoptr (QzSource) source = open_source (path);
+  EngWorkers *workers = eng_workers_new (2);
+  Blocks b = { source, g_new0 (float *, source->n_inputs), 0 };
+  for (guint widest = 400; widest >= 200; widest -= 200) {
+    g_assert_true (qz_observe (source, &calibration, &(QzObserver) { .moments = compare_blocks, .widest = widest, .data = &b }, workers, &observation,
+                               NULL, NULL));
+    qz_observation_clear (&observation);
+  }
+  g_assert_cmpuint (b.n_blocks, ==, source->n_inputs + model.n_layers);
+  for (guint i = 0; i < source->n_inputs; i++)
+    g_free (b.whole[i]);
+  g_free (b.whole);
   eng_workers_free (workers);
 }
 
@@ -275,10 +321,10 @@ typedef struct {
   float *logits;
 } Observed;
 
-static gboolean keep_everything (gpointer data, guint input, float *h, GError **error)
+static gboolean keep_everything (gpointer data, guint input, guint factor, QzMoments *h, GError **error)
 {
   Observed *o = data;
-  return keep_moments (&o->moments, input, h, error);
+  return keep_moments (&o->moments, input, factor, h, error);
 }
 
 static gboolean keep_gradients (gpointer data, guint matrix, guint row0, guint n, float *g, GError **error)
@@ -426,6 +472,7 @@ int main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/observe/logits-equal-numpy", test_logits);
   g_test_add_func ("/observe/moments-equal-the-engine", test_moments);
+  g_test_add_func ("/observe/wide-inputs-in-blocks", test_moment_blocks);
   g_test_add_func ("/observe/predicts-the-divergence", test_prediction);
   g_test_add_func ("/observe/predicts-errors-that-rows-share", test_shared_errors);
   g_test_add_func ("/observe/blocks-of-gradients-are-those-of-the-whole", test_blocks);

@@ -1,0 +1,330 @@
+/* observe_backward.c: the way back: gradients of the outputs of each layer's products, the last layer's first. */
+#include "quantizer/observe_private.h"
+
+#include "quantizer/product.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- what is learned about outputs --------------------------------------------------------------------------------------- */
+
+/* Some rows of a matrix and where a batch's gradients at their outputs are: d [n][ld]. */
+typedef struct {
+  guint matrix, row0, rows;
+  const float *d;
+  gsize ld;
+  float *g; /* sums of g g^T, block after block; NULL when nobody asks */
+} Output;
+
+enum { MOST_OUTPUTS = 4 };
+
+typedef struct {
+  Output outputs[MOST_OUTPUTS];
+  guint n;
+} Outputs;
+
+static guint block_rows (const QzObserver *to, guint rows)
+{
+  return rows <= to->gradients_widest ? rows : CLAMP (to->gradients_block, 1, rows);
+}
+
+static void add_output (QzObserving *o, Outputs *all, guint matrix, guint row0, guint rows, const float *d, gsize ld)
+{
+  Output *output = &all->outputs[all->n++];
+  *output = (Output){ matrix, row0, rows, d, ld, NULL };
+  if (o->to->gradients != NULL)
+    output->g = g_new0 (float, qz_moments_floats (rows, block_rows (o->to, rows)));
+}
+
+static void attention_outputs (QzObserving *o, guint l, Outputs *all)
+{
+  const QzLayer *layer = &o->source->layers[l];
+  const QzLayerPass *p = &o->pass;
+  guint col = 0;
+  for (guint i = 0; i < layer->n_qkv; i++) {
+    guint rows = o->source->matrices[layer->qkv[i]].rows;
+    add_output (o, all, layer->qkv[i], 0, rows, p->d_qkv + col, p->qkv_rows);
+    col += rows;
+  }
+  add_output (o, all, layer->output, 0, o->traits->n_embd, p->d_y, o->traits->n_embd);
+}
+
+static void unit_outputs (QzObserving *o, guint number, guint expert, Outputs *all)
+{
+  const QzUnit *unit = &o->source->units[number];
+  const QzLayerPass *p = &o->pass;
+  guint up_rows = qz_source_expert_rows (o->source, unit->up), embd = o->traits->n_embd;
+  gsize gate_rows = unit->gate != QZ_NONE ? unit->n_ff : 0, ld = gate_rows + up_rows;
+  if (gate_rows > 0)
+    add_output (o, all, unit->gate, expert * unit->n_ff, unit->n_ff, p->d_gate_up, ld);
+  add_output (o, all, unit->up, expert * up_rows, up_rows, p->d_gate_up + gate_rows, ld);
+  add_output (o, all, unit->down, expert * embd, embd, p->d_y, embd);
+}
+
+/* fisher[j] += sum over n rows of d[.][j]^2 / divisor. */
+static void add_squares (float *fisher, const float *d, gsize ld, guint n, guint cols, double divisor)
+{
+  g_autofree float *sum = g_new0 (float, cols);
+  for (guint i = 0; i < n; i++)
+    for (guint j = 0; j < cols; j++)
+      sum[j] += d[i * ld + j] * d[i * ld + j];
+  for (guint j = 0; j < cols; j++)
+    fisher[j] += sum[j] / divisor;
+}
+
+/* The gradients of a batch of n rows. */
+static void add_gradients (QzObserving *o, Outputs *all, guint n)
+{
+  for (guint i = 0; i < all->n; i++) {
+    Output *output = &all->outputs[i];
+    add_squares (o->out->row_fisher[output->matrix] + output->row0, output->d, output->ld, n, output->rows, o->n_back);
+    if (output->g != NULL)
+      qz_moments_add (&(QzMoments){ output->rows, block_rows (o->to, output->rows), output->g }, o->workers, output->d, output->ld, n);
+  }
+}
+
+/* Hands over, if all went well, and frees. */
+static gboolean finish_outputs (QzObserving *o, Outputs *all, gboolean ok, GError **error)
+{
+  for (guint i = 0; i < all->n; i++) {
+    Output *output = &all->outputs[i];
+    QzMoments g = { output->rows, block_rows (o->to, output->rows), output->g };
+    if (ok && output->g != NULL)
+      qz_moments_scale (&g, 1.0 / o->n_back);
+    for (guint b = 0; ok && output->g != NULL && b < qz_moments_n_blocks (&g); b++) {
+      guint begin, size;
+      float *block = qz_moments_at (&g, b, &begin, &size);
+      ok = o->to->gradients (o->to->data, output->matrix, output->row0 + begin, size, block, error);
+    }
+    g_free (output->g);
+  }
+  return ok;
+}
+
+static gboolean report (QzObserving *o, guint l, double done, GError **error)
+{
+  return qz_observing_step (o, 1 - 0.4 * (l + 1 - done) / o->traits->n_layers, "Measuring what matters", error);
+}
+
+/* The gradient of the stream that the feed-forward half reads. */
+static float *middle_gradient (const QzObserving *o)
+{
+  return o->d_base != NULL ? o->d_base : o->dx;
+}
+
+static QzKeep middle_kept (const QzObserving *o)
+{
+  return o->d_base != NULL ? QZ_KEEP_STREAM : QZ_KEEP_MIDDLE;
+}
+
+/* ---- a unit that every token goes through -------------------------------------------------------------------------------- */
+
+static gboolean unit_batches (QzObserving *o, guint number, Outputs *outputs, GError **error)
+{
+  const EngTraits *t = o->traits;
+  const QzNorm *norm = qz_feed_forward_norm (t, &o->weights);
+  QzLayerPass *p = &o->pass;
+  guint embd = t->n_embd, l = o->source->units[number].layer, n;
+  for (gsize row = 0; row < o->n_back; row += n) {
+    n = MIN (o->batch_rows, o->n_back - row);
+    if (!qz_observing_kept (o, l, middle_kept (o), row, n, o->gathered, error) || !qz_observing_kept (o, l, QZ_KEEP_FED, row, n, p->y, error))
+      return FALSE;
+    qz_branch_backward (p, &o->weights.ffn_post_norm, n, p->y, o->dx + row * embd, p->d_y);
+    if (o->keep_cols[QZ_KEEP_GATE_UP] > 0) {
+      if (!qz_observing_kept (o, l, QZ_KEEP_GATE_UP, row, n, p->gate_up, error))
+        return FALSE;
+    } else {
+      qz_half_norm (p, norm, n, o->gathered, p->in);
+      qz_unit_products (p, &o->weights, n);
+    }
+    qz_unit_backward (p, &o->weights, n, NULL, NULL);
+    add_gradients (o, outputs, n);
+    qz_half_norm_backward (p, norm, n, o->gathered, p->d_in, middle_gradient (o) + row * embd);
+    if (!report (o, l, 0.6 * (row + n) / o->n_back, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean backward_unit (QzObserving *o, guint number, GError **error)
+{
+  Outputs outputs = { .n = 0 };
+  if (!qz_layer_weights_read_unit (&o->weights, o->source, number, 0, o->workers, error))
+    return FALSE;
+  unit_outputs (o, number, 0, &outputs);
+  return finish_outputs (o, &outputs, unit_batches (o, number, &outputs, error), error);
+}
+
+/* ---- a mixture of experts ------------------------------------------------------------------------------------------------ */
+
+/* d_y of the mixture's sum, its input's stream, and the choices of each row. */
+static gboolean begin_mixture (QzObserving *o, guint l, GError **error)
+{
+  const EngTraits *t = o->traits;
+  QzLayerPass *p = &o->pass;
+  guint embd = t->n_embd, n;
+  for (gsize row = 0; row < o->n_back; row += n) {
+    float *stream = o->stream + row * embd, *worths = o->worths + row * t->n_experts;
+    n = MIN (o->batch_rows, o->n_back - row);
+    if (!qz_observing_kept (o, l, middle_kept (o), row, n, stream, error) || !qz_observing_kept (o, l, QZ_KEEP_FED, row, n, p->y, error))
+      return FALSE;
+    qz_branch_backward (p, &o->weights.ffn_post_norm, n, p->y, o->dx + row * embd, o->d_y + row * embd);
+    qz_half_norm (p, qz_feed_forward_norm (t, &o->weights), n, stream, p->in);
+    qz_observing_route (o, n, p->in, worths, o->choices + row * t->n_experts_used);
+  }
+  memset (o->d_in, 0, sizeof (float) * o->n_back * embd);
+  return TRUE;
+}
+
+/* One batch of rows of an expert: choice[i] is the place in o->choices of its i-th row. */
+static void expert_batch (QzObserving *o, const gsize *choice, guint n, float *d_weight, Outputs *outputs)
+{
+  const EngTraits *t = o->traits;
+  QzLayerPass *p = &o->pass;
+  guint embd = t->n_embd, used = t->n_experts_used;
+  g_autofree float *weight = g_new (float, n);
+  g_autofree float *d_of = g_new (float, n);
+  for (guint i = 0; i < n; i++) {
+    gsize row = choice[i] / used;
+    weight[i] = o->choices[choice[i]].weight;
+    memcpy (o->gathered + (gsize) i * embd, o->stream + row * embd, sizeof (float) * embd);
+    memcpy (p->d_y + (gsize) i * embd, o->d_y + row * embd, sizeof (float) * embd);
+  }
+  qz_half_norm (p, qz_feed_forward_norm (t, &o->weights), n, o->gathered, p->in);
+  qz_unit_products (p, &o->weights, n);
+  qz_unit_backward (p, &o->weights, n, weight, d_of);
+  for (guint i = 0; i < n; i++) {
+    float *d_in = o->d_in + choice[i] / used * embd;
+    d_weight[choice[i]] = d_of[i];
+    for (guint j = 0; j < embd; j++) {
+      d_in[j] += p->d_in[(gsize) i * embd + j];
+      p->d_y[(gsize) i * embd + j] *= weight[i]; /* now that of down's outputs */
+    }
+  }
+  add_gradients (o, outputs, n);
+}
+
+static gboolean backward_expert (QzObserving *o, guint number, guint expert, float *d_weight, GError **error)
+{
+  guint used = o->traits->n_experts_used;
+  Outputs outputs = { .n = 0 };
+  g_autoptr (GArray) rows = g_array_new (FALSE, FALSE, sizeof (gsize));
+  for (gsize at = 0; at < o->n_back * used; at++)
+    if (o->choices[at].expert == expert)
+      g_array_append_val (rows, at);
+  if (rows->len > 0 && !qz_layer_weights_read_unit (&o->weights, o->source, number, expert, o->workers, error))
+    return FALSE;
+  unit_outputs (o, number, expert, &outputs);
+  for (guint at = 0; at < rows->len; at += o->batch_rows)
+    expert_batch (o, &g_array_index (rows, gsize, at), MIN (o->batch_rows, rows->len - at), d_weight, &outputs);
+  return finish_outputs (o, &outputs, TRUE, error);
+}
+
+/* d_in += what goes through the router, from the gradients of the choices' weights. */
+static void backward_router (QzObserving *o, const float *d_weight)
+{
+  const EngTraits *t = o->traits;
+  guint embd = t->n_embd, used = t->n_experts_used, n;
+  g_autofree float *d_scores = g_new (float, (gsize) o->batch_rows * t->n_experts);
+  for (gsize row = 0; row < o->n_back; row += n) {
+    n = MIN (o->batch_rows, o->n_back - row);
+    for (guint i = 0; i < n; i++)
+      qz_route_backward (t, o->worths + (row + i) * t->n_experts, o->choices + (row + i) * used, d_weight + (row + i) * used,
+                         d_scores + (gsize) i * t->n_experts);
+    qz_product (o->workers, false, false, n, embd, t->n_experts, d_scores, t->n_experts, o->weights.router, embd, 1, o->d_in + row * embd, embd);
+  }
+}
+
+/* The unit beside the experts. */
+static gboolean backward_shared (QzObserving *o, guint number, GError **error)
+{
+  const EngTraits *t = o->traits;
+  QzLayerPass *p = &o->pass;
+  guint embd = t->n_embd, n;
+  Outputs outputs = { .n = 0 };
+  g_autofree float *weight = g_new (float, o->batch_rows), *d_weight = g_new (float, o->batch_rows);
+  if (!qz_layer_weights_read_unit (&o->weights, o->source, number, 0, o->workers, error))
+    return FALSE;
+  unit_outputs (o, number, 0, &outputs);
+  for (gsize row = 0; row < o->n_back; row += n) {
+    n = MIN (o->batch_rows, o->n_back - row);
+    memcpy (p->d_y, o->d_y + row * embd, sizeof (float) * n * embd);
+    qz_half_norm (p, qz_feed_forward_norm (t, &o->weights), n, o->stream + row * embd, p->in);
+    qz_shared_weights (o, n, p->in, weight);
+    qz_unit_products (p, &o->weights, n);
+    qz_unit_backward (p, &o->weights, n, weight, d_weight);
+    for (guint i = 0; i < n; i++) {
+      float *d_in = o->d_in + (row + i) * embd, slope = d_weight[i] * weight[i] * (1 - weight[i]);
+      for (guint j = 0; j < embd; j++) {
+        d_in[j] += p->d_in[(gsize) i * embd + j] + (o->weights.shared_gate != NULL ? slope * o->weights.shared_gate[j] : 0);
+        p->d_y[(gsize) i * embd + j] *= weight[i];
+      }
+    }
+    add_gradients (o, &outputs, n);
+  }
+  return finish_outputs (o, &outputs, TRUE, error);
+}
+
+static gboolean backward_mixture (QzObserving *o, guint l, GError **error)
+{
+  const QzLayer *layer = &o->source->layers[l];
+  g_autofree float *d_weight = g_new0 (float, o->n_back * o->traits->n_experts_used);
+  if (!begin_mixture (o, l, error))
+    return FALSE;
+  for (guint u = 0; u < layer->n_units; u++) {
+    const QzUnit *unit = &o->source->units[layer->units[u]];
+    if (!unit->is_mixture && !backward_shared (o, layer->units[u], error))
+      return FALSE;
+    for (guint e = 0; unit->is_mixture && e < unit->n_experts; e++)
+      if (!backward_expert (o, layer->units[u], e, d_weight, error) || !report (o, l, 0.6 * (e + 1) / unit->n_experts, error))
+        return FALSE;
+  }
+  backward_router (o, d_weight);
+  qz_half_norm_backward (&o->pass, qz_feed_forward_norm (o->traits, &o->weights), o->n_back, o->stream, o->d_in, middle_gradient (o));
+  return TRUE;
+}
+
+/* ---- attention ----------------------------------------------------------------------------------------------------------- */
+
+static gboolean attention_batches (QzObserving *o, guint l, Outputs *outputs, GError **error)
+{
+  QzLayerPass *p = &o->pass;
+  guint embd = o->traits->n_embd, n;
+  for (gsize row = 0; row < o->n_back; row += n) {
+    float *dx = o->dx + row * embd;
+    n = MIN (o->batch_rows, o->n_back - row);
+    if (!qz_observing_kept (o, l, QZ_KEEP_STREAM, row, n, o->gathered, error) || !qz_observing_kept (o, l, QZ_KEEP_ATTENDED, row, n, p->y, error))
+      return FALSE;
+    qz_branch_backward (p, &o->weights.attn_post_norm, n, p->y, dx, p->d_y);
+    for (gsize i = 0; o->d_base != NULL && i < (gsize) n * embd; i++)
+      dx[i] += o->d_base[row * embd + i];
+    if (o->keep_cols[QZ_KEEP_QKV] == 0)
+      qz_attention_products (p, &o->weights, n, o->gathered);
+    else if (!qz_observing_kept (o, l, QZ_KEEP_QKV, row, n, p->qkv, error))
+      return FALSE;
+    qz_attention_backward (p, &o->weights, n, o->gathered, dx);
+    add_gradients (o, outputs, n);
+    if (!report (o, l, 0.6 + 0.4 * (row + n) / o->n_back, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean backward_attention (QzObserving *o, guint l, GError **error)
+{
+  Outputs outputs = { .n = 0 };
+  if (!qz_layer_weights_read_attention (&o->weights, o->source, l, o->workers, error))
+    return FALSE;
+  attention_outputs (o, l, &outputs);
+  return finish_outputs (o, &outputs, attention_batches (o, l, &outputs, error), error);
+}
+
+/* dx: of the layer's output, replaced by that of its input. Through both halves where one reads what the other adds. */
+gboolean qz_observe_backward (QzObserving *o, guint l, GError **error)
+{
+  if (!qz_layer_weights_read_vectors (&o->weights, o->source, l, error))
+    return FALSE;
+  if (o->d_base != NULL)
+    memset (o->d_base, 0, sizeof (float) * o->n_back * o->traits->n_embd);
+  return (eng_traits_has_experts (o->traits, l) ? backward_mixture (o, l, error) : backward_unit (o, o->source->layers[l].units[0], error)) && backward_attention (o, l, error);
+}

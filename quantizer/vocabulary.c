@@ -1,0 +1,203 @@
+/* vocabulary.c: both ends of the stream, and what the rows of the embedding and the head weigh. */
+#include "quantizer/observe_private.h"
+
+#include "engine/error.h"
+#include "kernels/ops.h"
+#include "quantizer/head.h"
+
+#include <string.h>
+
+/* Of the vocabulary's weight, the part shared evenly so that no token's row is worthless; and the least of a control token. */
+static const double vocabulary_floor = 0.05, control_floor = 2e-4;
+
+/* Rows first..first+n-1 of the stream before any norm: scaled rows of the embedding, and of the positions where these are learned. */
+static gboolean embed_rows (const QzObserving *o, gsize first, gsize n, float *out, GError **error)
+{
+  const QzCalibration *c = o->calibration;
+  const EngTraits *t = o->traits;
+  const EngTensor *positions = t->learned_positions ? eng_gguf_find_tensor (o->source->gguf, "position_embd.weight") : NULL;
+  g_autofree float *all_positions = NULL;
+  if (t->learned_positions && (positions == NULL || positions->n_dims != 2 || positions->dims[0] != t->n_embd || positions->dims[1] < c->n_tokens)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s has no tensor position_embd.weight of %u columns: download the model again",
+                 eng_gguf_path (o->source->gguf), t->n_embd);
+    return FALSE;
+  }
+  if (positions != NULL) {
+    all_positions = g_new (float, positions->dims[0] * positions->dims[1]);
+    if (!qz_source_read_vector (o->source, positions, all_positions, error))
+      return FALSE;
+  }
+  for (gsize i = 0; i < n; i++, out += t->n_embd) {
+    guint token = c->tokens[first + i];
+    if (token >= t->n_vocab) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the tokenizer of %s makes token %u, beyond the embedding's %u rows",
+                   eng_gguf_path (o->source->gguf), token, t->n_vocab);
+      return FALSE;
+    }
+    if (!qz_source_read_rows (o->source, 0, token, token + 1, out, error))
+      return FALSE;
+    if (t->embedding_scale > 0)
+      xb_scale (out, t->embedding_scale, t->n_embd);
+    if (all_positions != NULL)
+      xb_add (out, all_positions + (first + i) % c->n_tokens * t->n_embd, t->n_embd);
+  }
+  eng_gguf_drop_tensor (o->source->gguf, o->source->matrices[0].tensor);
+  return TRUE;
+}
+
+/* Whether the embedding is normed. */
+static gboolean has_norm (const QzObserving *o)
+{
+  return eng_gguf_find_tensor (o->source->gguf, "token_embd_norm.weight") != NULL;
+}
+
+gboolean qz_observe_embed (QzObserving *o, GError **error)
+{
+  QzNorm norm;
+  g_autofree float *memory = NULL;
+  if (!embed_rows (o, 0, o->n_all, o->x, error) || !qz_stream_norm_read (o->source, "token_embd_norm", &norm, &memory, error))
+    return FALSE;
+  if (has_norm (o))
+    qz_norm (&norm, o->x, o->n_all, o->traits->n_embd, o->x);
+  return TRUE;
+}
+
+/* dx of the stream becomes that of the embedding's rows. */
+static gboolean embed_backward (QzObserving *o, GError **error)
+{
+  const EngTraits *t = o->traits;
+  QzNorm norm;
+  g_autofree float *memory = NULL, *x = NULL, *d_y = NULL;
+  gsize floats = o->n_back * t->n_embd;
+  if (has_norm (o)) {
+    x = g_new (float, floats);
+    if (!embed_rows (o, 0, o->n_back, x, error) || !qz_stream_norm_read (o->source, "token_embd_norm", &norm, &memory, error))
+      return FALSE;
+    d_y = g_memdup2 (o->dx, sizeof (float) * floats);
+    memset (o->dx, 0, sizeof (float) * floats);
+    qz_norm_backward (&norm, x, d_y, o->n_back, t->n_embd, o->dx);
+  }
+  if (t->embedding_scale > 0)
+    xb_scale (o->dx, t->embedding_scale, floats);
+  return TRUE;
+}
+
+/* ---- the end of the stream ----------------------------------------------------------------------------------------------- */
+
+static void norm_rows (QzObserving *o, const QzNorm *norm, gsize row, guint n, float *out)
+{
+  qz_norm (norm, o->x + row * o->traits->n_embd, n, o->traits->n_embd, out);
+}
+
+static gboolean way_back_begins (QzObserving *o, const QzNorm *norm, float *f, float *logits, GError **error)
+{
+  guint embd = o->traits->n_embd, n;
+  g_autofree float *df = g_new (float, (gsize) o->head_rows * embd);
+  memset (o->dx, 0, sizeof (float) * o->n_back * embd);
+  for (gsize row = 0; row < o->n_back; row += n) {
+    n = MIN (o->head_rows, o->n_back - row);
+    QzLabels labels = { o->to->seed ^ (row << 20), o->to->labels != NULL ? o->to->labels + row : NULL, o->probability, o->head_fisher };
+    norm_rows (o, norm, row, n, f);
+    if (!qz_head_backward (o->source, o->workers, f, n, &labels, logits, df, error))
+      return FALSE;
+    qz_norm_backward (norm, o->x + row * embd, df, n, embd, o->dx + row * embd);
+    if (!qz_observing_step (o, 0.5 + 0.1 * (row + n) / o->n_back, "Measuring what matters", error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+gboolean qz_observe_head (QzObserving *o, QzMoments *head_moments, GError **error)
+{
+  const EngTraits *t = o->traits;
+  guint embd = t->n_embd, n;
+  QzNorm norm;
+  g_autofree float *memory = NULL;
+  g_autofree float *f = g_new (float, (gsize) MAX (o->batch_rows, o->head_rows) * embd);
+  g_autofree float *logits = g_try_malloc_n ((gsize) o->head_rows * t->n_vocab, sizeof (float));
+  if (logits == NULL) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "there is not enough memory for a vocabulary of %u tokens: close other programs and try again",
+                 t->n_vocab);
+    return FALSE;
+  }
+  if (!qz_stream_norm_read (o->source, "output_norm", &norm, &memory, error))
+    return FALSE;
+  o->out->held_hidden = g_new (float, (o->n_all - o->n_learn) * embd);
+  for (gsize row = 0; row < o->n_all; row += n) {
+    n = qz_observing_batch (o, row);
+    if (row >= o->n_learn) {
+      norm_rows (o, &norm, row, n, o->out->held_hidden + (row - o->n_learn) * embd);
+    } else {
+      norm_rows (o, &norm, row, n, f);
+      qz_moments_add (head_moments, o->workers, f, embd, n);
+    }
+  }
+  guint input = o->source->matrices[qz_source_head (o->source)].input;
+  if (t->tied_head)
+    qz_moments_scale (head_moments, 1.0 / o->n_learn);
+  else if (!qz_observing_hand_over (o, input, o->source->inputs[input].first_factor, head_moments, o->n_learn, error))
+    return FALSE;
+  return way_back_begins (o, &norm, f, logits, error);
+}
+
+/* ---- what rows weigh ----------------------------------------------------------------------------------------------------- */
+
+/* How often each token is looked up: what the text shows, smoothed by what the model expects, and a floor for the rest. Sums to 1. */
+static void token_frequencies (const QzObserving *o, double *frequency)
+{
+  guint n_vocab = o->traits->n_vocab;
+  for (guint v = 0; v < n_vocab; v++)
+    frequency[v] = 0.5 * o->probability[v] / o->n_back;
+  for (gsize i = 0; i < o->n_learn; i++)
+    frequency[o->calibration->tokens[i]] += 0.5 / o->n_learn;
+  for (guint v = 0; v < n_vocab; v++)
+    frequency[v] = (1 - vocabulary_floor) * frequency[v] + vocabulary_floor / n_vocab;
+}
+
+/* A chat is made of control tokens that no text holds: their rows get a weight of their own. */
+static void raise_control_tokens (const QzObserving *o, float *weight, double total)
+{
+  gsize n = eng_gguf_array_length (o->source->gguf, "tokenizer.ggml.token_type", NULL);
+  for (guint v = 0; v < MIN (n, o->traits->n_vocab); v++)
+    if (eng_gguf_array_int (o->source->gguf, "tokenizer.ggml.token_type", v) == 3)
+      weight[v] = MAX (weight[v], control_floor * total);
+}
+
+/* A row of a tied embedding errs twice: as a head row, weighted by p (1 - p) over E f f^T, and as a look-up, weighted by its frequency
+ * over E g g^T. Both weights follow the token's frequency, so one sum of moments A E f f^T + E g g^T serves every row, with
+ * A = sum_v E p_v (1 - p_v), and a row's weight is the mean of its two shares. */
+gboolean qz_observe_vocabulary (QzObserving *o, QzMoments *head_moments, GError **error)
+{
+  guint n_vocab = o->traits->n_vocab, embd = o->traits->n_embd;
+  gboolean tied = o->traits->tied_head;
+  double total = 0;
+  float **row_fisher = o->out->row_fisher;
+  g_autofree double *frequency = g_new (double, n_vocab);
+  token_frequencies (o, frequency);
+  for (guint v = 0; v < n_vocab; v++)
+    total += o->head_fisher[v] / o->n_back;
+  for (guint v = 0; v < n_vocab; v++) {
+    double share = total > 0 ? o->head_fisher[v] / o->n_back / total : 0;
+    share = (1 - vocabulary_floor) * share + vocabulary_floor / n_vocab;
+    row_fisher[0][v] = tied ? 0.5 * (share + frequency[v]) : frequency[v];
+    if (!tied)
+      row_fisher[qz_source_head (o->source)][v] = share * total;
+  }
+  raise_control_tokens (o, row_fisher[0], 1);
+  if (!tied)
+    raise_control_tokens (o, row_fisher[qz_source_head (o->source)], total);
+
+  if (!embed_backward (o, error))
+    return FALSE;
+  QzMoments look_up;
+  qz_moments_init (&look_up, embd, head_moments->block);
+  qz_moments_add (&look_up, o->workers, o->dx, embd, o->n_back);
+  if (tied) {
+    qz_moments_scale (head_moments, total * o->n_back);
+    for (gsize i = 0; i < qz_moments_floats (embd, look_up.block); i++)
+      look_up.h[i] += head_moments->h[i];
+  }
+  gboolean ok = qz_observing_hand_over (o, 0, o->source->inputs[0].first_factor, &look_up, o->n_back, error);
+  qz_moments_clear (&look_up);
+  return ok;
+}
