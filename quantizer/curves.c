@@ -67,7 +67,9 @@ static double typical_loss (const QzSource *source, guint m)
 {
   static const double by_role[] = { [QZ_ROLE_EMBEDDING] = 4.0, [QZ_ROLE_Q] = 6.0, [QZ_ROLE_K] = 5.0,  [QZ_ROLE_V] = 9.0, [QZ_ROLE_QKV] = 20.0,
                                     [QZ_ROLE_OUTPUT] = 9.0, [QZ_ROLE_GATE] = 12.0, [QZ_ROLE_UP] = 15.0, [QZ_ROLE_GATE_UP] = 27.0,
-                                    [QZ_ROLE_DOWN] = 16.0, [QZ_ROLE_HEAD] = 4.0 };
+                                    [QZ_ROLE_DOWN] = 16.0, [QZ_ROLE_HEAD] = 4.0,
+                                    [QZ_ROLE_Q_A] = 6.0,       [QZ_ROLE_KV_A] = 9.0, [QZ_ROLE_Q_B] = 6.0, [QZ_ROLE_KV_B] = 14.0, [QZ_ROLE_K_B] = 5.0,
+                                    [QZ_ROLE_V_B] = 9.0 };
   QzRole role = source->matrices[m].role;
   gboolean in_layer = role != QZ_ROLE_EMBEDDING && role != QZ_ROLE_HEAD;
   return by_role[role] / (in_layer ? source->traits.n_layers : 1);

@@ -32,9 +32,28 @@ static gsize place (const Part *parts, guint n, gboolean backward, float *memory
 
 static gsize scratch_floats (const EngTraits *t, guint n_tokens)
 {
-  QzAttend attend = { .n = n_tokens, .head_dim = t->head_dim };
+  QzAttend attend = { .n = n_tokens };
   gsize row = (gsize) 2 * (t->n_heads + t->n_kv_heads) * t->head_dim;
   return (MAX (MAX (qz_attend_scratch (&attend), row), t->n_embd) + 15) / 16 * 16;
+}
+
+/* How many columns each of the attention's buffers has. */
+static void set_rows (QzLayerPass *p, const EngTraits *t)
+{
+  guint key = t->latent > 0 ? t->latent_key + t->n_rot : t->head_dim, value = t->latent > 0 ? t->latent_value : t->value_dim;
+  guint kv_heads = t->latent > 0 ? t->n_heads : t->n_kv_heads;
+  p->q_rows = t->n_heads * key;
+  p->k_rows = kv_heads * key;
+  p->v_rows = kv_heads * value;
+  p->out_rows = t->n_heads * value;
+  p->qkv_rows = t->latent > 0 ? (t->latent_query > 0 ? t->latent_query : p->q_rows) + t->latent + t->n_rot : p->q_rows + p->k_rows + p->v_rows;
+}
+
+guint qz_layer_qkv_rows (const EngTraits *t)
+{
+  QzLayerPass rows;
+  set_rows (&rows, t);
+  return rows.qkv_rows;
 }
 
 static guint widest_ff (const EngTraits *t)
@@ -45,14 +64,21 @@ static guint widest_ff (const EngTraits *t)
 /* The halves are never alive together and lie in the same place. */
 static gsize lay_out (QzLayerPass *p, const EngTraits *t, guint n_workers, guint max_rows, guint n_tokens, gboolean backward, float *memory)
 {
-  gsize n = max_rows, q = n * t->n_heads * t->head_dim, k = n * t->n_kv_heads * t->head_dim, v = n * t->n_kv_heads * t->value_dim;
-  gsize embd = n * t->n_embd, ff = n * widest_ff (t), out = n * t->n_heads * t->value_dim, angles = (gsize) n_tokens * t->n_rot;
+  QzLayerPass rows;
+  set_rows (&rows, t);
+  gsize n = max_rows, qkv = n * rows.qkv_rows, qk = n * (rows.q_rows + rows.k_rows), out = n * rows.out_rows, queries = n * rows.q_rows;
+  gsize embd = n * t->n_embd, ff = n * widest_ff (t), angles = (gsize) n_tokens * t->n_rot;
+  gsize latent = n * t->latent, latent_q = n * t->latent_query, kv = n * t->n_heads * (t->latent_key + t->latent_value);
   const Part both[] = { { &p->in, embd, FALSE },     { &p->y, embd, FALSE },        { &p->d_in, embd, TRUE },
                         { &p->d_y, embd, TRUE },     { &p->cos_sin, angles, FALSE }, { &p->cos_sin_local, angles, FALSE },
                         { &p->slopes, t->alibi > 0 ? t->n_heads : 0, FALSE }, { &p->unnormed, t->sub_norm ? MAX (out, ff) : 0, FALSE },
                         { &p->scratch, n_workers * scratch_floats (t, n_tokens), FALSE } };
-  const Part attention[] = { { &p->qkv, q + k + v, FALSE }, { &p->turned, q + k, FALSE }, { &p->attended, out, FALSE },
-                             { &p->d_qkv, q + k + v, TRUE }, { &p->d_attended, out, TRUE } };
+  const Part attention[] = { { &p->qkv, qkv, FALSE }, { &p->turned, qk, FALSE }, { &p->attended, out, FALSE },
+                             { &p->d_qkv, qkv, TRUE }, { &p->d_attended, out, TRUE },
+                             { &p->latent_q, latent_q, FALSE }, { &p->latent, latent, FALSE }, { &p->queries, t->latent > 0 ? queries : 0, FALSE },
+                             { &p->kv, kv, FALSE }, { &p->d_latent_q, latent_q, TRUE }, { &p->d_latent, latent, TRUE },
+                             { &p->d_turned, t->latent > 0 ? qk : 0, TRUE }, { &p->d_queries, t->latent > 0 ? queries : 0, TRUE },
+                             { &p->d_kv, kv, TRUE }, { &p->d_meeting, latent * t->n_heads, TRUE } };
   const Part unit[] = { { &p->gate_up, t->ungated ? ff : 2 * ff, FALSE }, { &p->hidden, ff, FALSE },
                         { &p->d_gate_up, t->ungated ? ff : 2 * ff, TRUE }, { &p->d_hidden, ff, TRUE } };
   gsize at = place (both, G_N_ELEMENTS (both), backward, memory);
@@ -87,10 +113,8 @@ void qz_layer_pass_init (QzLayerPass *p, const EngTraits *t, EngWorkers *workers
                          gboolean backward)
 {
   guint n_workers = eng_workers_count (workers);
-  *p = (QzLayerPass){ .traits = t, .workers = workers, .max_rows = max_rows, .n_tokens = n_tokens, .q_rows = t->n_heads * t->head_dim,
-                      .k_rows = t->n_kv_heads * t->head_dim, .v_rows = t->n_kv_heads * t->value_dim, .out_rows = t->n_heads * t->value_dim,
-                      .scratch_floats = scratch_floats (t, n_tokens) };
-  p->qkv_rows = p->q_rows + p->k_rows + p->v_rows;
+  *p = (QzLayerPass){ .traits = t, .workers = workers, .max_rows = max_rows, .n_tokens = n_tokens, .scratch_floats = scratch_floats (t, n_tokens) };
+  set_rows (p, t);
   p->memory = g_malloc_n (qz_layer_pass_floats (t, n_workers, max_rows, n_tokens, backward), sizeof (float));
   lay_out (p, t, n_workers, max_rows, n_tokens, backward, p->memory);
   fill_angles (p->cos_sin, t, rope_factors, FALSE, n_tokens);
@@ -216,24 +240,21 @@ void qz_branch_backward (const QzLayerPass *pass, const QzNorm *post_norm, guint
   run_tokens (pass, branch_backward_work, &(Step){ .pass = pass, .norm = post_norm, .n = n, .cols = pass->traits->n_embd, .a = y, .b = d_x, .out = d_y });
 }
 
-/* out [n][rows] = in w^T + bias, w [rows][cols]. */
-static void multiply (const QzLayerPass *pass, guint n, guint rows, guint cols, const float *in, const float *w, const float *bias, float *out)
+void qz_pass_multiply (const QzLayerPass *pass, guint n, guint rows, guint cols, const float *in, const float *w, const float *bias, float *out)
 {
   for (guint i = 0; bias != NULL && i < n; i++)
     memcpy (out + (gsize) i * rows, bias, sizeof (float) * rows);
   qz_product (pass->workers, false, true, n, rows, cols, in, cols, w, cols, bias != NULL, out, rows);
 }
 
-/* d_in [n][cols] = d_out w: the gradient at the input of that. */
-static void multiply_backward (const QzLayerPass *pass, guint n, guint rows, guint cols, const float *d_out, const float *w, float *d_in)
+void qz_pass_multiply_backward (const QzLayerPass *pass, guint n, guint rows, guint cols, const float *d_out, const float *w, float *d_in)
 {
   qz_product (pass->workers, false, false, n, cols, rows, d_out, rows, w, cols, 0, d_in, cols);
 }
 
 /* ---- attention ----------------------------------------------------------------------------------------------------------- */
 
-/* The angles of a token's position, or NULL where the layer has no rope. */
-static const float *angles_of (const QzLayerPass *p, guint layer, guint token)
+const float *qz_pass_angles (const QzLayerPass *p, guint layer, guint token)
 {
   const EngTraits *t = p->traits;
   const float *table = t->rope_theta_local > 0 && eng_traits_windowed (t, layer) ? p->cos_sin_local : p->cos_sin;
@@ -272,7 +293,7 @@ static void turn_work (gpointer data, guint begin, guint end, guint worker)
   const EngTraits *t = p->traits;
   guint n, first = tokens_of (s, begin, end, &n);
   for (guint i = first; i < first + n; i++) {
-    const float *angles = angles_of (p, s->weights->layer, i);
+    const float *angles = qz_pass_angles (p, s->weights->layer, i);
     float *in = p->qkv + (gsize) i * p->qkv_rows, *q = p->turned + (gsize) i * (p->q_rows + p->k_rows);
     if (t->qkv_clamp > 0)
       qz_clamp (in, p->qkv_rows, t->qkv_clamp);
@@ -307,7 +328,7 @@ static void turn_backward_work (gpointer data, guint begin, guint end, guint wor
   guint n, first = tokens_of (s, begin, end, &n), qk_rows = p->q_rows + p->k_rows;
   float *spare = p->scratch + worker * p->scratch_floats, *turned = spare + qk_rows;
   for (guint i = first; i < first + n; i++) {
-    const float *in = p->qkv + (gsize) i * p->qkv_rows, *angles = angles_of (p, s->weights->layer, i);
+    const float *in = p->qkv + (gsize) i * p->qkv_rows, *angles = qz_pass_angles (p, s->weights->layer, i);
     float *d = p->d_qkv + (gsize) i * p->qkv_rows;
     xb_scale (d, temperature_of (p, i), p->q_rows);
     if (t->late_qk_norm) {
@@ -323,10 +344,31 @@ static void turn_backward_work (gpointer data, guint begin, guint end, guint wor
   }
 }
 
-static QzAttend attend_of (const QzLayerPass *p, const QzLayerWeights *w, guint head)
+/* Queries, keys and values of all heads, each head's `step` behind the one before it and rows ld apart; and where their gradients are. */
+typedef struct {
+  guint n_kv_heads, head_dim, value_dim, v_step;
+  const float *q, *k, *v;
+  float *d_q, *d_k, *d_v;
+  gsize ld_q, ld_v, ld_d_q, ld_d_v; /* keys lie in the rows of queries */
+} Heads;
+
+static Heads heads_of (const QzLayerPass *p)
 {
   const EngTraits *t = p->traits;
-  return (QzAttend){ .n = p->n_tokens, .head_dim = t->head_dim, .value_dim = t->value_dim,
+  gsize ld = p->q_rows + p->k_rows;
+  if (t->latent > 0) {
+    guint pair = t->latent_key + t->latent_value;
+    return (Heads){ t->n_heads, t->latent_key + t->n_rot, t->latent_value, pair, p->turned, p->turned + p->q_rows, p->kv + t->latent_key, p->d_turned,
+                    p->d_turned + p->q_rows, p->d_kv + t->latent_key, ld, (gsize) t->n_heads * pair, ld, (gsize) t->n_heads * pair };
+  }
+  return (Heads){ t->n_kv_heads, t->head_dim, t->value_dim, t->value_dim, p->turned, p->turned + p->q_rows, p->qkv + ld, p->d_qkv, p->d_qkv + p->q_rows,
+                  p->d_qkv + ld, ld, p->qkv_rows, p->qkv_rows, p->qkv_rows };
+}
+
+static QzAttend attend_of (const QzLayerPass *p, const QzLayerWeights *w, const Heads *h, guint head)
+{
+  const EngTraits *t = p->traits;
+  return (QzAttend){ .n = p->n_tokens, .head_dim = h->head_dim, .value_dim = h->value_dim,
                      .window = eng_traits_windowed (t, w->layer) ? t->window : p->n_tokens,
                      .scale = t->attention_scale > 0 ? t->attention_scale : 1 / sqrtf (t->head_dim), .soft_cap = t->attention_soft_cap,
                      .slope = t->alibi > 0 ? p->slopes[head] : 0, .sink = w->sinks != NULL ? w->sinks + head : NULL };
@@ -337,20 +379,24 @@ static void attend_work (gpointer data, guint begin, guint end, guint worker)
 {
   const Step *s = data;
   const QzLayerPass *p = s->pass;
-  const EngTraits *t = p->traits;
-  guint group = t->n_heads / t->n_kv_heads;
-  gsize ld = p->q_rows + p->k_rows;
+  Heads h = heads_of (p);
+  guint group = p->traits->n_heads / h.n_kv_heads;
   for (guint unit = begin; unit < end; unit++) {
-    gsize row = (gsize) (unit / t->n_kv_heads) * p->n_tokens;
-    guint kv_head = unit % t->n_kv_heads;
-    const float *k = p->turned + row * ld + p->q_rows + kv_head * t->head_dim;
-    const float *v = p->qkv + row * p->qkv_rows + ld + kv_head * t->value_dim;
+    gsize row = (gsize) (unit / h.n_kv_heads) * p->n_tokens;
+    guint kv_head = unit % h.n_kv_heads;
     for (guint head = kv_head * group; head < (kv_head + 1) * group; head++) {
-      QzAttend attend = attend_of (p, s->weights, head);
-      qz_attend (&attend, p->turned + row * ld + head * t->head_dim, ld, k, ld, v, p->qkv_rows, p->scratch + worker * p->scratch_floats,
-                 p->attended + row * p->out_rows + head * t->value_dim, p->out_rows);
+      QzAttend attend = attend_of (p, s->weights, &h, head);
+      qz_attend (&attend, h.q + row * h.ld_q + head * h.head_dim, h.ld_q, h.k + row * h.ld_q + kv_head * h.head_dim, h.ld_q,
+                 h.v + row * h.ld_v + kv_head * h.v_step, h.ld_v, p->scratch + worker * p->scratch_floats,
+                 p->attended + row * p->out_rows + head * h.value_dim, p->out_rows);
     }
   }
+}
+
+static void clear_columns (float *x, gsize ld, guint n, guint cols)
+{
+  for (guint i = 0; i < n; i++)
+    memset (x + i * ld, 0, sizeof (float) * cols);
 }
 
 static void attend_backward_work (gpointer data, guint begin, guint end, guint worker)
@@ -358,23 +404,43 @@ static void attend_backward_work (gpointer data, guint begin, guint end, guint w
   const Step *s = data;
   const QzLayerPass *p = s->pass;
   const EngTraits *t = p->traits;
-  guint group = t->n_heads / t->n_kv_heads;
-  gsize ld = p->q_rows + p->k_rows, ld_d = p->qkv_rows;
+  Heads h = heads_of (p);
+  guint group = t->n_heads / h.n_kv_heads;
+  gsize meeting = (gsize) t->n_heads * t->latent;
   for (guint unit = begin; unit < end; unit++) {
-    gsize row = (gsize) (unit / t->n_kv_heads) * p->n_tokens;
-    guint kv_head = unit % t->n_kv_heads, k_col = p->q_rows + kv_head * t->head_dim, v_col = ld + kv_head * t->value_dim;
-    float *d = p->d_qkv + row * ld_d;
-    for (guint i = 0; i < p->n_tokens; i++) {
-      memset (d + i * ld_d + k_col, 0, sizeof (float) * t->head_dim);
-      memset (d + i * ld_d + v_col, 0, sizeof (float) * t->value_dim);
-    }
+    gsize row = (gsize) (unit / h.n_kv_heads) * p->n_tokens;
+    guint kv_head = unit % h.n_kv_heads;
+    QzAttendGradient to = { NULL, h.d_k + row * h.ld_d_q + kv_head * h.head_dim, h.d_v + row * h.ld_d_v + kv_head * h.v_step, h.ld_d_q, h.ld_d_q, h.ld_d_v };
+    clear_columns (to.d_k, to.ld_k, p->n_tokens, h.head_dim);
+    clear_columns (to.d_v, to.ld_v, p->n_tokens, h.value_dim);
     for (guint head = kv_head * group; head < (kv_head + 1) * group; head++) {
-      QzAttend attend = attend_of (p, s->weights, head);
-      qz_attend_backward (&attend, p->turned + row * ld + head * t->head_dim, ld, p->turned + row * ld + k_col, ld, p->qkv + row * ld_d + v_col, ld_d,
-                          p->d_attended + row * p->out_rows + head * t->value_dim, p->out_rows, p->scratch + worker * p->scratch_floats,
-                          d + head * t->head_dim, d + k_col, d + v_col, ld_d);
+      QzAttend attend = attend_of (p, s->weights, &h, head);
+      to.d_q = h.d_q + row * h.ld_d_q + head * h.head_dim;
+      if (t->latent > 0) {
+        to.latent = p->latent + row * t->latent;
+        to.n_latent = to.ld_latent = t->latent;
+        to.d_latent = p->d_meeting + row * meeting + head * t->latent;
+        to.ld_d_latent = meeting;
+      }
+      qz_attend_backward (&attend, h.q + row * h.ld_q + head * h.head_dim, h.ld_q, h.k + row * h.ld_q + kv_head * h.head_dim, h.ld_q,
+                          h.v + row * h.ld_v + kv_head * h.v_step, h.ld_v, p->d_attended + row * p->out_rows + head * h.value_dim, p->out_rows,
+                          p->scratch + worker * p->scratch_floats, &to);
     }
   }
+}
+
+/* From qkv to turned, and whatever else attention reads. */
+static void turn (QzLayerPass *p, const QzLayerWeights *w, guint n)
+{
+  if (p->traits->latent > 0)
+    qz_latent_expand (p, w, n);
+  else
+    run_tokens (p, turn_work, &(Step){ .pass = p, .weights = w, .n = n });
+}
+
+static void attend (const QzLayerPass *p, EngWork work, Step *step)
+{
+  eng_workers_run (p->workers, work, step, step->n / p->n_tokens * heads_of (p).n_kv_heads, 1);
 }
 
 /* Where what a half's last product multiplies is normed: x [n][cols], and as it was before in unnormed. */
@@ -399,29 +465,31 @@ static void sub_norm_backward (const QzLayerPass *p, const QzNorm *norm, guint n
 void qz_attention_products (QzLayerPass *p, const QzLayerWeights *w, guint n, const float *x)
 {
   qz_half_norm (p, &w->attn_norm, n, x, p->in);
-  multiply (p, n, p->qkv_rows, p->traits->n_embd, p->in, w->qkv, w->qkv_bias, p->qkv);
+  qz_pass_multiply (p, n, p->qkv_rows, p->traits->n_embd, p->in, w->qkv, w->qkv_bias, p->qkv);
 }
 
 void qz_attention_finish (QzLayerPass *p, const QzLayerWeights *w, guint n)
 {
-  Step step = { .pass = p, .weights = w, .n = n };
-  run_tokens (p, turn_work, &step);
-  eng_workers_run (p->workers, attend_work, &step, n / p->n_tokens * p->traits->n_kv_heads, 1);
+  turn (p, w, n);
+  attend (p, attend_work, &(Step){ .pass = p, .weights = w, .n = n });
   sub_norm (p, &w->attn_sub_norm, n, p->out_rows, p->attended);
-  multiply (p, n, p->traits->n_embd, p->out_rows, p->attended, w->output, w->output_bias, p->y);
+  qz_pass_multiply (p, n, p->traits->n_embd, p->out_rows, p->attended, w->output, w->output_bias, p->y);
 }
 
 void qz_attention_backward (QzLayerPass *p, const QzLayerWeights *w, guint n, const float *x, float *d_x)
 {
   Step step = { .pass = p, .weights = w, .n = n };
-  multiply_backward (p, n, p->traits->n_embd, p->out_rows, p->d_y, w->output, p->d_attended);
-  run_tokens (p, turn_work, &step);
+  qz_pass_multiply_backward (p, n, p->traits->n_embd, p->out_rows, p->d_y, w->output, p->d_attended);
+  turn (p, w, n);
   if (p->traits->sub_norm)
-    eng_workers_run (p->workers, attend_work, &step, n / p->n_tokens * p->traits->n_kv_heads, 1);
+    attend (p, attend_work, &step);
   sub_norm_backward (p, &w->attn_sub_norm, n, p->out_rows, p->attended, p->d_attended);
-  eng_workers_run (p->workers, attend_backward_work, &step, n / p->n_tokens * p->traits->n_kv_heads, 1);
-  run_tokens (p, turn_backward_work, &step);
-  multiply_backward (p, n, p->qkv_rows, p->traits->n_embd, p->d_qkv, w->qkv, p->d_in);
+  attend (p, attend_backward_work, &step);
+  if (p->traits->latent > 0)
+    qz_latent_backward (p, w, n);
+  else
+    run_tokens (p, turn_backward_work, &step);
+  qz_pass_multiply_backward (p, n, p->qkv_rows, p->traits->n_embd, p->d_qkv, w->qkv, p->d_in);
   qz_half_norm_backward (p, &w->attn_norm, n, x, p->d_in, d_x);
 }
 
@@ -469,22 +537,22 @@ static void activate_backward_work (gpointer data, guint begin, guint end, guint
 
 void qz_unit_products (QzLayerPass *p, const QzLayerWeights *w, guint n)
 {
-  multiply (p, n, w->n_gate_up, p->traits->n_embd, p->in, w->gate_up, w->gate_up_bias, p->gate_up);
+  qz_pass_multiply (p, n, w->n_gate_up, p->traits->n_embd, p->in, w->gate_up, w->gate_up_bias, p->gate_up);
 }
 
 void qz_unit_finish (QzLayerPass *p, const QzLayerWeights *w, guint n)
 {
   run_tokens (p, activate_work, &(Step){ .pass = p, .weights = w, .n = n });
   sub_norm (p, &w->ffn_sub_norm, n, w->n_ff, p->hidden);
-  multiply (p, n, p->traits->n_embd, w->n_ff, p->hidden, w->down, w->down_bias, p->y);
+  qz_pass_multiply (p, n, p->traits->n_embd, w->n_ff, p->hidden, w->down, w->down_bias, p->y);
 }
 
 void qz_unit_backward (QzLayerPass *p, const QzLayerWeights *w, guint n, const float *expert_weights, float *d_expert_weights)
 {
-  multiply_backward (p, n, p->traits->n_embd, w->n_ff, p->d_y, w->down, p->d_hidden);
+  qz_pass_multiply_backward (p, n, p->traits->n_embd, w->n_ff, p->d_y, w->down, p->d_hidden);
   if (p->traits->sub_norm)
     run_tokens (p, activate_work, &(Step){ .pass = p, .weights = w, .n = n });
   sub_norm_backward (p, &w->ffn_sub_norm, n, w->n_ff, p->hidden, p->d_hidden);
   run_tokens (p, activate_backward_work, &(Step){ .pass = p, .weights = w, .n = n, .a = expert_weights, .more = d_expert_weights });
-  multiply_backward (p, n, w->n_gate_up, p->traits->n_embd, p->d_gate_up, w->gate_up, p->d_in);
+  qz_pass_multiply_backward (p, n, w->n_gate_up, p->traits->n_embd, p->d_gate_up, w->gate_up, p->d_in);
 }

@@ -19,11 +19,13 @@ typedef struct {
   QzNorm attn_sub_norm, ffn_sub_norm;     /* of what output and down multiply, where traits.sub_norm */
   const float *q_norm, *k_norm;           /* as traits.qk_norm says */
   const float *sinks;                     /* [n_heads] or NULL */
+  QzNorm q_a_norm, kv_a_norm;             /* of latent vectors */
   const float *qkv_bias, *output_bias, *gate_up_bias, *down_bias; /* or NULL */
   const float *router;                    /* [n_experts][n_embd] or NULL */
   const float *router_bias, *expert_correction; /* [n_experts] or NULL */
   const float *shared_gate;               /* [n_embd] or NULL */
-  float *qkv, *output;                    /* [q + k + v][n_embd], [n_embd][out_rows] */
+  float *qkv, *output;                    /* [qkv_rows][n_embd], [n_embd][out_rows] */
+  float *q_b, *kv_b;                      /* latent attention: [n_heads * (key + n_rot)][latent_query] or NULL, [n_heads * (key + value)][latent] */
   float *gate_up, *down;                  /* [n_gate_up][n_embd], [n_embd][n_ff] of one unit, or of one expert */
   guint n_ff, n_gate_up;                  /* gate's rows above up's, or up's alone */
   GPtrArray *vectors;                     /* owned: all but the matrices */
@@ -48,11 +50,14 @@ typedef struct {
   const EngTraits *traits;
   EngWorkers *workers;
   guint max_rows, n_tokens;
-  guint q_rows, k_rows, v_rows, qkv_rows, out_rows; /* queries, keys, values of all heads; the three; what the heads gather */
+  guint q_rows, k_rows, v_rows, qkv_rows, out_rows; /* queries, keys, values of all heads; outputs of the first products; what the heads gather */
   float *slopes;   /* [n_heads] of traits.alibi, or NULL */
   float *in;       /* [n][n_embd] after the norm: what the half's first products multiply */
-  float *qkv;      /* [n][q + k + v] their outputs, clamped where the family does that */
+  float *qkv;      /* [n][q + k + v] their outputs, clamped where the family does that; latent: [n][q_a or q, latent, n_rot] */
   float *turned;   /* [n][q + k] queries and keys, normed, turned and scaled */
+  /* Latent attention only: latent vectors, normed; queries; keys' and values' projections of each head. */
+  float *latent_q, *latent, *queries, *kv; /* [n][latent_query], [n][latent], [n][q], [n][n_heads * (latent_key + latent_value)] */
+  float *d_latent_q, *d_latent, *d_turned, *d_queries, *d_kv, *d_meeting; /* d_meeting [n][n_heads * latent]: what keys' projections would give */
   float *attended; /* [n][out_rows] input of the output product */
   float *gate_up;  /* [n][n_gate_up] */
   float *hidden;   /* [n][n_ff] input of down */
@@ -66,6 +71,8 @@ typedef struct {
   float *memory;
 } QzLayerPass;
 
+/* Columns of qkv. */
+guint qz_layer_qkv_rows (const EngTraits *traits);
 /* Floats for batches of max_rows, backward: with gradients. */
 gsize qz_layer_pass_floats (const EngTraits *traits, guint n_workers, guint max_rows, guint n_tokens, gboolean backward);
 /* rope_factors [n_rot / 2] or NULL, as eng_model_rope_factors. */
@@ -98,5 +105,21 @@ void qz_unit_finish (QzLayerPass *pass, const QzLayerWeights *weights, guint n);
 /* From d_y and gate_up to d_hidden, d_gate_up and d_in. A mixture adds y by a weight: with weights [n], d_y is without them, d_weights [n] =
  * their gradients, and hidden = the unit's (it is recomputed); NULL both: 1. */
 void qz_unit_backward (QzLayerPass *pass, const QzLayerWeights *weights, guint n, const float *expert_weights, float *d_expert_weights);
+
+/* ---- latent attention (latent.c) ----------------------------------------------------------------------------------------- */
+
+/* From qkv to the latent vectors, queries and projections, and turned. */
+void qz_latent_expand (QzLayerPass *pass, const QzLayerWeights *weights, guint n);
+/* From d_turned and the values' columns of d_kv to the rest of d_kv, d_queries and d_qkv. */
+void qz_latent_backward (QzLayerPass *pass, const QzLayerWeights *weights, guint n);
+
+/* ---- for both files ------------------------------------------------------------------------------------------------------ */
+
+/* The angles of a token's position in the batch, or NULL where the layer has no rope. */
+const float *qz_pass_angles (const QzLayerPass *pass, guint layer, guint token);
+/* out [n][rows] = in w^T + bias, w [rows][cols], bias or NULL. */
+void qz_pass_multiply (const QzLayerPass *pass, guint n, guint rows, guint cols, const float *in, const float *w, const float *bias, float *out);
+/* d_in [n][cols] = d_out w: the gradient at the input of that. */
+void qz_pass_multiply_backward (const QzLayerPass *pass, guint n, guint rows, guint cols, const float *d_out, const float *w, float *d_in);
 
 #endif

@@ -158,13 +158,13 @@ void qz_attend (const QzAttend *a, const float *q, gsize ld_q, const float *k, g
 /* With P the probabilities (whose rows sum to less than 1 where there is a sink), S the scores and c = S / cap: dV = P^T dO, dP = dO V^T, dS = P (dP - rowsum (P dP)), and through scale and cap
  * dS scale (1 - c^2) = dZ; dQ = dZ K, dK = dZ^T Q. */
 void qz_attend_backward (const QzAttend *a, const float *q, gsize ld_q, const float *k, gsize ld_k, const float *v, gsize ld_v, const float *d_out,
-                         gsize ld_out, float *scratch, float *d_q, float *d_k, float *d_v, gsize ld_d)
+                         gsize ld_out, float *scratch, const QzAttendGradient *to)
 {
   float *p = scratch, *d = p + (gsize) ATTEND_ROWS * a->n, *capped = a->soft_cap > 0 ? d + (gsize) ATTEND_ROWS * a->n : NULL;
   for (guint row0 = 0; row0 < a->n; row0 += ATTEND_ROWS) {
     Block b = block_at (a, row0);
     block_probabilities (a, &b, q, ld_q, k, ld_k, p, capped);
-    xb_gemm (true, false, 0, b.keys, a->value_dim, b.rows, p, b.keys, d_out + row0 * ld_out, ld_out, 1, d_v + b.key0 * ld_d, ld_d);
+    xb_gemm (true, false, 0, b.keys, a->value_dim, b.rows, p, b.keys, d_out + row0 * ld_out, ld_out, 1, to->d_v + b.key0 * to->ld_v, to->ld_v);
     xb_gemm (false, true, 0, b.rows, b.keys, a->value_dim, d_out + row0 * ld_out, ld_out, v + b.key0 * ld_v, ld_v, 0, d, b.keys);
     for (guint i = 0; i < b.rows; i++) {
       const float *pi = p + (gsize) i * b.keys, *ci = capped != NULL ? capped + (gsize) i * b.keys : NULL;
@@ -177,8 +177,11 @@ void qz_attend_backward (const QzAttend *a, const float *q, gsize ld_q, const fl
       memset (di, 0, sizeof (float) * begin);
       memset (di + end, 0, sizeof (float) * (b.keys - end));
     }
-    xb_gemm (false, false, 0, b.rows, a->head_dim, b.keys, d, b.keys, k + b.key0 * ld_k, ld_k, 0, d_q + row0 * ld_d, ld_d);
-    xb_gemm (true, false, 0, b.keys, a->head_dim, b.rows, d, b.keys, q + row0 * ld_q, ld_q, 1, d_k + b.key0 * ld_d, ld_d);
+    xb_gemm (false, false, 0, b.rows, a->head_dim, b.keys, d, b.keys, k + b.key0 * ld_k, ld_k, 0, to->d_q + row0 * to->ld_q, to->ld_q);
+    xb_gemm (true, false, 0, b.keys, a->head_dim, b.rows, d, b.keys, q + row0 * ld_q, ld_q, 1, to->d_k + b.key0 * to->ld_k, to->ld_k);
+    if (to->latent != NULL)
+      xb_gemm (false, false, 0, b.rows, to->n_latent, b.keys, d, b.keys, to->latent + b.key0 * to->ld_latent, to->ld_latent, 0,
+               to->d_latent + row0 * to->ld_d_latent, to->ld_d_latent);
   }
 }
 

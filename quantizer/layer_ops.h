@@ -43,9 +43,20 @@ gsize qz_attend_scratch (const QzAttend *a);
 /* out = softmax (scores) v; q and k are head_dim, v and out value_dim of each of n rows that lie ld_q, ld_k, ld_v and ld_out apart. */
 void qz_attend (const QzAttend *a, const float *q, gsize ld_q, const float *k, gsize ld_k, const float *v, gsize ld_v, float *scratch, float *out,
                 gsize ld_out);
-/* d_q = , d_k += and d_v += from d_out; rows of the three lie ld_d apart. */
+/* Where the gradients go, rows ld apart. latent [n][n_latent], ld_latent apart, or NULL: what the scores would be taken against if keys were a
+ * linear map of it that went to the queries instead; d_latent is the gradient at the queries then. */
+typedef struct {
+  float *d_q, *d_k, *d_v;
+  gsize ld_q, ld_k, ld_v;
+  const float *latent;
+  guint n_latent;
+  gsize ld_latent, ld_d_latent;
+  float *d_latent;
+} QzAttendGradient;
+
+/* d_q = , d_latent = , d_k += and d_v += from d_out. */
 void qz_attend_backward (const QzAttend *a, const float *q, gsize ld_q, const float *k, gsize ld_k, const float *v, gsize ld_v, const float *d_out,
-                         gsize ld_out, float *scratch, float *d_q, float *d_k, float *d_v, gsize ld_d);
+                         gsize ld_out, float *scratch, const QzAttendGradient *to);
 
 /* out = activation (gate) * up, all [n]; up NULL: activation (gate). */
 void qz_activate (EngActivation activation, const float *gate, const float *up, gsize n, float *out);

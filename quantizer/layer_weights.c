@@ -8,6 +8,11 @@
 static gsize attention_floats (const EngTraits *t)
 {
   gsize q = (gsize) t->n_heads * t->head_dim, kv = (gsize) t->n_kv_heads * (t->head_dim + t->value_dim), out = (gsize) t->n_heads * t->value_dim;
+  if (t->latent > 0) {
+    gsize whole = (gsize) t->n_heads * (t->latent_key + t->n_rot), values = (gsize) t->n_heads * t->latent_value;
+    gsize first = (t->latent_query > 0 ? t->latent_query : whole) + t->latent + t->n_rot;
+    return (first + values) * t->n_embd + whole * t->latent_query + t->n_heads * (gsize) (t->latent_key + t->latent_value) * t->latent;
+  }
   return (q + kv + out) * t->n_embd;
 }
 
@@ -143,9 +148,11 @@ gboolean qz_layer_weights_read_vectors (QzLayerWeights *w, const QzSource *sourc
   w->attn_post_norm = read_norm (&r, "post_attention_norm", embd, t->post_norm);
   w->ffn_post_norm = read_norm (&r, "post_ffw_norm", embd, t->post_norm);
   w->attn_sub_norm = read_norm (&r, "attn_sub_norm", t->n_heads * t->value_dim, t->sub_norm);
+  w->q_a_norm = read_norm (&r, "attn_q_a_norm", t->latent_query, t->latent_query > 0);
+  w->kv_a_norm = read_norm (&r, "attn_kv_a_norm", t->latent, t->latent > 0);
   w->q_norm = t->qk_norm != ENG_QK_NORM_NONE ? read_vector (&r, "attn_q_norm.weight", head_norm_length (t, t->n_heads)) : NULL;
   w->k_norm = t->qk_norm != ENG_QK_NORM_NONE ? read_vector (&r, "attn_k_norm.weight", head_norm_length (t, t->n_kv_heads)) : NULL;
-  w->qkv_bias = t->fused_qkv ? read_vector (&r, "attn_qkv.bias", q + k + v)
+  w->qkv_bias = t->latent > 0 ? NULL : t->fused_qkv ? read_vector (&r, "attn_qkv.bias", q + k + v)
                              : read_parts (&r, 3, (const char *const[]){ "attn_q.bias", "attn_k.bias", "attn_v.bias" }, (guint[]){ q, k, v });
   w->output_bias = read_vector (&r, "attn_output.bias", embd);
   w->sinks = read_vector (&r, "attn_sinks.weight", t->n_heads);
@@ -172,6 +179,30 @@ static gboolean read_rows (const QzSource *source, guint matrix, guint row0, gui
   return TRUE;
 }
 
+/* The heads' projections of keys and values, each head's keys' rows above its values': newer files hold them apart, the keys' transposed. */
+static gboolean read_projections (QzLayerWeights *w, const QzSource *source, const QzLayer *l, EngWorkers *workers, float **at, GError **error)
+{
+  const EngTraits *t = &source->traits;
+  guint key = t->latent_key, value = t->latent_value, latent = t->latent;
+  w->kv_b = *at;
+  if (l->kv_b != QZ_NONE)
+    return read_rows (source, l->kv_b, 0, source->matrices[l->kv_b].rows, workers, at, error);
+  g_autofree float *keys = g_new (float, (gsize) t->n_heads * latent * key), *values = g_new (float, (gsize) t->n_heads * value * latent);
+  float *keys_at = keys, *values_at = values;
+  if (!read_rows (source, l->k_b, 0, t->n_heads * latent, workers, &keys_at, error)
+      || !read_rows (source, l->v_b, 0, t->n_heads * value, workers, &values_at, error))
+    return FALSE;
+  for (guint h = 0; h < t->n_heads; h++) {
+    float *out = w->kv_b + (gsize) h * (key + value) * latent;
+    for (guint i = 0; i < key; i++)
+      for (guint j = 0; j < latent; j++)
+        out[(gsize) i * latent + j] = keys[((gsize) h * latent + j) * key + i];
+    memcpy (out + (gsize) key * latent, values + (gsize) h * value * latent, sizeof (float) * value * latent);
+  }
+  *at += (gsize) t->n_heads * (key + value) * latent;
+  return TRUE;
+}
+
 gboolean qz_layer_weights_read_attention (QzLayerWeights *w, const QzSource *source, guint layer, EngWorkers *workers, GError **error)
 {
   const QzLayer *l = &source->layers[layer];
@@ -181,7 +212,12 @@ gboolean qz_layer_weights_read_attention (QzLayerWeights *w, const QzSource *sou
     if (!read_rows (source, l->qkv[i], 0, source->matrices[l->qkv[i]].rows, workers, &at, error))
       return FALSE;
   w->output = at;
-  return read_rows (source, l->output, 0, source->matrices[l->output].rows, workers, &at, error);
+  if (!read_rows (source, l->output, 0, source->matrices[l->output].rows, workers, &at, error))
+    return FALSE;
+  w->q_b = at;
+  return source->traits.latent == 0
+         || ((l->q_b == QZ_NONE || read_rows (source, l->q_b, 0, source->matrices[l->q_b].rows, workers, &at, error))
+             && read_projections (w, source, l, workers, &at, error));
 }
 
 /* Rows of one expert out of a vector that holds all experts'; NULL where there is none. */

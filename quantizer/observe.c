@@ -103,7 +103,7 @@ static void choose_kept (QzObserving *o)
   o->keep_cols[QZ_KEEP_STREAM] = t->n_embd;
   o->keep_cols[QZ_KEEP_MIDDLE] = t->parallel ? 0 : t->n_embd;
   o->keep_cols[QZ_KEEP_ATTENDED] = o->keep_cols[QZ_KEEP_FED] = t->post_norm ? t->n_embd : 0;
-  o->keep_cols[QZ_KEEP_QKV] = (t->n_heads + t->n_kv_heads) * t->head_dim + t->n_kv_heads * t->value_dim;
+  o->keep_cols[QZ_KEEP_QKV] = qz_layer_qkv_rows (t);
   o->keep_cols[QZ_KEEP_GATE_UP] = t->n_experts > 0 ? 0 : (t->ungated ? 1 : 2) * t->n_ff;
   if (kept_bytes (o, QZ_N_KEEP) * t->n_layers > most_kept)
     o->keep_cols[QZ_KEEP_QKV] = o->keep_cols[QZ_KEEP_GATE_UP] = 0;

@@ -16,49 +16,68 @@ typedef struct {
   float *g; /* sums of g g^T, block after block; NULL when nobody asks */
 } Output;
 
-enum { MOST_OUTPUTS = 4 };
-
-typedef struct {
-  Output outputs[MOST_OUTPUTS];
-  guint n;
-} Outputs;
 
 static guint block_rows (const QzObserver *to, guint rows)
 {
   return rows <= to->gradients_widest ? rows : CLAMP (to->gradients_block, 1, rows);
 }
 
-static void add_output (QzObserving *o, Outputs *all, guint matrix, guint row0, guint rows, const float *d, gsize ld)
+static void add_output (QzObserving *o, GArray *outputs, guint matrix, guint row0, guint rows, const float *d, gsize ld)
 {
-  Output *output = &all->outputs[all->n++];
-  *output = (Output){ matrix, row0, rows, d, ld, NULL };
+  Output output = { matrix, row0, rows, d, ld, NULL };
   if (o->to->gradients != NULL)
-    output->g = g_new0 (float, qz_moments_floats (rows, block_rows (o->to, rows)));
+    output.g = g_new0 (float, qz_moments_floats (rows, block_rows (o->to, rows)));
+  g_array_append_val (outputs, output);
 }
 
-static void attention_outputs (QzObserving *o, guint l, Outputs *all)
+static GArray *outputs_new (void)
 {
+  return g_array_new (FALSE, FALSE, sizeof (Output));
+}
+
+/* Projections of each head lie one behind the other in d [n][ld], `step` apart. */
+static void add_heads (QzObserving *o, GArray *outputs, guint matrix, guint rows, const float *d, gsize step, gsize ld)
+{
+  for (guint h = 0; h < o->traits->n_heads; h++)
+    add_output (o, outputs, matrix, h * rows, rows, d + h * step, ld);
+}
+
+static GArray *attention_outputs (QzObserving *o, guint l)
+{
+  const EngTraits *t = o->traits;
   const QzLayer *layer = &o->source->layers[l];
   const QzLayerPass *p = &o->pass;
-  guint col = 0;
+  GArray *outputs = outputs_new ();
+  guint col = 0, pair = t->latent_key + t->latent_value;
   for (guint i = 0; i < layer->n_qkv; i++) {
     guint rows = o->source->matrices[layer->qkv[i]].rows;
-    add_output (o, all, layer->qkv[i], 0, rows, p->d_qkv + col, p->qkv_rows);
+    add_output (o, outputs, layer->qkv[i], 0, rows, p->d_qkv + col, p->qkv_rows);
     col += rows;
   }
-  add_output (o, all, layer->output, 0, o->traits->n_embd, p->d_y, o->traits->n_embd);
+  add_output (o, outputs, layer->output, 0, t->n_embd, p->d_y, t->n_embd);
+  if (layer->q_b != QZ_NONE)
+    add_output (o, outputs, layer->q_b, 0, p->q_rows, p->d_queries, p->q_rows);
+  if (layer->kv_b != QZ_NONE)
+    add_output (o, outputs, layer->kv_b, 0, t->n_heads * pair, p->d_kv, (gsize) t->n_heads * pair);
+  if (layer->k_b != QZ_NONE) {
+    add_output (o, outputs, layer->k_b, 0, t->n_heads * t->latent, p->d_meeting, (gsize) t->n_heads * t->latent);
+    add_heads (o, outputs, layer->v_b, t->latent_value, p->d_kv + t->latent_key, pair, (gsize) t->n_heads * pair);
+  }
+  return outputs;
 }
 
-static void unit_outputs (QzObserving *o, guint number, guint expert, Outputs *all)
+static GArray *unit_outputs (QzObserving *o, guint number, guint expert)
 {
+  GArray *outputs = outputs_new ();
   const QzUnit *unit = &o->source->units[number];
   const QzLayerPass *p = &o->pass;
   guint up_rows = qz_source_expert_rows (o->source, unit->up), embd = o->traits->n_embd;
   gsize gate_rows = unit->gate != QZ_NONE ? unit->n_ff : 0, ld = gate_rows + up_rows;
   if (gate_rows > 0)
-    add_output (o, all, unit->gate, expert * unit->n_ff, unit->n_ff, p->d_gate_up, ld);
-  add_output (o, all, unit->up, expert * up_rows, up_rows, p->d_gate_up + gate_rows, ld);
-  add_output (o, all, unit->down, expert * embd, embd, p->d_y, embd);
+    add_output (o, outputs, unit->gate, expert * unit->n_ff, unit->n_ff, p->d_gate_up, ld);
+  add_output (o, outputs, unit->up, expert * up_rows, up_rows, p->d_gate_up + gate_rows, ld);
+  add_output (o, outputs, unit->down, expert * embd, embd, p->d_y, embd);
+  return outputs;
 }
 
 /* fisher[j] += sum over n rows of d[.][j]^2 / divisor. */
@@ -73,10 +92,10 @@ static void add_squares (float *fisher, const float *d, gsize ld, guint n, guint
 }
 
 /* The gradients of a batch of n rows. */
-static void add_gradients (QzObserving *o, Outputs *all, guint n)
+static void add_gradients (QzObserving *o, GArray *outputs, guint n)
 {
-  for (guint i = 0; i < all->n; i++) {
-    Output *output = &all->outputs[i];
+  for (guint i = 0; i < outputs->len; i++) {
+    Output *output = &g_array_index (outputs, Output, i);
     add_squares (o->out->row_fisher[output->matrix] + output->row0, output->d, output->ld, n, output->rows, o->n_back);
     if (output->g != NULL)
       qz_moments_add (&(QzMoments){ output->rows, block_rows (o->to, output->rows), output->g }, o->workers, output->d, output->ld, n);
@@ -84,10 +103,10 @@ static void add_gradients (QzObserving *o, Outputs *all, guint n)
 }
 
 /* Hands over, if all went well, and frees. */
-static gboolean finish_outputs (QzObserving *o, Outputs *all, gboolean ok, GError **error)
+static gboolean finish_outputs (QzObserving *o, GArray *outputs, gboolean ok, GError **error)
 {
-  for (guint i = 0; i < all->n; i++) {
-    Output *output = &all->outputs[i];
+  for (guint i = 0; i < outputs->len; i++) {
+    Output *output = &g_array_index (outputs, Output, i);
     QzMoments g = { output->rows, block_rows (o->to, output->rows), output->g };
     if (ok && output->g != NULL)
       qz_moments_scale (&g, 1.0 / o->n_back);
@@ -98,6 +117,7 @@ static gboolean finish_outputs (QzObserving *o, Outputs *all, gboolean ok, GErro
     }
     g_free (output->g);
   }
+  g_array_unref (outputs);
   return ok;
 }
 
@@ -119,7 +139,7 @@ static QzKeep middle_kept (const QzObserving *o)
 
 /* ---- a unit that every token goes through -------------------------------------------------------------------------------- */
 
-static gboolean unit_batches (QzObserving *o, guint number, Outputs *outputs, GError **error)
+static gboolean unit_batches (QzObserving *o, guint number, GArray *outputs, GError **error)
 {
   const EngTraits *t = o->traits;
   const QzNorm *norm = qz_feed_forward_norm (t, &o->weights);
@@ -148,11 +168,10 @@ static gboolean unit_batches (QzObserving *o, guint number, Outputs *outputs, GE
 
 static gboolean backward_unit (QzObserving *o, guint number, GError **error)
 {
-  Outputs outputs = { .n = 0 };
   if (!qz_layer_weights_read_unit (&o->weights, o->source, number, 0, o->workers, error))
     return FALSE;
-  unit_outputs (o, number, 0, &outputs);
-  return finish_outputs (o, &outputs, unit_batches (o, number, &outputs, error), error);
+  GArray *outputs = unit_outputs (o, number, 0);
+  return finish_outputs (o, outputs, unit_batches (o, number, outputs, error), error);
 }
 
 /* ---- a mixture of experts ------------------------------------------------------------------------------------------------ */
@@ -177,7 +196,7 @@ static gboolean begin_mixture (QzObserving *o, guint l, GError **error)
 }
 
 /* One batch of rows of an expert: choice[i] is the place in o->choices of its i-th row. */
-static void expert_batch (QzObserving *o, const gsize *choice, guint n, float *d_weight, Outputs *outputs)
+static void expert_batch (QzObserving *o, const gsize *choice, guint n, float *d_weight, GArray *outputs)
 {
   const EngTraits *t = o->traits;
   QzLayerPass *p = &o->pass;
@@ -207,17 +226,16 @@ static void expert_batch (QzObserving *o, const gsize *choice, guint n, float *d
 static gboolean backward_expert (QzObserving *o, guint number, guint expert, float *d_weight, GError **error)
 {
   guint used = o->traits->n_experts_used;
-  Outputs outputs = { .n = 0 };
   g_autoptr (GArray) rows = g_array_new (FALSE, FALSE, sizeof (gsize));
   for (gsize at = 0; at < o->n_back * used; at++)
     if (o->choices[at].expert == expert)
       g_array_append_val (rows, at);
   if (rows->len > 0 && !qz_layer_weights_read_unit (&o->weights, o->source, number, expert, o->workers, error))
     return FALSE;
-  unit_outputs (o, number, expert, &outputs);
+  GArray *outputs = unit_outputs (o, number, expert);
   for (guint at = 0; at < rows->len; at += o->batch_rows)
-    expert_batch (o, &g_array_index (rows, gsize, at), MIN (o->batch_rows, rows->len - at), d_weight, &outputs);
-  return finish_outputs (o, &outputs, TRUE, error);
+    expert_batch (o, &g_array_index (rows, gsize, at), MIN (o->batch_rows, rows->len - at), d_weight, outputs);
+  return finish_outputs (o, outputs, TRUE, error);
 }
 
 /* d_in += what goes through the router, from the gradients of the choices' weights. */
@@ -241,11 +259,10 @@ static gboolean backward_shared (QzObserving *o, guint number, GError **error)
   const EngTraits *t = o->traits;
   QzLayerPass *p = &o->pass;
   guint embd = t->n_embd, n;
-  Outputs outputs = { .n = 0 };
   g_autofree float *weight = g_new (float, o->batch_rows), *d_weight = g_new (float, o->batch_rows);
   if (!qz_layer_weights_read_unit (&o->weights, o->source, number, 0, o->workers, error))
     return FALSE;
-  unit_outputs (o, number, 0, &outputs);
+  GArray *outputs = unit_outputs (o, number, 0);
   for (gsize row = 0; row < o->n_back; row += n) {
     n = MIN (o->batch_rows, o->n_back - row);
     memcpy (p->d_y, o->d_y + row * embd, sizeof (float) * n * embd);
@@ -260,9 +277,9 @@ static gboolean backward_shared (QzObserving *o, guint number, GError **error)
         p->d_y[(gsize) i * embd + j] *= weight[i];
       }
     }
-    add_gradients (o, &outputs, n);
+    add_gradients (o, outputs, n);
   }
-  return finish_outputs (o, &outputs, TRUE, error);
+  return finish_outputs (o, outputs, TRUE, error);
 }
 
 static gboolean backward_mixture (QzObserving *o, guint l, GError **error)
@@ -286,7 +303,7 @@ static gboolean backward_mixture (QzObserving *o, guint l, GError **error)
 
 /* ---- attention ----------------------------------------------------------------------------------------------------------- */
 
-static gboolean attention_batches (QzObserving *o, guint l, Outputs *outputs, GError **error)
+static gboolean attention_batches (QzObserving *o, guint l, GArray *outputs, GError **error)
 {
   QzLayerPass *p = &o->pass;
   guint embd = o->traits->n_embd, n;
@@ -312,11 +329,10 @@ static gboolean attention_batches (QzObserving *o, guint l, Outputs *outputs, GE
 
 static gboolean backward_attention (QzObserving *o, guint l, GError **error)
 {
-  Outputs outputs = { .n = 0 };
   if (!qz_layer_weights_read_attention (&o->weights, o->source, l, o->workers, error))
     return FALSE;
-  attention_outputs (o, l, &outputs);
-  return finish_outputs (o, &outputs, attention_batches (o, l, &outputs, error), error);
+  GArray *outputs = attention_outputs (o, l);
+  return finish_outputs (o, outputs, attention_batches (o, l, outputs, error), error);
 }
 
 /* dx: of the layer's output, replaced by that of its input. Through both halves where one reads what the other adds. */

@@ -13,7 +13,38 @@ static void init_moments (const QzObserving *o, QzMoments *h, guint input)
 
 /* ---- attention ----------------------------------------------------------------------------------------------------------- */
 
-static gboolean attention_batches (QzObserving *o, guint l, QzMoments *in, QzMoments *attended, GError **error)
+/* Inputs of attention's products and where a batch's are: x [rows][ld]. */
+typedef struct {
+  guint input;
+  const float *x;
+  gsize ld;
+  guint per_token; /* rows */
+  QzMoments h;
+} Input;
+
+enum { MOST_INPUTS = 5 };
+
+/* In the order in which they are handed over. */
+static guint attention_inputs (const QzObserving *o, guint l, Input *inputs)
+{
+  const EngTraits *t = o->traits;
+  const QzLayer *layer = &o->source->layers[l];
+  const QzLayerPass *p = &o->pass;
+  const Input all[MOST_INPUTS] = {
+    { layer->attn_input, p->in, t->n_embd, 1 },
+    { layer->output_input, p->attended, p->out_rows, 1 },
+    { layer->q_b_input, p->latent_q, t->latent_query, 1 },
+    { layer->latent_input, p->latent, t->latent, 1 },
+    { layer->k_b_input, p->queries, t->latent_key + t->n_rot, t->n_heads }, /* each head's query, but for its turned part */
+  };
+  guint n = 0;
+  for (guint i = 0; i < MOST_INPUTS; i++)
+    if (all[i].input != QZ_NONE)
+      inputs[n++] = all[i];
+  return n;
+}
+
+static gboolean attention_batches (QzObserving *o, guint l, Input *inputs, guint n_inputs, GError **error)
 {
   QzLayerPass *p = &o->pass;
   guint embd = o->traits->n_embd, n;
@@ -28,10 +59,8 @@ static gboolean attention_batches (QzObserving *o, guint l, QzMoments *in, QzMom
     qz_attention_finish (p, &o->weights, n);
     if (!qz_observing_keep (o, l, QZ_KEEP_ATTENDED, row, n, p->y, error))
       return FALSE;
-    if (row < o->n_learn) {
-      qz_moments_add (in, o->workers, p->in, embd, n);
-      qz_moments_add (attended, o->workers, p->attended, p->out_rows, n);
-    }
+    for (guint i = 0; row < o->n_learn && i < n_inputs; i++)
+      qz_moments_add (&inputs[i].h, o->workers, inputs[i].x, inputs[i].ld, n * inputs[i].per_token);
     if (o->base != NULL)
       memcpy (o->base + row * embd, x, sizeof (float) * n * embd);
     qz_branch_add (p, &o->weights.attn_post_norm, n, p->y, x);
@@ -43,17 +72,18 @@ static gboolean attention_batches (QzObserving *o, guint l, QzMoments *in, QzMom
 
 static gboolean forward_attention (QzObserving *o, guint l, GError **error)
 {
-  const QzLayer *layer = &o->source->layers[l];
-  QzMoments in, attended;
+  Input inputs[MOST_INPUTS];
+  guint n = attention_inputs (o, l, inputs);
   if (!qz_layer_weights_read_attention (&o->weights, o->source, l, o->workers, error))
     return FALSE;
-  init_moments (o, &in, layer->attn_input);
-  init_moments (o, &attended, layer->output_input);
-  gboolean ok = attention_batches (o, l, &in, &attended, error)
-                && qz_observing_hand_over (o, layer->attn_input, o->source->inputs[layer->attn_input].first_factor, &in, o->n_learn, error);
-  qz_moments_clear (&in);
-  ok = ok && qz_observing_hand_over (o, layer->output_input, o->source->inputs[layer->output_input].first_factor, &attended, o->n_learn, error);
-  qz_moments_clear (&attended);
+  for (guint i = 0; i < n; i++)
+    init_moments (o, &inputs[i].h, inputs[i].input);
+  gboolean ok = attention_batches (o, l, inputs, n, error);
+  for (guint i = 0; i < n; i++) {
+    ok = ok && qz_observing_hand_over (o, inputs[i].input, o->source->inputs[inputs[i].input].first_factor, &inputs[i].h,
+                                       o->n_learn * inputs[i].per_token, error);
+    qz_moments_clear (&inputs[i].h);
+  }
   return ok;
 }
 

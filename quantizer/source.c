@@ -59,19 +59,51 @@ static gboolean add_layer_matrix (QzSource *source, guint layer, const char *nam
 
 /* ---- what a layer is made of --------------------------------------------------------------------------------------------- */
 
+/* Newer files hold the heads' projections of keys and of values apart, and the keys' transposed. */
+static gboolean add_latent (QzSource *source, guint l, GError **error)
+{
+  const EngTraits *t = &source->traits;
+  QzLayer *layer = &source->layers[l];
+  guint heads = t->n_heads, q = heads * (t->latent_key + t->n_rot), embd = t->n_embd;
+  g_autofree char *whole = g_strdup_printf ("blk.%u.attn_kv_b.weight", l);
+  gboolean older = eng_gguf_find_tensor (source->gguf, whole) != NULL;
+  layer->n_qkv = 2;
+  layer->latent_input = add_input (source, t->latent, 0);
+  if (t->latent_query > 0)
+    layer->q_b_input = add_input (source, t->latent_query, 0);
+  if (!older)
+    layer->k_b_input = add_input (source, t->latent_key, 0);
+  gboolean ok = t->latent_query > 0 ? add_layer_matrix (source, l, "attn_q_a", QZ_ROLE_Q_A, t->latent_query, embd, layer->attn_input, &layer->qkv[0], error)
+                                          && add_layer_matrix (source, l, "attn_q_b", QZ_ROLE_Q_B, q, t->latent_query, layer->q_b_input, &layer->q_b, error)
+                                    : add_layer_matrix (source, l, "attn_q", QZ_ROLE_Q, q, embd, layer->attn_input, &layer->qkv[0], error);
+  if (!ok || !add_layer_matrix (source, l, "attn_kv_a_mqa", QZ_ROLE_KV_A, t->latent + t->n_rot, embd, layer->attn_input, &layer->qkv[1], error))
+    return FALSE;
+  if ((t->latent | t->latent_key | t->latent_value) % XB_TILE_ROWS != 0) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s cannot be fitted: its latent vector is %u wide, its heads' keys %u and values %u, and all must "
+                 "be multiples of %d", eng_gguf_path (source->gguf), t->latent, t->latent_key, t->latent_value, XB_TILE_ROWS);
+    return FALSE;
+  }
+  return older ? add_layer_matrix (source, l, "attn_kv_b", QZ_ROLE_KV_B, heads * (t->latent_key + t->latent_value), t->latent, layer->latent_input, &layer->kv_b,
+                                   error)
+               : add_layer_matrix (source, l, "attn_k_b", QZ_ROLE_K_B, heads * t->latent, t->latent_key, layer->k_b_input, &layer->k_b, error)
+                     && add_layer_matrix (source, l, "attn_v_b", QZ_ROLE_V_B, heads * t->latent_value, t->latent, layer->latent_input, &layer->v_b, error);
+}
+
 static gboolean add_attention (QzSource *source, guint l, GError **error)
 {
   const EngTraits *t = &source->traits;
   QzLayer *layer = &source->layers[l];
-  guint q = t->n_heads * t->head_dim, k = t->n_kv_heads * t->head_dim, v = t->n_kv_heads * t->value_dim, out = t->n_heads * t->value_dim;
-  guint embd = t->n_embd;
+  guint q = t->n_heads * t->head_dim, k = t->n_kv_heads * t->head_dim, v = t->n_kv_heads * t->value_dim, embd = t->n_embd;
+  guint out = t->n_heads * (t->latent > 0 ? t->latent_value : t->value_dim);
+  layer->q_b = layer->kv_b = layer->k_b = layer->v_b = layer->q_b_input = layer->latent_input = layer->k_b_input = QZ_NONE;
   layer->attn_input = add_input (source, embd, t->shared_norm && eng_traits_has_experts (t, l) ? t->n_experts : 0);
   layer->output_input = add_input (source, out, 0);
   layer->n_qkv = t->fused_qkv ? 1 : 3;
-  gboolean ok = t->fused_qkv ? add_layer_matrix (source, l, "attn_qkv", QZ_ROLE_QKV, q + k + v, embd, layer->attn_input, &layer->qkv[0], error)
-                             : add_layer_matrix (source, l, "attn_q", QZ_ROLE_Q, q, embd, layer->attn_input, &layer->qkv[0], error)
-                                 && add_layer_matrix (source, l, "attn_k", QZ_ROLE_K, k, embd, layer->attn_input, &layer->qkv[1], error)
-                                 && add_layer_matrix (source, l, "attn_v", QZ_ROLE_V, v, embd, layer->attn_input, &layer->qkv[2], error);
+  gboolean ok = t->latent > 0  ? add_latent (source, l, error)
+                : t->fused_qkv ? add_layer_matrix (source, l, "attn_qkv", QZ_ROLE_QKV, q + k + v, embd, layer->attn_input, &layer->qkv[0], error)
+                               : add_layer_matrix (source, l, "attn_q", QZ_ROLE_Q, q, embd, layer->attn_input, &layer->qkv[0], error)
+                                     && add_layer_matrix (source, l, "attn_k", QZ_ROLE_K, k, embd, layer->attn_input, &layer->qkv[1], error)
+                                     && add_layer_matrix (source, l, "attn_v", QZ_ROLE_V, v, embd, layer->attn_input, &layer->qkv[2], error);
   return ok && add_layer_matrix (source, l, "attn_output", QZ_ROLE_OUTPUT, embd, out, layer->output_input, &layer->output, error);
 }
 
@@ -117,7 +149,8 @@ static gboolean add_feed_forward (QzSource *source, guint l, GError **error)
 static const char *const layer_vectors[] = {
   "attn_norm.weight", "attn_norm.bias", "attn_norm_2.weight", "attn_norm_2.bias", "ffn_norm.weight", "ffn_norm.bias",
   "post_attention_norm.weight", "post_attention_norm.bias", "post_ffw_norm.weight", "post_ffw_norm.bias",
-  "attn_q_norm.weight", "attn_k_norm.weight", "attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_qkv.bias", "attn_output.bias",
+  "attn_q_norm.weight", "attn_k_norm.weight", "attn_q_a_norm.weight", "attn_kv_a_norm.weight",
+  "attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_qkv.bias", "attn_output.bias",
   "attn_sub_norm.weight", "attn_sub_norm.bias", "ffn_sub_norm.weight", "ffn_sub_norm.bias", "attn_sinks.weight",
   "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias", "ffn_gate_inp.weight", "ffn_gate_inp.bias", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias",
   "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias",
@@ -170,19 +203,14 @@ QzSource *qz_source_new (EngGguf *gguf, GError **error)
   if (!eng_traits_read (&source->traits, gguf, error))
     return NULL;
   const EngTraits *t = &source->traits;
-  if (t->latent > 0) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED,
-                 "%s is of architecture %s, whose attention is latent: Valise can chat with it, but not fit it yet", eng_gguf_path (gguf), t->architecture);
-    return NULL;
-  }
   if (t->n_layers > eng_gguf_n_tensors (gguf)) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: %u layers but %u tensors: the file is damaged", eng_gguf_path (gguf), t->n_layers,
                  eng_gguf_n_tensors (gguf));
     return NULL;
   }
-  /* A layer has four matrices of attention at most, and three of each of two units; two inputs, one more, and one of each unit. */
-  source->matrices = g_new0 (QzMatrix, 2 + t->n_layers * 10);
-  source->inputs = g_new0 (QzInput, 2 + t->n_layers * 5);
+  /* A layer has six matrices of attention at most, and three of each of two units; five inputs, one more, and one of each unit. */
+  source->matrices = g_new0 (QzMatrix, 2 + t->n_layers * 12);
+  source->inputs = g_new0 (QzInput, 2 + t->n_layers * 8);
   source->units = g_new0 (QzUnit, t->n_layers * 2);
   source->layers = g_new0 (QzLayer, t->n_layers);
   source->bound = g_hash_table_new (g_str_hash, g_str_equal);

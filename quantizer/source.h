@@ -15,6 +15,13 @@ typedef enum {
   QZ_ROLE_K,
   QZ_ROLE_V,
   QZ_ROLE_QKV, /* the three, one below the other */
+  /* Latent attention: down to the queries' and the keys' and values' latent vectors, and up from them. */
+  QZ_ROLE_Q_A,
+  QZ_ROLE_KV_A,
+  QZ_ROLE_Q_B,
+  QZ_ROLE_KV_B, /* keys' and values' rows of each head; or apart: */
+  QZ_ROLE_K_B,  /* from queries to what meets the latent vector, head by head */
+  QZ_ROLE_V_B,
   QZ_ROLE_OUTPUT,
   QZ_ROLE_GATE,
   QZ_ROLE_UP,
@@ -53,8 +60,10 @@ typedef struct {
 } QzUnit;
 
 typedef struct {
-  guint qkv[3], n_qkv, output; /* matrices */
+  guint qkv[3], n_qkv, output; /* matrices; of latent attention those that read the stream */
+  guint q_b, kv_b, k_b, v_b;   /* of latent attention, else QZ_NONE */
   guint attn_input, output_input, ffn_input;
+  guint q_b_input, latent_input, k_b_input; /* QZ_NONE where there is none */
   guint units[2], n_units;     /* a mixture first, then what every token goes through beside it */
 } QzLayer;
 

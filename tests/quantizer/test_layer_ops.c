@@ -203,7 +203,12 @@ static void test_attend (void)
     for (guint i = 0; i < 3 * n; i++)
       memcpy (apart + i * LD, i < 2 * n ? x + i * hd : x + 2 * n * hd + (i - 2 * n) * vd, sizeof (float) * (i < 2 * n ? hd : vd));
     qz_attend (a, apart, LD, apart + n * LD, LD, apart + 2 * n * LD, LD, scratch, y, vd);
-    qz_attend_backward (a, apart, LD, apart + n * LD, LD, apart + 2 * n * LD, LD, d_y, vd, scratch, d_apart, d_apart + n * LD, d_apart + 2 * n * LD, LD);
+    /* With keys for the latent vectors, what is said of them is d_q. */
+    g_autofree float *d_latent = g_new (float, n * hd);
+    QzAttendGradient to = { d_apart, d_apart + n * LD, d_apart + 2 * n * LD, LD, LD, LD, apart + n * LD, hd, LD, hd, d_latent };
+    qz_attend_backward (a, apart, LD, apart + n * LD, LD, apart + 2 * n * LD, LD, d_y, vd, scratch, &to);
+    for (guint i = 0; i < n; i++)
+      g_assert_cmpmem (d_latent + i * hd, sizeof (float) * hd, d_apart + i * LD, sizeof (float) * hd);
     for (guint i = 0; i < 3 * n; i++)
       memcpy (i < 2 * n ? d_x + i * hd : d_x + 2 * n * hd + (i - 2 * n) * vd, d_apart + i * LD, sizeof (float) * (i < 2 * n ? hd : vd));
     check ("attention", attend_definition, a, x, all, y, n * vd, d_y, d_x);
