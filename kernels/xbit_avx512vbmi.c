@@ -16,12 +16,15 @@ static void (*base_many) (const struct xb_run *r, const void *acts, uint32_t i0,
 ALWAYS __m512i look_up (const uint8_t *column, __m512i low, const __mmask64 high[2], const int bits)
 {
   __m512i found[8];
-  UNROLL for (int i = 0; i < 1 << (bits - 7); i++)
-    found[i] = _mm512_permutex2var_epi8 (_mm512_loadu_si512 (column + i * 128), low, _mm512_loadu_si512 (column + i * 128 + 64));
+  const int pairs = 1 << (bits - 7);
+  UNROLL for (int i = 0; i < 8; i++)
+    if (i < pairs)
+      found[i] = _mm512_permutex2var_epi8 (_mm512_loadu_si512 (column + i * 128), low, _mm512_loadu_si512 (column + i * 128 + 64));
   UNROLL for (int k = 0; k < bits - 7; k++) {
     const __mmask64 upper = k == 0 ? _mm512_movepi8_mask (low) : high[k - 1];
-    UNROLL for (int i = 0; i < 1 << (bits - 8 - k); i++)
-      found[i] = _mm512_mask_blend_epi8 (upper, found[i * 2], found[i * 2 + 1]);
+    UNROLL for (int i = 0; i < 4; i++)
+      if (i < pairs >> (k + 1))
+        found[i] = _mm512_mask_blend_epi8 (upper, found[i * 2], found[i * 2 + 1]);
   }
   return found[0];
 }
