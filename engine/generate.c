@@ -100,78 +100,44 @@ static gboolean eval_prompt (EngSession *session, const GArray *prompt, EngGener
 }
 
 typedef struct {
-  EngDetokenizer *detokenizer;
   EngTextFunc function;
   gpointer data;
   EngGenerateStats *stats;
   gint64 start;
 } Output;
 
-static void emit (Output *output, const char *text)
+static void emit (const char *text, gpointer data)
 {
-  if (text[0] == '\0')
-    return;
+  Output *output = data;
   if (output->stats->first_token_us == 0)
     output->stats->first_token_us = g_get_monotonic_time () - output->start;
   if (output->function != NULL)
     output->function (text, output->data);
 }
 
-static gboolean generate (EngSession *session, EngSampler *sampler, guint max_tokens, Output *output, GCancellable *cancellable,
-                          GError **error)
+static gboolean generate (EngSession *session, EngAnswer *answer, EngGenerateStats *stats, GCancellable *cancellable, GError **error)
 {
-  const EngTokenizer *tokenizer = eng_model_tokenizer (eng_session_model (session));
-  EngGenerateStats *stats = output->stats;
   for (;;) {
-    if (g_cancellable_is_cancelled (cancellable)) {
-      stats->finish_reason = "cancelled";
-      return TRUE;
-    }
-    gint32 token
-        = eng_sampler_sample (sampler, eng_session_logits (session), eng_session_tokens (session), eng_session_n_past (session));
-    if (token < 0) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s computes no numbers any more: the file is damaged, download it again",
-                   eng_gguf_path (eng_model_gguf (eng_session_model (session))));
-      return FALSE;
-    }
-    if (eng_tokenizer_is_end (tokenizer, token)) {
-      stats->finish_reason = "stop";
-      return TRUE;
-    }
-    stats->generated_tokens++;
-    emit (output, eng_detokenizer_push (output->detokenizer, token));
-    if ((max_tokens > 0 && stats->generated_tokens >= max_tokens) || eng_session_n_past (session) >= eng_session_n_ctx (session)) {
-      stats->finish_reason = "length";
-      return TRUE;
-    }
+    gint32 token;
     g_autoptr (GError) failure = NULL;
-    if (!eng_session_eval (session, &token, 1, FALSE, cancellable, &failure)) {
-      if (!g_error_matches (failure, ENG_ERROR, ENG_ERROR_CANCELLED)) {
-        g_propagate_error (error, g_steal_pointer (&failure));
-        return FALSE;
-      }
-      stats->finish_reason = "cancelled";
+    stats->finish_reason = "cancelled";
+    if (g_cancellable_is_cancelled (cancellable))
       return TRUE;
-    }
+    gboolean goes_on = eng_answer_next (answer, session, &token, &failure);
+    stats->generated_tokens = eng_answer_n_tokens (answer);
+    if (goes_on && eng_session_eval (session, &token, 1, FALSE, cancellable, &failure))
+      continue;
+    if (failure == NULL)
+      stats->finish_reason = eng_answer_finish_reason (answer);
+    if (failure == NULL || g_error_matches (failure, ENG_ERROR, ENG_ERROR_CANCELLED))
+      return TRUE;
+    g_propagate_error (error, g_steal_pointer (&failure));
+    return FALSE;
   }
 }
 
-/* DRY's usual breakers: what ends a line, a label, a quotation or an emphasis. [n_vocab] */
-static guint8 *dry_breakers (const EngTokenizer *tokenizer)
-{
-  guint n = eng_tokenizer_n_tokens (tokenizer);
-  guint8 *breakers = g_new0 (guint8, n);
-  for (guint i = 0; i < n; i++) {
-    gsize length;
-    const char *piece = eng_tokenizer_piece (tokenizer, (int)i, TRUE, &length);
-    for (gsize j = 0; j < length; j++)
-      breakers[i] |= strchr ("\n:\"*", piece[j]) != NULL && piece[j] != '\0';
-  }
-  return breakers;
-}
-
-gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngSamplerOptions *sampling, guint max_tokens,
-                            EngTextFunc text, gpointer data, EngGenerateStats *stats, GCancellable *cancellable, GError **error)
+gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngAnswerOptions *options, EngTextFunc text, gpointer data,
+                            EngGenerateStats *stats, GCancellable *cancellable, GError **error)
 {
   EngGenerateStats own;
   gint64 start = g_get_monotonic_time ();
@@ -179,7 +145,7 @@ gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngS
   stats = stats != NULL ? stats : &own;
   *stats = (EngGenerateStats){ 0 };
   g_autoptr (GArray) prompt
-      = fitting_prompt (session, messages, max_tokens > 0 ? MIN (max_tokens, quarter) : quarter, &stats->shifted, error);
+      = fitting_prompt (session, messages, options->max_tokens > 0 ? MIN (options->max_tokens, quarter) : quarter, &stats->shifted, error);
   if (prompt == NULL)
     return FALSE;
 
@@ -195,16 +161,10 @@ gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngS
     g_propagate_error (error, g_steal_pointer (&failure));
     return FALSE;
   }
-  EngModel *model = eng_session_model (session);
-  EngSamplerOptions options = *sampling;
-  g_autofree guint8 *breakers = NULL;
-  if (options.dry_multiplier > 0 && options.dry_breakers == NULL)
-    options.dry_breakers = breakers = dry_breakers (eng_model_tokenizer (model));
-  g_autoptr (EngSampler) sampler = eng_sampler_new (&options, eng_model_traits (model)->n_vocab);
-  Output output = { eng_detokenizer_new (eng_model_tokenizer (model)), text, data, stats, start };
-  ok = generate (session, sampler, max_tokens, &output, cancellable, error);
-  emit (&output, eng_detokenizer_flush (output.detokenizer));
-  eng_detokenizer_free (output.detokenizer);
+  Output output = { text, data, stats, start };
+  g_autoptr (EngAnswer) answer = eng_answer_new (eng_session_model (session), options, emit, &output);
+  ok = generate (session, answer, stats, cancellable, error);
+  eng_answer_end (answer);
   stats->generate_us = g_get_monotonic_time () - prompt_end;
   return ok;
 }

@@ -3,8 +3,7 @@
 #ifndef ENG_GENERATE_H
 #define ENG_GENERATE_H
 
-#include "engine/sampler.h"
-#include "engine/session.h"
+#include "engine/answer.h"
 
 typedef struct {
   guint prompt_tokens;     /* in the prompt */
@@ -15,14 +14,11 @@ typedef struct {
   gboolean shifted;        /* old turns were left out to make room */
 } EngGenerateStats;
 
-/* Called for each new stretch of whole characters. */
-typedef void (*EngTextFunc) (const char *text, gpointer data);
-
 /* Renders messages (array of {role, content}) with the model's template, encodes (text from messages is never a control token), evaluates
- * what the session does not hold yet, generates until an end token, max_tokens (0: to the end of the context) or cancel. When the
+ * what the session does not hold yet, generates as options say until an end or cancel. When the
  * conversation does not fit, the oldest turns after the system message are left out. */
-gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngSamplerOptions *sampling, guint max_tokens,
-                            EngTextFunc text, gpointer data, EngGenerateStats *stats, GCancellable *cancellable, GError **error);
+gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngAnswerOptions *options, EngTextFunc text, gpointer data,
+                            EngGenerateStats *stats, GCancellable *cancellable, GError **error);
 /* The prompt's tokens, as eng_generate_chat would evaluate them. GArray of gint32. */
 GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, GError **error);
 

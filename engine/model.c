@@ -14,6 +14,8 @@ struct EngModel {
   EngTokenizer *tokenizer;
   EngChatTemplate *chat_template; /* or NULL and the reason */
   GError *template_error;
+  GMutex mutex;
+  EngTokenBytes *token_bytes; /* NULL until asked for */
 
   EngLayer *layers;
   EngMatrix embedding, head, positions;
@@ -427,6 +429,7 @@ EngModel *eng_model_new (EngGguf *gguf, GError **error)
   }
   g_autoptr (EngModel) model = g_new0 (EngModel, 1);
   atomic_init (&model->references, 1);
+  g_mutex_init (&model->mutex);
   model->gguf = eng_gguf_ref (gguf);
   model->traits = traits;
   model->family = eng_family_find (traits.architecture);
@@ -476,6 +479,8 @@ void eng_model_unref (EngModel *model)
   g_clear_pointer (&model->chat_template, eng_chat_template_free);
   g_clear_pointer (&model->tokenizer, eng_tokenizer_free);
   g_clear_error (&model->template_error);
+  g_clear_pointer (&model->token_bytes, eng_token_bytes_free);
+  g_mutex_clear (&model->mutex);
   g_clear_pointer (&model->bound, g_hash_table_unref);
   g_ptr_array_unref (model->matrices);
   g_ptr_array_unref (model->opened);
@@ -501,6 +506,14 @@ EngGguf *eng_model_gguf (const EngModel *model)
 const EngTokenizer *eng_model_tokenizer (const EngModel *model)
 {
   return model->tokenizer;
+}
+
+const EngTokenBytes *eng_model_token_bytes (EngModel *model)
+{
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&model->mutex);
+  if (model->token_bytes == NULL)
+    model->token_bytes = eng_token_bytes_new (model->tokenizer);
+  return model->token_bytes;
 }
 
 const EngChatTemplate *eng_model_template (const EngModel *model, GError **error)

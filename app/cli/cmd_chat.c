@@ -3,6 +3,7 @@
 #include "engine/draft.h"
 #include "engine/error.h"
 #include "engine/generate.h"
+#include "engine/json_reader.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -15,8 +16,7 @@ typedef struct {
   EngSession *session;
   EngDraft *draft; /* the session's, or NULL */
   JsonArray *messages;
-  EngSamplerOptions sampling;
-  guint max_tokens;
+  EngAnswerOptions options;
   char *system;
 } Conversation;
 
@@ -52,9 +52,28 @@ static void start_over (Conversation *talk)
     add_message (talk, "system", talk->system);
 }
 
+/* What answers must be: a file of GBNF or one of JSON Schema, whichever is named. */
+static EngGrammar *read_grammar (const char *gbnf, const char *schema, GError **error)
+{
+  const char *path = gbnf ? gbnf : schema;
+  g_autofree char *text = NULL, *name = g_filename_display_name (path);
+  gsize length;
+  if (!g_file_get_contents (path, &text, &length, error))
+    return NULL;
+  if (strlen (text) != length) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s is no text: it holds a NUL", name);
+    return NULL;
+  }
+  g_autoptr (JsonNode) node = gbnf ? NULL : eng_json_parse (text, length, error);
+  EngGrammar *grammar = gbnf ? eng_grammar_new (text, error) : node ? eng_grammar_new_from_schema (node, "the schema", error) : NULL;
+  if (!grammar)
+    g_prefix_error (error, node || gbnf ? "%s: " : "%s ", name);
+  return grammar;
+}
+
 int cli_chat (int argc, char **argv)
 {
-  g_autofree char *prompt = NULL, *system = NULL, *seed = NULL, *draft = NULL;
+  g_autofree char *prompt = NULL, *system = NULL, *seed = NULL, *draft = NULL, *gbnf = NULL, *schema = NULL;
   EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
   double temperature = sampling.temperature, top_p = sampling.top_p, min_p = sampling.min_p, penalty = sampling.repeat_penalty;
   int max_tokens = 0, context = 0, kv = 0, threads = 0, top_k = sampling.top_k;
@@ -68,6 +87,8 @@ int cli_chat (int argc, char **argv)
     { "top-p", 0, 0, G_OPTION_ARG_DOUBLE, &top_p, "Choose among the likeliest that add up to p (else 0.95)", "P" },
     { "min-p", 0, 0, G_OPTION_ARG_DOUBLE, &min_p, "Leave out what is less than p times as likely as the likeliest (else 0.05)", "P" },
     { "repeat-penalty", 0, 0, G_OPTION_ARG_DOUBLE, &penalty, "Above 1: says the same less often (else 1)", "X" },
+    { "grammar", 0, 0, G_OPTION_ARG_FILENAME, &gbnf, "Answers are what this grammar (GBNF) allows", "FILE" },
+    { "json-schema", 0, 0, G_OPTION_ARG_FILENAME, &schema, "Answers are JSON that is valid under this schema", "FILE" },
     { "context", 'c', 0, G_OPTION_ARG_INT, &context, "Tokens of context (else what the fit was planned for, or 4096)", "TOKENS" },
     { "kv", 0, 0, G_OPTION_ARG_INT, &kv, "Bits of the KV cache: 16, 8 or 4 (else what the fit was planned for, or 16)", "BITS" },
     { "draft", 0, 0, G_OPTION_ARG_FILENAME, &draft, "Guess ahead with a smaller fit of the model, or from what is there: ngram", "MODEL" },
@@ -80,6 +101,8 @@ int cli_chat (int argc, char **argv)
     return cli_usage ("a number of tokens or threads cannot be negative or that large");
   if (!(temperature >= 0 && temperature <= 100) || !(top_p > 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1) || !(penalty > 0 && penalty <= 100))
     return cli_usage ("a sampling option is out of range: --temp 0 to 100, --top-p above 0 to 1, --min-p 0 to 1, --repeat-penalty above 0 to 100");
+  if (gbnf && schema)
+    return cli_usage ("--grammar and --json-schema cannot both be obeyed");
   if (kv != 0 && kv != 16 && kv != 8 && kv != 4)
     return cli_usage ("--kv %d is not 16, 8 or 4", kv);
   guint64 seed_value = ((guint64) g_random_int () << 32) | g_random_int ();
@@ -88,7 +111,10 @@ int cli_chat (int argc, char **argv)
   sampling = (EngSamplerOptions) { (float) temperature, top_k, (float) top_p, (float) min_p, (float) penalty, sampling.repeat_last_n, seed_value };
 
   g_autoptr (GError) error = NULL;
+  g_autoptr (EngGrammar) grammar = gbnf || schema ? read_grammar (gbnf, schema, &error) : NULL;
   g_autofree char *piped = NULL;
+  if (error)
+    return cli_fail (error);
   if (!prompt && cli_json) {
     /* One object is one answer: all of stdin is its prompt. */
     piped = read_all (&error);
@@ -110,7 +136,7 @@ int cli_chat (int argc, char **argv)
   g_autoptr (EngDraft) guesser = session && draft ? open_draft (library, draft, model, workers, &options, &error) : NULL;
   if (!session || (draft && !guesser))
     return cli_fail (error);
-  Conversation talk = { session, guesser, NULL, sampling, (guint) max_tokens, g_steal_pointer (&system) };
+  Conversation talk = { session, guesser, NULL, { sampling, (guint) max_tokens, grammar }, g_steal_pointer (&system) };
   eng_session_set_draft (session, g_steal_pointer (&guesser));
   start_over (&talk);
   int status;
@@ -147,7 +173,7 @@ static int answer_once (Conversation *talk, const char *prompt)
   g_autoptr (GString) text = g_string_new (NULL);
   EngGenerateStats stats = { 0 };
   add_message (talk, "user", prompt);
-  if (!eng_generate_chat (talk->session, talk->messages, &talk->sampling, talk->max_tokens, cli_json ? keep_text : show_text, text, &stats,
+  if (!eng_generate_chat (talk->session, talk->messages, &talk->options, cli_json ? keep_text : show_text, text, &stats,
                           cli_cancellable (), &error))
     return cli_fail (error);
   int status = g_str_equal (stats.finish_reason, "cancelled") ? CLI_CANCELLED : CLI_OK;
@@ -239,7 +265,7 @@ static int take_turn (Conversation *talk, const char *line)
   g_autoptr (GString) text = g_string_new (NULL);
   EngGenerateStats stats = { 0 };
   add_message (talk, "user", line);
-  gboolean done = eng_generate_chat (talk->session, talk->messages, &talk->sampling, talk->max_tokens, show_text, text, &stats,
+  gboolean done = eng_generate_chat (talk->session, talk->messages, &talk->options, show_text, text, &stats,
                                      cli_cancellable (), &error);
   if (text->len > 0 || done)
     printf ("\n");

@@ -420,8 +420,8 @@ static void generate (Shared *shared, const Order *order)
     send_note (shared, NOTE_FAILED, order, 0, order->load == 0 ? "no model is loaded: choose one first" : NULL, NULL);
     return;
   }
-  gboolean done = eng_generate_chat (shared->session, order->messages, &order->sampling, order->max_tokens, take_text, shared, &stats,
-                                     order->cancellable, &error);
+  const EngAnswerOptions options = { .sampling = order->sampling, .max_tokens = order->max_tokens };
+  gboolean done = eng_generate_chat (shared->session, order->messages, &options, take_text, shared, &stats, order->cancellable, &error);
   g_mutex_lock (&shared->mutex);
   shared->context_used = eng_session_n_past (shared->session);
   g_mutex_unlock (&shared->mutex);

@@ -82,6 +82,15 @@ void eng_charset_tidy (GArray *set)
   g_array_set_size (set, kept);
 }
 
+GArray *eng_charset_of_ascii (const char *pairs)
+{
+  GArray *set = eng_charset_new ();
+  for (; *pairs != '\0'; pairs += 2)
+    eng_charset_add (set, (guint8) pairs[0], (guint8) pairs[1]);
+  eng_charset_tidy (set);
+  return set;
+}
+
 GArray *eng_charset_complement (const GArray *set)
 {
   GArray *result = eng_charset_new ();

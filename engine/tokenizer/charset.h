@@ -19,6 +19,9 @@ GArray *eng_charset_complement (const GArray *set);
 GArray *eng_charset_intersection (const GArray *a, const GArray *b);
 gboolean eng_charset_has (const GArray *set, guint32 c);
 
+/* Pairs of first and last: "09az". */
+GArray *eng_charset_of_ascii (const char *pairs);
+
 /* "L", "Lu", "Letter", "Han", "Alphabetic", ...; NULL for a name that is not known. */
 GArray *eng_charset_property (const char *name, gsize length);
 /* \s: the White_Space property. */

@@ -254,7 +254,7 @@ static gboolean matches_nothing (const EngPattern *pattern)
 EngPattern *eng_pattern_new (const char *regex, GError **error)
 {
   EngProgram program;
-  if (!eng_program_compile (&program, regex, error))
+  if (!eng_program_compile (&program, regex, FALSE, error))
     return NULL;
   EngPattern *pattern = g_new0 (EngPattern, 1);
   Classes classes = { g_ptr_array_new_with_free_func ((GDestroyNotify) g_bytes_unref), g_hash_table_new (g_bytes_hash, g_bytes_equal), g_byte_array_new (),
@@ -268,7 +268,7 @@ EngPattern *eng_pattern_new (const char *regex, GError **error)
   eng_program_clear (&program);
   if (fits && !matches_nothing (pattern))
     return pattern;
-  g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the pattern \"%s\" that cuts text cannot be used: %s", regex,
+  g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the pattern \"%s\" cannot be used: %s", regex,
                fits ? "it matches where there is nothing" : "it is too large");
   eng_pattern_free (pattern);
   return NULL;

@@ -22,7 +22,7 @@ typedef struct {
   const char *regex, *p;
   GArray *nodes;
   GPtrArray *sets;
-  gboolean any_case;
+  gboolean any_case, ascii;
   int depth;
   guint emitted; /* nodes made into code, those within repetitions again each time */
   GError **error;
@@ -36,7 +36,7 @@ static GArray *parse_class (Parser *s);
 static int refuse (Parser *s, const char *what)
 {
   if (s->error != NULL && *s->error == NULL)
-    g_set_error (s->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the pattern \"%s\" that cuts text cannot be used: %s at character %ld", s->regex, what,
+    g_set_error (s->error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the pattern \"%s\" cannot be used: %s at character %ld", s->regex, what,
                  g_utf8_pointer_to_offset (s->regex, s->p) + 1);
   return NONE;
 }
@@ -168,11 +168,11 @@ static gboolean parse_escape (Parser *s, GArray **set, guint32 *code)
     break;
   case 'd':
   case 'D':
-    *set = eng_charset_property ("Nd", 2);
+    *set = s->ascii ? eng_charset_of_ascii ("09") : eng_charset_property ("Nd", 2);
     break;
   case 'w':
   case 'W':
-    *set = eng_charset_word ();
+    *set = s->ascii ? eng_charset_of_ascii ("09AZ__az") : eng_charset_word ();
     break;
   case 'x':
     return parse_hex (s, 2, code);
@@ -581,11 +581,11 @@ static gboolean emit_node (EngProgram *program, Parser *s, int i)
   }
 }
 
-gboolean eng_program_compile (EngProgram *program, const char *regex, GError **error)
+gboolean eng_program_compile (EngProgram *program, const char *regex, gboolean ascii, GError **error)
 {
   GError *failure = NULL;
   *program = (EngProgram){ g_array_new (FALSE, FALSE, sizeof (EngInstruction)), g_ptr_array_new_with_free_func ((GDestroyNotify) g_array_unref) };
-  Parser s = { .regex = regex, .p = regex, .nodes = g_array_new (FALSE, FALSE, sizeof (Node)), .sets = program->sets, .error = &failure };
+  Parser s = { .regex = regex, .p = regex, .nodes = g_array_new (FALSE, FALSE, sizeof (Node)), .sets = program->sets, .ascii = ascii, .error = &failure };
   int root = parse_alternatives (&s);
   if (root != NONE && *s.p != '\0')
     refuse (&s, "a parenthesis was not opened");

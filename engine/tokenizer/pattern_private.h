@@ -21,8 +21,8 @@ typedef struct {
   GPtrArray *sets; /* of GArray of EngRange */
 } EngProgram;
 
-/* pattern_parse.c */
-gboolean eng_program_compile (EngProgram *program, const char *regex, GError **error);
+/* pattern_parse.c. ascii: \d and \w are ASCII's, as in ECMAScript. */
+gboolean eng_program_compile (EngProgram *program, const char *regex, gboolean ascii, GError **error);
 void eng_program_clear (EngProgram *program);
 
 #endif

@@ -332,6 +332,37 @@ static void test_chat (void)
 }
 
 /* Whoever guesses ahead, the answer is the same. */
+/* Noise in the form that was asked for. */
+static void test_chat_grammar (void)
+{
+  g_autofree char *grammar = scratch_path ("yes-or-no.gbnf"), *schema = scratch_path ("schema.json"), *wrong = scratch_path ("wrong.gbnf"), *odd = scratch_path ("odd.json");
+  static const char gbnf[] = "root ::= \"yes\" | \"no\" # nothing else\n", broken[] = "root ::= \"yes\"\nother ::= (\n", unknown[] = "{\"properties\":{\"a\":{\"not\":{}}}}";
+  static const char json_schema[] = "{\"type\":\"object\",\"properties\":{\"size\":{\"type\":\"integer\",\"minimum\":3,\"maximum\":40},\"kind\":{\"enum\":[\"a\",\"b\"]}},"
+                                    "\"required\":[\"size\",\"kind\"],\"additionalProperties\":false}";
+  scratch_write (grammar, gbnf, strlen (gbnf));
+  scratch_write (schema, json_schema, strlen (json_schema));
+  scratch_write (wrong, broken, strlen (broken));
+  scratch_write (odd, unknown, strlen (unknown));
+  g_autoptr (ProgramRun) word = program_run (home (), "chat", "small", "--prompt", "hello", "--grammar", grammar, "--seed", "3", NULL);
+  g_assert_cmpint (word->status, ==, 0);
+  g_assert_true (g_str_equal (word->out, "yes\n") || g_str_equal (word->out, "no\n"));
+  g_autoptr (ProgramRun) run = program_run (home (), "chat", "small", "--prompt", "hello", "--json-schema", schema, "--seed", "3", "--json", NULL);
+  g_assert_cmpstr (string_of (program_object (run), "finish_reason"), ==, "stop");
+  g_autoptr (JsonNode) answer = json_from_string (string_of (program_object (run), "text"), NULL);
+  g_assert_nonnull (answer);
+  gint64 size = int_of (json_node_get_object (answer), "size");
+  g_assert_true (size >= 3 && size <= 40);
+  g_assert_cmpuint (strlen (string_of (json_node_get_object (answer), "kind")), ==, 1);
+  g_autoptr (ProgramRun) bad = program_run (home (), "chat", "small", "--prompt", "x", "--grammar", wrong, NULL);
+  program_expect_failure (bad, 1, "wrong.gbnf: the grammar's line 3: ");
+  g_autoptr (ProgramRun) refused = program_run (home (), "chat", "small", "--prompt", "x", "--json-schema", odd, NULL);
+  program_expect_failure (refused, 1, "odd.json: the schema at #/properties/a: not cannot be obeyed");
+  g_autoptr (ProgramRun) no_json = program_run (home (), "chat", "small", "--prompt", "x", "--json-schema", grammar, NULL);
+  program_expect_failure (no_json, 1, "yes-or-no.gbnf is no JSON");
+  g_autoptr (ProgramRun) both = program_run (home (), "chat", "small", "--prompt", "x", "--json-schema", schema, "--grammar", grammar, NULL);
+  program_expect_failure (both, 2, "--json-schema");
+}
+
 static void test_chat_draft (void)
 {
   g_autofree char *alone = chat_text ("7", "0");
@@ -683,6 +714,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/first-light/fit-is-what-was-planned", test_fit);
   g_test_add_func ("/first-light/fit-to-a-file", test_fit_to_file);
   g_test_add_func ("/first-light/chat-repeats-for-a-seed", test_chat);
+  g_test_add_func ("/first-light/chat-obeys-a-grammar-or-a-schema", test_chat_grammar);
   g_test_add_func ("/first-light/chat-with-guesses-answers-the-same", test_chat_draft);
   g_test_add_func ("/first-light/conversation", test_conversation);
   g_test_add_func ("/first-light/removed-meanwhile", test_removed_meanwhile);

@@ -90,10 +90,10 @@ static void collect (const char *text, gpointer data)
 
 static char *chat (EngSession *session, JsonArray *messages, guint max_tokens, guint64 seed, EngGenerateStats *stats)
 {
-  EngSamplerOptions sampling = { 1.5f, 0, 1, 0, 1, 64, seed };
+  EngAnswerOptions options = { { 1.5f, 0, 1, 0, 1, 64, seed }, max_tokens };
   GString *text = g_string_new (NULL);
   g_autoptr (GError) error = NULL;
-  g_assert_true (eng_generate_chat (session, messages, &sampling, max_tokens, collect, text, stats, NULL, &error));
+  g_assert_true (eng_generate_chat (session, messages, &options, collect, text, stats, NULL, &error));
   g_assert_no_error (error);
   return g_string_free (text, FALSE);
 }
@@ -158,9 +158,9 @@ static void test_overflow (void)
 
   g_autofree char *words = g_strnfill (300, 'x');
   g_autoptr (JsonArray) too_long = messages_of ("user", words, NULL);
-  EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
+  EngAnswerOptions options = { ENG_SAMPLER_DEFAULTS, 4 };
   g_autoptr (GError) error = NULL;
-  g_assert_false (eng_generate_chat (session, too_long, &sampling, 0, NULL, NULL, NULL, NULL, &error));
+  g_assert_false (eng_generate_chat (session, too_long, &options, NULL, NULL, NULL, NULL, &error));
   g_assert_error (error, ENG_ERROR, ENG_ERROR_MEMORY);
   g_assert_nonnull (strstr (error->message, "96"));
 }
@@ -202,18 +202,64 @@ static void test_cancel (void)
   g_autoptr (JsonArray) messages = messages_of ("user", "hello", NULL);
   g_autoptr (GCancellable) cancellable = g_cancellable_new ();
   g_autoptr (GError) error = NULL;
-  EngSamplerOptions sampling = { 1.5f, 0, 1, 0, 1, 64, 3 };
+  EngAnswerOptions options = { { 1.5f, 0, 1, 0, 1, 64, 3 } };
   EngGenerateStats stats;
   Stopper stopper = { cancellable, 0 };
-  g_assert_true (eng_generate_chat (session, messages, &sampling, 0, stop_after_three, &stopper, &stats, cancellable, &error));
+  g_assert_true (eng_generate_chat (session, messages, &options, stop_after_three, &stopper, &stats, cancellable, &error));
   g_assert_cmpstr (stats.finish_reason, ==, "cancelled");
   g_assert_cmpuint (stopper.n, <=, 4);
   g_assert_cmpuint (eng_session_n_past (session), <=, stats.prompt_tokens + stats.generated_tokens);
   /* Cancelled before it began: nothing was evaluated. */
   eng_session_truncate (session, 0);
-  g_assert_true (eng_generate_chat (session, messages, &sampling, 0, stop_after_three, &stopper, &stats, cancellable, &error));
+  g_assert_true (eng_generate_chat (session, messages, &options, stop_after_three, &stopper, &stats, cancellable, &error));
   g_assert_cmpstr (stats.finish_reason, ==, "cancelled");
   g_assert_cmpuint (eng_session_n_past (session), ==, 0);
+}
+
+/* The weights are noise: whatever obeys the grammar does so because it must. */
+static void test_grammar (void)
+{
+  g_autoptr (EngModel) model = open_model (NULL);
+  g_autoptr (EngSession) session = open_session (model, 256);
+  g_autoptr (JsonArray) messages = messages_of ("user", "hello", NULL);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (EngGrammar) dates = eng_grammar_new ("root ::= [0-9]{4} \"-\" [0-9]{2} (\" \" [a-z]+ \"!\")?", &error);
+  g_assert_no_error (error);
+  guint lengths = 0;
+  for (guint64 seed = 0; seed < 30; seed++) {
+    EngAnswerOptions options = { { 1.5f, 0, 1, 0, 1, 64, seed }, 40, dates };
+    g_autoptr (GString) text = g_string_new (NULL);
+    EngGenerateStats stats;
+    g_assert_true (eng_generate_chat (session, messages, &options, collect, text, &stats, NULL, &error));
+    gboolean whole = g_str_equal (stats.finish_reason, "stop");
+    g_assert_true (g_regex_match_simple (whole ? "^\\d{4}-\\d{2}( [a-z]+!)?$" : "^\\d{4}-\\d{2}( [a-z]*)$", text->str, 0, 0));
+    lengths |= 1u << MIN (text->len, 31);
+  }
+  g_assert_cmpuint (lengths & (lengths - 1), !=, 0); /* both forms */
+
+  g_autoptr (EngGrammar) json = eng_grammar_new_json_object ();
+  guint ended = 0;
+  for (guint64 seed = 0; seed < 30; seed++) {
+    EngAnswerOptions options = { { 1.5f, 0, 1, 0, 1, 64, seed }, 60, json };
+    g_autoptr (GString) text = g_string_new (NULL);
+    g_autoptr (JsonParser) parser = json_parser_new ();
+    EngGenerateStats stats;
+    g_assert_true (eng_generate_chat (session, messages, &options, collect, text, &stats, NULL, &error));
+    if (!g_str_equal (stats.finish_reason, "stop"))
+      continue;
+    ended++;
+    json_parser_load_from_data (parser, text->str, (gssize) text->len, &error);
+    g_assert_no_error (error);
+    g_assert_true (JSON_NODE_HOLDS_OBJECT (json_parser_get_root (parser)));
+  }
+  g_assert_cmpuint (ended, >, 0);
+
+  /* A letter that does not exist cannot follow: that is said, and nothing written in its place. */
+  g_autoptr (EngGrammar) none = eng_grammar_new ("root ::= \"a\" [^\\x00-\\U0010FFFF]", &error);
+  g_assert_no_error (error);
+  EngAnswerOptions options = { { 0, 0, 1, 0, 1, 64, 1 }, 40, none };
+  g_assert_false (eng_generate_chat (session, messages, &options, NULL, NULL, NULL, NULL, &error));
+  g_assert_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED);
 }
 
 static void test_broken_template (void)
@@ -222,8 +268,8 @@ static void test_broken_template (void)
   g_autoptr (EngSession) session = open_session (model, 64);
   g_autoptr (JsonArray) messages = messages_of ("user", "hello", NULL);
   g_autoptr (GError) error = NULL;
-  EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
-  g_assert_false (eng_generate_chat (session, messages, &sampling, 4, NULL, NULL, NULL, NULL, &error));
+  EngAnswerOptions options = { ENG_SAMPLER_DEFAULTS, 4 };
+  g_assert_false (eng_generate_chat (session, messages, &options, NULL, NULL, NULL, NULL, &error));
   g_assert_error (error, ENG_ERROR, ENG_ERROR_TEMPLATE);
 }
 
@@ -244,8 +290,8 @@ static void test_damaged_weights (void)
   g_assert_no_error (error);
   g_autoptr (EngSession) session = open_session (model, 64);
   g_autoptr (JsonArray) messages = messages_of ("user", "hello", NULL);
-  EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
-  g_assert_false (eng_generate_chat (session, messages, &sampling, 4, NULL, NULL, NULL, NULL, &error));
+  EngAnswerOptions options = { ENG_SAMPLER_DEFAULTS, 4 };
+  g_assert_false (eng_generate_chat (session, messages, &options, NULL, NULL, NULL, NULL, &error));
   g_assert_error (error, ENG_ERROR, ENG_ERROR_FORMAT);
   g_assert_nonnull (strstr (error->message, "damaged.gguf"));
 }
@@ -257,6 +303,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/generate/words-are-never-control-tokens", test_control);
   g_test_add_func ("/generate/merges-run-across-the-template", test_merges_across);
   g_test_add_func ("/generate/seed-decides", test_seed);
+  g_test_add_func ("/generate/obeys-a-grammar", test_grammar);
   g_test_add_func ("/generate/prefix-is-reused", test_reuse);
   g_test_add_func ("/generate/oldest-turns-make-room", test_overflow);
   g_test_add_func ("/generate/ends-with-the-context", test_end_of_context);

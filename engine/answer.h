@@ -1,0 +1,34 @@
+/* answer.h: one answer while it is written: the sampler, the grammar that it must obey, and text out of tokens. Whoever computes logits, for
+ * one session or for many, asks it for each next token. One thread at a time. */
+#ifndef ENG_ANSWER_H
+#define ENG_ANSWER_H
+
+#include "engine/grammar/grammar.h"
+#include "engine/sampler.h"
+#include "engine/session.h"
+
+typedef struct {
+  EngSamplerOptions sampling;
+  guint max_tokens;    /* 0: to the end of the context */
+  EngGrammar *grammar; /* what the answer must be, or NULL: anything */
+} EngAnswerOptions;
+
+/* Called for each new stretch of whole characters. */
+typedef void (*EngTextFunc) (const char *text, gpointer data);
+
+typedef struct EngAnswer EngAnswer;
+/* What options point to stays the caller's, and must stay; the grammar is referenced. */
+EngAnswer *eng_answer_new (EngModel *model, const EngAnswerOptions *options, EngTextFunc text, gpointer data);
+void eng_answer_free (EngAnswer *answer);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngAnswer, eng_answer_free)
+
+/* Draws the next token from the session's logits (which are overwritten) and gives on the text that it completes. TRUE: *token is to be
+ * evaluated before the next call. FALSE: the answer is over, as eng_answer_finish_reason says, or the error is set. */
+gboolean eng_answer_next (EngAnswer *answer, EngSession *session, gint32 *token, GError **error);
+/* Gives on what was held back. Once, after the last token. */
+void eng_answer_end (EngAnswer *answer);
+guint eng_answer_n_tokens (const EngAnswer *answer);
+/* "stop": the model or the grammar ended it, "length": max_tokens or the context did; NULL: it goes on. */
+const char *eng_answer_finish_reason (const EngAnswer *answer);
+
+#endif
