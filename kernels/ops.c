@@ -1,4 +1,4 @@
-/* ops.c: the public names of ops.h, dense.h and the raw part of xbit.h, and trellis.h, each through the table. */
+/* ops.c: the public names of ops.h, dense.h and the raw part of xbit.h, each through the table. */
 #include "kernels/ops.h"
 #include "kernels/dense.h"
 #include "kernels/half.h"
@@ -117,9 +117,4 @@ float xb_half_to_float (uint16_t h)
 uint16_t xb_float_to_half (float f)
 {
   return half_from (f);
-}
-
-void xb_trellis_extend (const xb_trellis *trellis, float *cost, const float *x, const float *weight, uint32_t n, uint8_t *back)
-{
-  xb_table_get ()->ops.trellis_extend (trellis, cost, x, weight, n, back);
 }

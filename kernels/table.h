@@ -32,7 +32,7 @@ typedef struct {
   void (*f32_to_f16) (const float *x, uint16_t *out, size_t n);
   void (*gemm) (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda, const float *b,
                 size_t ldb, float beta, float *c, size_t ldc);
-  void (*trellis_extend) (const xb_trellis *trellis, float *cost, const float *x, const float *weight, uint32_t n, uint8_t *back);
+  void (*trellis_extend) (const xb_trellis *trellis, uint16_t *cost, const float *x, const float *weight, uint32_t n, uint8_t *back);
 } xb_ops_table;
 
 struct xb_run;
@@ -44,6 +44,8 @@ typedef struct {
   /* What the two above run over a stretch of tiles (kernels/xbit_product.h), for a set that only adds to another; NULL in the scalar reference. */
   void (*one) (const struct xb_run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc);
   void (*many) (const struct xb_run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc);
+  /* A tile of a trellis cell as bytes [8 quads][16 rows][4], biased by 128; before one that is not the cell's first lies the one to its left. */
+  void (*trellis_tile) (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out);
 } xb_product_table;
 
 typedef struct {

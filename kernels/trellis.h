@@ -4,14 +4,52 @@
 
 #include <stdint.h>
 
-/* A state is the last `bits` bits of the codes, the newest lowest; 2 * depth <= bits <= 12, and bits - depth >= 4. */
+#include "kernels/xbit.h"
+
+/* The values of all words of one depth, in the order of the words. Words that differ above their lowest 5 bits often share their values: those of 32
+ * neighbours are stored once. A state is a word without its oldest code: its lowest XB_WORD_BITS - depth bits. */
+enum { XB_WORD_GROUP = 32, XB_WORD_GROUPS = (1 << XB_WORD_BITS) / XB_WORD_GROUP, XB_COST_BARRED = 30000 };
 typedef struct {
-  uint32_t depth, bits;
-  const float *values; /* [1 << bits] what each state stands for */
+  uint32_t depth, n_groups;
+  uint8_t group[XB_WORD_GROUPS];                /* of words 32 i to 32 i + 31 */
+  float values[XB_WORD_GROUPS][XB_WORD_GROUP];  /* [n_groups] */
 } xb_trellis;
 
-/* Extends the best path into each state by n weights: cost [1 << bits], in place, is the sum of weight[i] (x[i] - value)^2 along it; back
- * [n][1 << (bits - depth)]: for the low bits of the state before, its best high `depth` bits. */
-void xb_trellis_extend (const xb_trellis *trellis, float *cost, const float *x, const float *weight, uint32_t n, uint8_t *back);
+/* From the value of every word [1 << XB_WORD_BITS], or from tables. */
+void xb_trellis_set (xb_trellis *trellis, uint32_t depth, const float *values);
+void xb_trellis_init (xb_trellis *trellis, uint32_t depth, const int8_t (*tables)[16]);
+
+/* Value of a word; number of states; the most that one error may count. */
+static inline float xb_trellis_value_of (const xb_trellis *t, uint32_t word)
+{
+  return t->values[t->group[word / XB_WORD_GROUP]][word % XB_WORD_GROUP];
+}
+
+static inline uint32_t xb_trellis_states (const xb_trellis *t)
+{
+  return 1u << (XB_WORD_BITS - t->depth);
+}
+
+static inline uint32_t xb_trellis_most_cost (const xb_trellis *t)
+{
+  return 24000 / ((XB_WORD_BITS - 1) / t->depth);
+}
+
+/* The word that led to `state`: back is what xb_trellis_extend wrote at that step. Its upper bits, word >> depth, are the state before. */
+static inline uint32_t xb_trellis_trace (const xb_trellis *t, const uint8_t *back, uint32_t state)
+{
+  return (uint32_t) back[state] << (XB_WORD_BITS - t->depth) | state;
+}
+
+/* What an error counts: weight (x - value)^2, rounded down; what is beyond three quarters of the most is divided by 64, so that outliers still find
+ * the nearest. */
+static inline float xb_trellis_knee (const xb_trellis *t)
+{
+  return 0.75f * (float) xb_trellis_most_cost (t);
+}
+
+/* Extends the best path into each state by n weights. cost [states], in place: the sum of its errors, counted from the least before the last weight. Before the first it is 0, or XB_COST_BARRED where no path may begin:
+ * such a path is worse than any other after as many weights as a word has codes. back [n][states]: the oldest code of the best word. */
+void xb_trellis_extend (const xb_trellis *trellis, uint16_t *cost, const float *x, const float *weight, uint32_t n, uint8_t *back);
 
 #endif

@@ -1,64 +1,119 @@
-/* trellis_tmpl.h: the Viterbi step, one source per instruction set (ops_isa.h). */
+/* trellis_tmpl.h: the Viterbi step, one source per instruction set (ops_isa.h). Costs are 16 bits, so that a register holds twice as many as of floats. */
 #include "kernels/table.h"
 #include "kernels/trellis.h"
 #include "kernels/vec.h"
 
-enum { TRELLIS_LOW = 1 << 11 };
+enum { TRELLIS_LANES = 2 * XB_VL, TRELLIS_MOST_STATES = 1 << (XB_WORD_BITS - 1) };
 
-typedef uint8_t trellis_bytes __attribute__ ((vector_size (XB_VL)));
+typedef uint16_t vcost __attribute__ ((vector_size (TRELLIS_LANES * 2)));
+typedef uint16_t vcost_unaligned __attribute__ ((vector_size (TRELLIS_LANES * 2), aligned (2), may_alias));
+typedef uint16_t vcost_half __attribute__ ((vector_size (XB_VL * 2)));
+typedef uint8_t vcost_bytes __attribute__ ((vector_size (TRELLIS_LANES)));
 
-/* The best of the states that end in the same low bits: all of them lead to the same successors. */
-static inline __attribute__ ((always_inline)) void trellis_merge (const float *cost, float *best, uint8_t *back, uint32_t n_low, const uint32_t branches)
+/* Where `other` is less, best becomes it and which becomes `mark`. */
+static inline __attribute__ ((always_inline)) void take_less (vcost *best, vcost *which, const vcost other, const uint16_t mark)
 {
-  for (uint32_t low = 0; low < n_low; low += XB_VL) {
-    vf least = v_load (cost + low);
-    vi which = { 0 };
-    for (uint32_t high = 1; high < branches; high++) {
-      const vf other = v_load (cost + high * n_low + low);
-      const vi less = other < least;
-      least = (vf) (((vi) other & less) | ((vi) least & ~less));
-      which = (less & (int) high) | (which & ~less);
+#if XB_VL == 16 && defined __AVX512BW__
+  const __mmask32 less = _mm512_cmplt_epu16_mask ((__m512i) other, (__m512i) *best);
+  *which = (vcost) _mm512_mask_set1_epi16 ((__m512i) *which, less, (short) mark);
+  *best = (vcost) _mm512_min_epu16 ((__m512i) *best, (__m512i) other);
+#elif XB_VL == 8 && defined __AVX2__
+  const __m256i least = _mm256_min_epu16 ((__m256i) *best, (__m256i) other);
+  *which = (vcost) _mm256_blendv_epi8 (_mm256_set1_epi16 ((short) mark), (__m256i) *which, _mm256_cmpeq_epi16 (least, (__m256i) *best));
+  *best = (vcost) least;
+#else
+  const vcost less = (vcost) (other < *best);
+  *best = (other & less) | (*best & ~less);
+  *which = (less & mark) | (*which & ~less);
+#endif
+}
+
+/* TRELLIS_LANES states follow from so many >> depth; each of those is repeated 2^depth times. */
+static inline __attribute__ ((always_inline)) vcost trellis_repeat (const uint16_t *cost, const uint32_t depth)
+{
+  const vcost zero = { 0 };
+  if (TRELLIS_LANES >> depth <= 1)
+    return zero + *cost;
+  const vcost v = *(const vcost_unaligned *) cost;
+#if XB_VL == 16
+#define REPEAT(k) \
+  __builtin_shufflevector (v, v, 0, 1 >> k, 2 >> k, 3 >> k, 4 >> k, 5 >> k, 6 >> k, 7 >> k, 8 >> k, 9 >> k, 10 >> k, 11 >> k, 12 >> k, 13 >> k, 14 >> k, \
+                           15 >> k, 16 >> k, 17 >> k, 18 >> k, 19 >> k, 20 >> k, 21 >> k, 22 >> k, 23 >> k, 24 >> k, 25 >> k, 26 >> k, 27 >> k, 28 >> k, \
+                           29 >> k, 30 >> k, 31 >> k)
+#elif XB_VL == 8
+#define REPEAT(k) \
+  __builtin_shufflevector (v, v, 0, 1 >> k, 2 >> k, 3 >> k, 4 >> k, 5 >> k, 6 >> k, 7 >> k, 8 >> k, 9 >> k, 10 >> k, 11 >> k, 12 >> k, 13 >> k, 14 >> k, \
+                           15 >> k)
+#else
+#define REPEAT(k) __builtin_shufflevector (v, v, 0, 1 >> k, 2 >> k, 3 >> k, 4 >> k, 5 >> k, 6 >> k, 7 >> k)
+#endif
+  switch (depth) {
+  case 1: return REPEAT (1);
+  case 2: return REPEAT (2);
+  case 3: return REPEAT (3);
+  default: return REPEAT (4);
+  }
+#undef REPEAT
+}
+
+/* What each value costs, less the least of all paths so far. */
+static inline void trellis_errors (const xb_trellis *t, float x, float weight, uint16_t least, uint16_t *error)
+{
+  const vf most = v_set ((float) xb_trellis_most_cost (t)), knee = v_set (xb_trellis_knee (t));
+  for (uint32_t i = 0; i < t->n_groups * XB_WORD_GROUP; i += XB_VL) {
+    const vf miss = v_set (x) - v_load (&t->values[0][0] + i), square = v_set (weight) * miss * miss;
+    const vf counted = v_min (v_min (square, square * v_set (1.0f / 64) + knee), most);
+    const vcost_half e = __builtin_convertvector (__builtin_convertvector (counted, vi), vcost_half) - least;
+    memcpy (error + i, &e, sizeof e);
+  }
+}
+
+/* The best word into each state; returns the least cost of all. */
+static inline __attribute__ ((always_inline)) uint16_t trellis_step (const xb_trellis *t, const uint16_t *before, uint16_t *after, const uint16_t *error, uint8_t *back,
+                                                                     const uint32_t depth)
+{
+  const uint32_t states = 1u << (XB_WORD_BITS - depth), above = states >> depth;
+  vcost least = { 0 }, unused = { 0 };
+  least -= 1;
+  for (uint32_t n = 0; n < states; n += TRELLIS_LANES) {
+    vcost best = { 0 }, which = { 0 };
+    for (uint32_t oldest = 0; oldest < 1u << depth; oldest++) {
+      const uint32_t word = oldest * states + n;
+      const vcost other = trellis_repeat (before + oldest * above + (n >> depth), depth)
+                          + *(const vcost_unaligned *) (error + t->group[word / XB_WORD_GROUP] * XB_WORD_GROUP + word % XB_WORD_GROUP);
+      if (oldest == 0)
+        best = other;
+      else
+        take_less (&best, &which, other, (uint16_t) oldest);
     }
-    v_store (best + low, least);
-    const trellis_bytes bytes = __builtin_convertvector (which, trellis_bytes);
-    memcpy (back + low, &bytes, sizeof bytes);
+    *(vcost_unaligned *) (after + n) = best;
+    take_less (&least, &unused, best, 0);
+    const vcost_bytes bytes = __builtin_convertvector (which, vcost_bytes);
+    memcpy (back + n, &bytes, sizeof bytes);
   }
+  uint16_t smallest = UINT16_MAX;
+  for (int i = 0; i < TRELLIS_LANES; i++)
+    smallest = least[i] < smallest ? least[i] : smallest;
+  return smallest;
 }
 
-static inline __attribute__ ((always_inline)) void trellis_step (const xb_trellis *t, float *cost, float *best, float x, float weight, uint8_t *back,
-                                                                 const uint32_t branches)
+static void trellis_extend (const xb_trellis *t, uint16_t *cost, const float *x, const float *weight, uint32_t n, uint8_t *back)
 {
-  const uint32_t n_low = (1u << t->bits) / branches;
-  trellis_merge (cost, best, back, n_low, branches);
-  /* cost[low * branches + branch] = best[low] + error: each best is written `branches` times first, a vector at once. */
-  if (branches >= XB_VL) {
-    for (uint32_t low = 0; low < n_low; low++)
-      for (uint32_t branch = 0; branch < branches; branch += XB_VL) {
-        const uint32_t state = low * branches + branch;
-        const vf miss = v_set (x) - v_load (t->values + state);
-        v_store (cost + state, v_set (best[low]) + v_set (weight) * miss * miss);
-      }
-    return;
-  }
-  for (uint32_t low = 0; low < n_low; low++)
-    v_store (cost + low * branches, v_set (best[low])); /* what it writes too much the next one corrects; the last one's is room */
-  for (uint32_t state = 0; state < n_low * branches; state += XB_VL) {
-    const vf miss = v_set (x) - v_load (t->values + state);
-    v_store (cost + state, v_load (cost + state) + v_set (weight) * miss * miss);
-  }
-}
-
-static void trellis_extend (const xb_trellis *t, float *cost, const float *x, const float *weight, uint32_t n, uint8_t *back)
-{
-  float best[TRELLIS_LOW], work[2 * TRELLIS_LOW + XB_VL];
-  const uint32_t states = 1u << t->bits, n_low = states >> t->depth;
-  memcpy (work, cost, states * sizeof *cost);
-  for (uint32_t i = 0; i < n; i++, back += n_low)
+  uint16_t work[2][TRELLIS_MOST_STATES + TRELLIS_LANES], error[XB_WORD_GROUPS * XB_WORD_GROUP] __attribute__ ((aligned (64))), least = 0;
+  const uint32_t states = xb_trellis_states (t);
+  memcpy (work[0], cost, states * sizeof *cost);
+  for (uint32_t i = 0; i < n; i++, back += states) {
+    const uint16_t *before = work[i % 2];
+    uint16_t *after = work[(i + 1) % 2];
+    trellis_errors (t, x[i], weight[i], least, error);
     switch (t->depth) {
-    case 1: trellis_step (t, work, best, x[i], weight[i], back, 2); break;
-    case 2: trellis_step (t, work, best, x[i], weight[i], back, 4); break;
-    case 3: trellis_step (t, work, best, x[i], weight[i], back, 8); break;
-    default: trellis_step (t, work, best, x[i], weight[i], back, 16); break;
+    case 1: least = trellis_step (t, before, after, error, back, 1); break;
+    case 2: least = trellis_step (t, before, after, error, back, 2); break;
+    case 3: least = trellis_step (t, before, after, error, back, 3); break;
+    case 4: least = trellis_step (t, before, after, error, back, 4); break;
+    case 5: least = trellis_step (t, before, after, error, back, 5); break;
+    default: least = trellis_step (t, before, after, error, back, 6); break;
     }
-  memcpy (cost, work, states * sizeof *cost);
+  }
+  memcpy (cost, work[n % 2], states * sizeof *cost);
 }

@@ -147,6 +147,24 @@ static inline vi v_from_i8 (const void *p)
 #endif
 }
 
+/* XB_VL halves, of finite numbers. */
+static inline vf v_half (const uint16_t *h)
+{
+#if XB_VL == 16 && defined __AVX512F__
+  return (vf) _mm512_cvtph_ps (_mm256_loadu_si256 ((const __m256i *) (const void *) h));
+#elif XB_VL == 8 && defined __F16C__
+  return (vf) _mm256_cvtph_ps (_mm_loadu_si128 ((const __m128i *) (const void *) h));
+#elif XB_VL == 4 && defined __aarch64__
+  return (vf) vcvt_f32_f16 (vreinterpret_f16_u16 (vld1_u16 (h)));
+#else /* their bits lie in a float's but for the exponent's bias of 112 */
+  typedef uint16_t halves __attribute__ ((vector_size (XB_VL * 2)));
+  halves v;
+  memcpy (&v, h, sizeof v);
+  const vi bits = __builtin_convertvector (v, vi), size = (bits & 0x7fff) << 13;
+  return (vf) ((vi) ((vf) size * v_set (0x1p112f)) | (bits & 0x8000) << 16);
+#endif
+}
+
 static inline void half_to_f32 (const uint16_t *h, float *out, size_t n)
 {
   size_t i = 0;

@@ -138,6 +138,40 @@ void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *s
     stored_offsets (m, band, 0, m->n_groups, offset);
 }
 
+int32_t xb_trellis_word (uint32_t depth, const int8_t (*tables)[16], uint32_t w)
+{
+  uint32_t index[3] = { 0 };
+  switch (depth) {
+  case 1: /* codes 0 to 3, and those mixed with codes 8 to 11 */
+  case 2: /* codes 0 and 1, mixed with 4 and 5 */
+    index[0] = w;
+    index[1] = w ^ w >> 8;
+    break;
+  case 3: /* the upper two bits of codes 0 and 1; the lowest bits of codes 0 to 3 mixed with the upper two of codes 2 and 3 */
+    index[0] = (w >> 1 & 3) | (w >> 4 & 3) << 2;
+    index[1] = (w & 1) | (w >> 3 & 1) << 1 | (w >> 6 & 1) << 2 | (w >> 9 & 1) << 3;
+    index[1] ^= (w >> 7 & 3) | (w >> 10 & 3) << 2;
+    break;
+  case 4: /* code 0, mixed with 1 and 2 */
+    index[0] = w;
+    index[1] = w ^ w >> 4 ^ w >> 8;
+    break;
+  case 5: /* the upper and the lower four bits of code 0; the upper four of code 1 mixed with the lower two of code 2 */
+    index[0] = w >> 1;
+    index[1] = w;
+    index[2] = w >> 6 ^ (w >> 10 & 3);
+    break;
+  default: /* the upper four bits of code 0, the lower two of codes 0 and 1, the upper four of code 1 */
+    index[0] = w >> 2;
+    index[1] = (w & 3) | (w >> 6 & 3) << 2;
+    index[2] = w >> 8;
+  }
+  uint32_t sum = 0;
+  for (uint32_t k = 0; k < xb_trellis_tables (depth); k++)
+    sum += (uint32_t) tables[k][index[k] & 15];
+  return (int8_t) (uint8_t) sum;
+}
+
 static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uint32_t r1, float *out)
 {
   const xb_layout *l = &m->layout;
@@ -154,8 +188,9 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
         memset (out + (size_t) (r - r0) * l->cols + begin, 0, (end - begin) * sizeof (float));
       continue;
     }
-    for (uint32_t u = 0; u < 256 && cell->codebook != XB_TRELLIS; u++)
-      value[u] = cell->codebook == XB_TABLE ? (float) l->tables[cell->table][u % 16] : (float) u - (cell->codebook == XB_GRID ? 128 : (float) cell->z2 * 0.5f);
+    const bool is_expanded = cell->codebook == XB_GRID || cell->codebook == XB_TRELLIS; /* to bytes biased by 128 */
+    for (uint32_t u = 0; u < 256; u++)
+      value[u] = cell->codebook == XB_TABLE ? (float) l->tables[cell->table][u % 16] : (float) u - (is_expanded ? 128 : (float) cell->z2 * 0.5f);
     for (uint32_t c = begin; c < end; c++) {
       uint32_t g = m->panel_group[p] + (c - begin) / width;
       if (g != group) {
@@ -166,16 +201,16 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
         group = g;
       }
       const uint8_t *at = tile + (size_t) ((c - begin) / 32) * xb_tile_bytes (l, cell);
-      if (cell->codebook == XB_GRID) {
-        if ((c - begin) % 32 == 0)
+      if (is_expanded) {
+        if ((c - begin) % 32 == 0 && cell->codebook == XB_GRID)
           expand_grid_tile (&l->grids[cell->table], l->grid_values + l->grids[cell->table].offset, at, expanded);
+        else if ((c - begin) % 32 == 0)
+          xb_table_get ()->product.trellis_tile (at, cell->depth, l->tables + cell->table, c == begin, expanded);
         at = expanded;
         depth = 8;
       }
       for (uint32_t r = r0; r < r1; r++) {
-        uint32_t col = (c - begin) % 32;
-        float v = cell->codebook == XB_TRELLIS ? (float) xb_trellis_value (at, depth, cell->z2, l->tables + cell->table, r, col)
-                                               : value[xb_tile_code (at, depth, r, col)];
+        float v = value[xb_tile_code (at, depth, r, (c - begin) % 32)];
         v = scale[r] * (l->has_offset == XB_OFFSET_ZERO ? v - offset[r] : v);
         out[(size_t) (r - r0) * l->cols + c] = l->has_offset == XB_OFFSET_STORED ? v + offset[r] : v;
       }

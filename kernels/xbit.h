@@ -35,10 +35,9 @@ typedef enum {
   XB_UNIFORM = 0, /* w = s (u - z), z = z2 / 2 */
   XB_TABLE = 1,   /* w = s table[u], 2^depth int8 entries, depth <= 4 */
   XB_GRID = 2,    /* w = s v, v from a stored table of 4 or 8 values, perhaps with signs (xb_grid): IQ1..IQ3 */
-  XB_TRELLIS = 3  /* w = s v, depth <= 4: a bitshift trellis (Tseng et al. 2024, QTIP) whose states are summed up from small tables, so that
-                   * it decodes by byte lookups. The 64 codes of a quad, column by column, are a ring; v is, modulo 256, the sum of z2
-                   * (2 to 4) int8 entries, the k-th of tables[table + k] at the index that codes t - k g, t - k g - 1, ... make from the low
-                   * bits up, t being the weight's place in the ring and g = 4, 2, 1, 1 codes for depth 1, 2, 3, 4 */
+  XB_TRELLIS = 4  /* w = s v, depth <= 6: a bitshift trellis (Tseng et al. 2024, QTIP) whose states are summed up from small tables, so that
+                   * it decodes by byte lookups: xb_trellis_word says what v a word of 12 bits stands for. A word is the code itself (lowest)
+                   * and those before it in the chain of its 16 rows: xb_chain_place */
 } xb_codebook;
 
 typedef enum {
@@ -64,7 +63,7 @@ typedef enum {
 typedef struct {
   uint8_t depth;    /* bits per code, 0: the whole cell is 0; grid: bits per weight, rounded up */
   uint8_t codebook; /* xb_codebook */
-  uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one. trellis: its tables. grid: w = s v / 2^z2 */
+  uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one. grid: w = s v / 2^z2. else 0 */
   uint32_t table;   /* table, trellis, grid: index of the (first) one among the matrix's tables or grids */
 } xb_cell;
 
@@ -132,6 +131,31 @@ float xb_round_scale (float scale);
 /* Number of groups in a row (all panels); column where group g begins. */
 uint32_t xb_layout_groups (const xb_layout *layout);
 uint32_t xb_layout_group_start (const xb_layout *layout, uint32_t group);
+
+/* ---- the trellis codebook: words of XB_WORD_BITS bits, the newest code lowest ------------------------------------------------ */
+
+enum { XB_WORD_BITS = 12, XB_TRELLIS_DEPTH = 6 /* the most */ };
+
+/* The codes of a cell's 16 rows are one chain, column after column and in each the rows 0, 4, 8, 12, 1, 5, ... 15: place of row r of 16 in its
+ * column. Before the first column of a cell all codes are 0. */
+static inline uint32_t xb_chain_place (uint32_t r)
+{
+  return r % 4 * 4 + r / 4;
+}
+
+static inline uint32_t xb_chain_row (uint32_t place)
+{
+  return place % 4 * 4 + place / 4;
+}
+
+/* Entries of 16 that a trellis of that depth adds up: it has so many tables, one after the other. */
+static inline uint32_t xb_trellis_tables (uint32_t depth)
+{
+  return depth > 4 ? 3 : 2;
+}
+
+/* The value of a word, added up modulo 256. */
+int32_t xb_trellis_word (uint32_t depth, const int8_t (*tables)[16], uint32_t word);
 
 /* Inverse of pack. codes [16][cols_padded]; weights of rows row0..row1-1 as f32, out [row1-row0][cols]. */
 void xb_unpack_band (const xb_matrix *matrix, uint32_t band, uint8_t *codes, float *scale, float *offset);

@@ -24,6 +24,18 @@ static inline xi xi_set (uint8_t byte)
   return zero + byte;
 }
 
+/* 16 bytes in every 16 bytes. */
+static inline xi xi_repeat16 (const void *bytes)
+{
+#if XB_VL == 16
+  return (xi) _mm512_broadcast_i32x4 (_mm_loadu_si128 ((const __m128i *) bytes));
+#elif XB_VL == 8
+  return (xi) _mm256_broadcastsi128_si256 (_mm_loadu_si128 ((const __m128i *) bytes));
+#else
+  return xi_load (bytes);
+#endif
+}
+
 /* Shifts move bits between neighbouring bytes as 16-bit shifts do: what uses them masks those away. */
 static inline xi xi_left (xi v, int n)
 {

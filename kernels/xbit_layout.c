@@ -10,7 +10,7 @@
 
 #include "kernels/half.h"
 
-enum { MAGIC = 0x54494258, VERSION = 1, HEADER = 64, MAX_SIDE = 1 << 28, MAX_CELLS = 1 << 24, MAX_GRIDS = 256 };
+enum { MAGIC = 0x54494258, VERSION = 1, HEADER = 64, MAX_SIDE = 1 << 28, MAX_CELLS = 1 << 24, MAX_GRIDS = 256, EARLY_TRELLIS = 3 };
 
 typedef struct {
   uint32_t magic, version, rows, cols, group, kind, input_id, n_stripes, n_panels, n_tables, n_grids, grid_bytes;
@@ -73,6 +73,8 @@ static xb_error check_cells (const xb_layout *l)
 {
   for (uint64_t i = 0; i < (uint64_t) l->n_stripes * l->n_panels; i++) {
     const xb_cell *c = &l->cells[i];
+    if (c->codebook == EARLY_TRELLIS)
+      return "an X-bit matrix was made by an early version of Valise with another trellis; fit the model again";
     if (c->depth > XB_MAX_DEPTH || (c->codebook != XB_UNIFORM && c->codebook != XB_TABLE && c->codebook != XB_GRID && c->codebook != XB_TRELLIS))
       return "an X-bit matrix has a cell of an unknown depth or codebook; it was made by a newer version";
     if (c->codebook == XB_TABLE && (c->depth > 4 || c->table >= l->n_tables))
@@ -80,9 +82,10 @@ static xb_error check_cells (const xb_layout *l)
     if (c->codebook == XB_GRID && c->depth
         && (c->table >= l->n_grids || c->depth != (xb_grid_tile_bytes (&l->grids[c->table]) + 63) / 64))
       return "an X-bit matrix has a cell whose grid is missing";
-    if (c->codebook == XB_TRELLIS
-        && (c->depth > 4 || c->z2 < 2 || c->z2 > XB_TRELLIS_TABLES || c->table >= l->n_tables || l->n_tables - c->table < c->z2))
+    if (c->codebook == XB_TRELLIS && (c->depth > XB_TRELLIS_DEPTH || c->table >= l->n_tables || l->n_tables - c->table < xb_trellis_tables (c->depth)))
       return "an X-bit matrix has a trellis cell whose tables are missing";
+    if (c->codebook == XB_TRELLIS && !xb_scale_per_row (l) && l->group == 16)
+      return "an X-bit matrix has a trellis cell in groups of 16";
     if ((c->codebook == XB_UNIFORM && c->z2 > 510) || (c->codebook == XB_GRID && c->z2 > 15))
       return "an X-bit matrix has a cell with an impossible zero point";
     if (l->has_offset && (c->codebook != XB_UNIFORM || c->z2 != 0))

@@ -156,26 +156,16 @@ static inline uint32_t xb_tile_code (const uint8_t *tile, uint32_t depth, uint32
   return code;
 }
 
-/* Codes to an index of a trellis of that depth, and the most tables one has. */
-static inline uint32_t xb_trellis_step (uint32_t depth)
+/* Value of row r, column c of one tile of a trellis cell; before a tile that is not the cell's first lies the one to its left. */
+static inline int32_t xb_trellis_value (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint32_t r, uint32_t c)
 {
-  return depth == 1 ? 4 : depth == 2 ? 2 : 1;
-}
-
-enum { XB_TRELLIS_TABLES = 4 };
-
-/* Value of row r, column c of one tile of a trellis cell. */
-static inline int32_t xb_trellis_value (const uint8_t *tile, uint32_t depth, uint32_t n_tables, const int8_t (*tables)[16], uint32_t r, uint32_t c)
-{
-  uint32_t step = xb_trellis_step (depth), at = c % 4 * 16 + r;
-  uint8_t sum = 0;
-  for (uint32_t k = 0; k < n_tables; k++) {
-    uint32_t index = 0;
-    for (uint32_t i = 0; i < step; i++, at = (at - 1) % 64)
-      index |= xb_tile_code (tile, depth, at % 16, c / 4 * 4 + at / 16) << (depth * i);
-    sum = (uint8_t) (sum + (uint8_t) tables[k][index]);
-  }
-  return (int8_t) sum;
+  uint32_t place = (c + 1) * 16 + xb_chain_place (r), word = 0; /* counted from the column before the tile */
+  for (uint32_t bit = 0; bit < XB_WORD_BITS; bit += depth, place--)
+    if (place >= 16)
+      word |= xb_tile_code (tile, depth, xb_chain_row (place % 16), place / 16 - 1) << bit;
+    else if (!is_first)
+      word |= xb_tile_code (tile - depth * 64, depth, xb_chain_row (place), 31) << bit;
+  return xb_trellis_word (depth, tables, word & ((1u << XB_WORD_BITS) - 1));
 }
 
 #endif

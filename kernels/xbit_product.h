@@ -17,10 +17,16 @@ typedef struct xb_run {
   const xb_grid *grid;      /* of a grid cell, and its values */
   const int8_t *values;
   const uint8_t *columns;   /* the same column by column, + 128: [dim][2^index_bits] */
-  uint32_t depth, codebook, n_tables, tile_bytes;
+  uint32_t depth, codebook, tile_bytes;
+  float z, factor;          /* zero point; what the scales of a grid are multiplied with */
   uint32_t tile0, n_tiles;  /* in the whole row, of this run */
+  bool is_first;            /* it begins where its cell does */
   uint32_t per_group;       /* tiles per group; 0: two groups in a tile (group 16) */
-  const float *scale, *zero; /* [groups][16] */
+  const float *scale, *zero; /* [groups][16]: w = scale u + zero. NULL where they are left as they are stored: */
+  const xb_layout *layout;
+  const uint8_t *stored, *stored_offset;       /* [groups][16] */
+  const uint16_t *super, *super_offset;        /* [256 columns][16] of the whole row */
+  uint32_t n_groups;
   const uint8_t *ahead;     /* what one vector's product will need soon, and how far that moves with each tile */
   uint32_t ahead_step;
 } run;
@@ -28,62 +34,119 @@ typedef struct xb_run {
 /* acc[n][16] += run times vectors i0 .. i0+n-1 of what the function knows as its vectors */
 typedef void (*run_function) (const run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc);
 
-/* Calls f for each stretch of at most GROUP_CHUNK groups of one band. */
-static void walk_band (const xb_matrix *m, uint32_t band, const void *vectors, uint32_t i0, uint32_t n, float *acc, run_function f)
+/* One band, its panels one after the other. */
+typedef struct {
+  const xb_matrix *m;
+  uint32_t band, stripe, panel;
+  const uint8_t *tiles; /* of this panel */
+  uint32_t scale_step;
+} band_walk;
+
+static inline band_walk walk_begin (const xb_matrix *m, uint32_t band)
+{
+  uint32_t stripe = m->band_stripe[band];
+  /* A band's scales lie behind its tiles: spreading them over the tiles keeps the asked-for bytes one steady stream through all bands. */
+  return (band_walk) { m, band, stripe, 0, xb_band (m, band),
+                       (uint32_t) (m->band_bytes[stripe] - m->tile_bytes[stripe]) / (xb_cols_padded (m->layout.cols) / 32) };
+}
+
+/* What there is of a panel; false where it is all 0. */
+static inline bool walk_panel (const band_walk *w, run *r)
+{
+  const xb_layout *l = &w->m->layout;
+  const xb_cell *cell = &l->cells[(size_t) w->stripe * l->n_panels + w->panel];
+  if (cell->depth == 0)
+    return false;
+  *r = (run) { .tiles = w->tiles, .tables = cell->codebook == XB_TABLE || cell->codebook == XB_TRELLIS ? l->tables + cell->table : NULL, .depth = cell->depth,
+               .codebook = cell->codebook, .tile_bytes = xb_tile_bytes (l, cell), .z = cell->codebook != XB_UNIFORM ? 128.0f : (float) cell->z2 * 0.5f,
+               .tile0 = xb_panel_begin (l, w->panel) / 32, .n_tiles = xb_panel_tiles (l, w->panel), .is_first = true, .n_groups = xb_panel_groups (l, w->panel), .layout = l };
+  r->per_group = xb_scale_per_row (l) ? r->n_tiles : l->group / 32;
+  r->ahead = r->tiles + AHEAD_BYTES + (size_t) r->tile0 * w->scale_step;
+  r->ahead_step = r->tile_bytes + w->scale_step;
+  if (cell->codebook == XB_GRID) {
+    r->grid = &l->grids[cell->table];
+    r->factor = xb_grid_factor (cell);
+    r->values = l->grid_values + r->grid->offset;
+    r->columns = w->m->grid_columns + r->grid->offset;
+  }
+  return true;
+}
+
+static inline void walk_next (band_walk *w)
+{
+  w->tiles += xb_cell_bytes (&w->m->layout, w->stripe, w->panel++);
+}
+
+/* The kinds of scales that a product with one vector reads as they are stored. */
+static inline bool reads_stored (const xb_layout *l)
+{
+  return l->scale_kind <= XB_SCALE_GROUP_I8 && l->has_offset != XB_OFFSET_ZERO && l->n_grids == 0;
+}
+
+/* Calls f for each panel of one band, its scales left as they are stored. */
+static inline void walk_stored (const xb_matrix *m, uint32_t band, const void *vectors, float *acc, run_function f)
 {
   const xb_layout *l = &m->layout;
-  uint32_t stripe = m->band_stripe[band];
-  const uint8_t *tiles = xb_band (m, band);
-  /* A band's scales lie behind its tiles: spreading them over the tiles keeps the asked-for bytes one steady stream through all bands. */
-  const uint32_t scale_step = (uint32_t) (m->band_bytes[stripe] - m->tile_bytes[stripe]) / (xb_cols_padded (l->cols) / 32);
-  float scale[GROUP_CHUNK * 16] __attribute__ ((aligned (64))), zero[GROUP_CHUNK * 16] __attribute__ ((aligned (64)));
-  for (uint32_t p = 0; p < l->n_panels; p++) {
-    const xb_cell *cell = &l->cells[(size_t) stripe * l->n_panels + p];
-    uint32_t n_tiles = xb_panel_tiles (l, p), n_groups = xb_panel_groups (l, p);
-    if (cell->depth == 0)
-      continue;
-    run r = { .tables = cell->codebook == XB_TABLE || cell->codebook == XB_TRELLIS ? l->tables + cell->table : NULL, .depth = cell->depth,
-              .codebook = cell->codebook, .n_tables = cell->codebook == XB_TRELLIS ? cell->z2 : 1, .tile_bytes = xb_tile_bytes (l, cell) };
-    if (cell->codebook == XB_GRID) {
-      r.grid = &l->grids[cell->table];
-      r.values = l->grid_values + r.grid->offset;
-      r.columns = m->grid_columns + r.grid->offset;
+  const size_t entry = l->scale_kind == XB_SCALE_GROUP_I8 ? 16 : 32, part = xb_scale_part (l, m->n_groups);
+  const uint8_t *scales = band_scales (m, band), *offsets = scales + xb_offset_begin (l, m->n_groups);
+  run r;
+  for (band_walk w = walk_begin (m, band); w.panel < l->n_panels; walk_next (&w))
+    if (walk_panel (&w, &r)) {
+      r.stored = scales + m->panel_group[w.panel] * entry;
+      r.super = (const uint16_t *) (const void *) (scales + part);
+      if (l->has_offset) {
+        r.stored_offset = offsets + m->panel_group[w.panel] * entry;
+        r.super_offset = (const uint16_t *) (const void *) (offsets + part);
+      }
+      f (&r, vectors, 0, 1, acc);
     }
-    uint32_t step = xb_scale_per_row (l) ? n_tiles : l->group / 32;
-    float z = cell->codebook != XB_UNIFORM ? 128.0f : (float) cell->z2 * 0.5f;
-    for (uint32_t g = 0; g < n_groups; g += GROUP_CHUNK) {
-      uint32_t count = n_groups - g < GROUP_CHUNK ? n_groups - g : GROUP_CHUNK;
+}
+
+/* Calls f for each stretch of at most GROUP_CHUNK groups of one band, its scales expanded. */
+static void walk_expanded (const xb_matrix *m, uint32_t band, const void *vectors, uint32_t i0, uint32_t n, float *acc, run_function f)
+{
+  const xb_layout *l = &m->layout;
+  float scale[GROUP_CHUNK * 16] __attribute__ ((aligned (64))), zero[GROUP_CHUNK * 16] __attribute__ ((aligned (64)));
+  run whole;
+  for (band_walk w = walk_begin (m, band); w.panel < l->n_panels; walk_next (&w)) {
+    if (!walk_panel (&w, &whole))
+      continue;
+    const uint32_t step = whole.per_group;
+    for (uint32_t g = 0; g < whole.n_groups; g += GROUP_CHUNK) {
+      uint32_t count = whole.n_groups - g < GROUP_CHUNK ? whole.n_groups - g : GROUP_CHUNK;
       uint32_t first = step ? g * step : g / 2, last = step ? (g + count) * step : (g + count + 1) / 2;
-      last = last < n_tiles ? last : n_tiles;
-      expand_scales (m, band, m->panel_group[p] + g, count, scale, l->has_offset ? zero : NULL);
-      for (uint32_t i = 0; i < count * 16 && cell->codebook == XB_GRID; i++)
-        scale[i] *= xb_grid_factor (cell);
-      if (!l->has_offset)
-        for (uint32_t i = 0; i < count * 16; i++)
-          zero[i] = -z * scale[i];
+      last = last < whole.n_tiles ? last : whole.n_tiles;
+      expand_scales (m, band, m->panel_group[w.panel] + g, count, scale, l->has_offset ? zero : NULL);
+      for (uint32_t i = 0; i < count * 16 && whole.grid; i++)
+        scale[i] *= whole.factor;
+      for (uint32_t i = 0; !l->has_offset && i < count * 16; i++)
+        zero[i] = -whole.z * scale[i];
       if (!step && count % 2 && count < GROUP_CHUNK) { /* the row ends in the middle of a tile */
         memset (scale + count * 16, 0, 16 * sizeof (float));
         memset (zero + count * 16, 0, 16 * sizeof (float));
       }
-      r.tiles = tiles + (size_t) first * r.tile_bytes;
-      r.tile0 = xb_panel_begin (l, p) / 32 + first;
+      run r = whole;
+      r.tiles += (size_t) first * r.tile_bytes;
+      r.tile0 += first;
+      r.is_first = first == 0;
       r.n_tiles = last - first;
-      r.ahead = r.tiles + AHEAD_BYTES + (size_t) r.tile0 * scale_step;
-      r.ahead_step = r.tile_bytes + scale_step;
-      r.per_group = step;
+      r.n_groups = count;
       r.scale = scale;
       r.zero = zero;
       f (&r, vectors, i0, n, acc);
     }
-    tiles += xb_cell_bytes (l, stripe, p);
   }
 }
 
-static void walk_matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1, run_function f)
+static inline void walk_matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1, run_function f)
 {
+  const bool is_stored = reads_stored (&m->layout);
   for (uint32_t row = row0; row < row1; row += 16) {
     float acc[16] __attribute__ ((aligned (64))) = { 0 };
-    walk_band (m, row / 16, acts, 0, 1, acc, f);
+    if (is_stored)
+      walk_stored (m, row / 16, acts, acc, f);
+    else
+      walk_expanded (m, row / 16, acts, 0, 1, acc, f);
     memcpy (y + row, acc, (row1 - row < 16 ? row1 - row : 16) * sizeof (float));
   }
 }
@@ -96,7 +159,7 @@ static void walk_matmul (const xb_matrix *m, const void *vectors, uint32_t n_vec
     uint32_t n = n_vectors - i0 < VECTOR_BLOCK ? n_vectors - i0 : VECTOR_BLOCK;
     for (uint32_t row = row0; row < row1; row += 16) {
       memset (acc, 0, n * 16 * sizeof (float));
-      walk_band (m, row / 16, vectors, i0, n, acc, f);
+      walk_expanded (m, row / 16, vectors, i0, n, acc, f);
       for (uint32_t i = 0; i < n; i++)
         memcpy (y + (i0 + i) * ldy + row, acc + i * 16, (row1 - row < 16 ? row1 - row : 16) * sizeof (float));
     }

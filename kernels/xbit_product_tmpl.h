@@ -70,93 +70,13 @@ ALWAYS void decode_grid (xi codes[8], const run *r, const grid_tile *open, const
     codes[q] ^= xi_set (128);
 }
 
-/* A table of the matrix in every 16 bytes, biased by 128 where codes are unsigned. */
+/* A table of the matrix, biased by 128 where codes are unsigned. */
 ALWAYS xi load_table (const int8_t *table, const int bias)
 {
-  uint8_t repeated[PART_BYTES] __attribute__ ((aligned (64)));
-  for (int i = 0; i < PART_BYTES; i++)
-    repeated[i] = (uint8_t) (table ? table[i % 16] : 0) ^ (bias ? 128 : 0);
-  return xi_load (repeated);
+  return xi_repeat16 (table) ^ xi_set (bias ? 128 : 0);
 }
 
-/* A trellis sums up n tables, of which the first carries the bias; one that is not there adds nothing. */
-ALWAYS void load_tables (const run *r, xi tables[XB_TRELLIS_TABLES], const int n)
-{
-  UNROLL for (int k = 0; k < n; k++)
-    tables[k] = load_table (r->tables && (uint32_t) k < r->n_tables ? r->tables[k] : NULL, k == 0 && !XI_SIGNED);
-}
-
-typedef uint32_t xi_lanes __attribute__ ((vector_size (PART_BYTES)));
-
-/* Part `part` of the ring of a quad's codes, which before its first part goes on with the column before in each row: the byte below. */
-ALWAYS xi_lanes ring_part (const xi codes[PARTS], int part)
-{
-  const xi_lanes v = (xi_lanes) codes[part >= 0 ? part : part + PARTS];
-  return part >= 0 ? v : v << 8 | v >> 24;
-}
-
-/* The lanes k before those of `v`, `before` being in front of it. */
-ALWAYS xi_lanes lanes_back (xi_lanes before, xi_lanes v, const int k)
-{
-#if XB_VL == 16
-#define BACK(k) \
-  __builtin_shufflevector (before, v, 16 - k, 17 - k, 18 - k, 19 - k, 20 - k, 21 - k, 22 - k, 23 - k, 24 - k, 25 - k, 26 - k, 27 - k, 28 - k, 29 - k, \
-                           30 - k, 31 - k)
-#elif XB_VL == 8
-#define BACK(k) __builtin_shufflevector (before, v, 8 - k, 9 - k, 10 - k, 11 - k, 12 - k, 13 - k, 14 - k, 15 - k)
-#else
-#define BACK(k) __builtin_shufflevector (before, v, 4 - k, 5 - k, 6 - k, 7 - k)
-#endif
-  switch (k) {
-  case 1: return BACK (1);
-  case 2: return BACK (2);
-  case 3: return BACK (3);
-#if XB_VL > 4
-  case 4: return BACK (4);
-#endif
-#if XB_VL > 8
-  case 6: return BACK (6);
-  case 8: return BACK (8);
-  case 12: return BACK (12);
-#elif XB_VL > 4
-  case 6: return BACK (6);
-#endif
-  default: return v;
-  }
-#undef BACK
-}
-
-/* One part of the codes k places back in the ring: k is 1, 2, 3, 4, 6, 8 or 12. */
-ALWAYS xi ring_back (const xi codes[PARTS], int part, const int k)
-{
-  const int from = part - k / XB_VL;
-  return (xi) lanes_back (k % XB_VL ? ring_part (codes, from - 1) : ring_part (codes, from), ring_part (codes, from), k % XB_VL);
-}
-
-/* What a tile of a trellis cell with n tables stands for. */
-ALWAYS void decode_trellis (xi values[PARTS][8], const uint8_t *tile, const int depth, const xi tables[XB_TRELLIS_TABLES], const int n)
-{
-  const int step = depth == 1 ? 4 : depth == 2 ? 2 : 1;
-  UNROLL for (int part = 0; part < PARTS; part++)
-    decode (values[part], tile, depth, XB_UNIFORM, tables[0], part);
-  UNROLL for (int q = 0; q < 8; q++) {
-    xi index[PARTS], wider[PARTS];
-    UNROLL for (int part = 0; part < PARTS; part++)
-      index[part] = values[part][q];
-    UNROLL for (int width = 1; width < step; width *= 2) {
-      UNROLL for (int part = 0; part < PARTS; part++)
-        wider[part] = index[part] | xi_left (ring_back (index, part, width), depth * width);
-      UNROLL for (int part = 0; part < PARTS; part++)
-        index[part] = wider[part];
-    }
-    UNROLL for (int part = 0; part < PARTS; part++) {
-      xi sum = XI_LOOKUP (tables[0], index[part]);
-      UNROLL for (int k = 1; k < n; k++)
-        sum += XI_LOOKUP (tables[k], ring_back (index, part, k * step));
-      values[part][q] = sum;
-    }
-  }
-}
+#include "kernels/xbit_trellis_tmpl.h"
 
 /* y[i] += scale (xs sum u x) + zero (xs sum x) for one part of one tile and the n vectors from `first` on, whose tiles are `step` apart. */
 ALWAYS void multiply (const xi codes[8], const int depth, const int codebook, const int split, const int n, const xb_acts *acts, size_t first, size_t step,
@@ -204,34 +124,60 @@ ALWAYS void group_scales (const place *p, int part, const int split, vf scale[2]
   }
 }
 
-typedef void (*ring_decoder) (xi values[PARTS][8], const uint8_t *tile, const xi tables[XB_TRELLIS_TABLES]);
+/* 16 stored scales or offsets of group g of a run, one part of them. */
+ALWAYS vf stored_scale (const run *r, const uint8_t *stored, const uint16_t *super, uint32_t g, int part)
+{
+  if (r->layout->scale_kind != XB_SCALE_GROUP_I8)
+    return v_half ((const uint16_t *) (const void *) stored + g * 16 + (uint32_t) part * XB_VL);
+  const uint32_t s = (r->tile0 * 32 + g * r->layout->group) / XB_SUPER_COLS;
+  return __builtin_convertvector (v_from_i8 (stored + g * 16 + (uint32_t) part * XB_VL), vf) * v_half (super + s * 16 + (uint32_t) part * XB_VL);
+}
+
+ALWAYS void scales_of_group (const run *r, uint32_t g, vf scale[PARTS], vf zero[PARTS])
+{
+  UNROLL for (int part = 0; part < PARTS; part++) {
+    if (r->scale) {
+      scale[part] = v_aligned (r->scale + g * 16 + (uint32_t) part * XB_VL);
+      zero[part] = v_aligned (r->zero + g * 16 + (uint32_t) part * XB_VL);
+      continue;
+    }
+    scale[part] = stored_scale (r, r->stored, r->super, g, part);
+    zero[part] = r->stored_offset ? stored_scale (r, r->stored_offset, r->super_offset, g, part) : scale[part] * v_set (-r->z);
+  }
+}
+
+/* Grids and trellises become tiles of depth 8 first where many vectors share them. */
+static void trellis_tile (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out);
+
+static void expand_tile (const run *r, uint32_t t, uint8_t expanded[512])
+{
+  const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
+  if (r->codebook == XB_GRID)
+    expand_grid_tile (r->grid, r->values, tile, expanded);
+  else
+    trellis_tile (tile, r->depth, r->tables, r->is_first && t == 0, expanded);
+}
 
 /* n vectors by one run of tiles: each tile is decoded once and used for all of them. */
-ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int n_tables, const ring_decoder decode_ring, const int split)
+ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int split)
 {
   const size_t row_tiles = acts->cols_padded / 32;
-  xi tables[XB_TRELLIS_TABLES], ring[PARTS][8];
-  load_tables (r, tables, codebook == XB_GRID ? 1 : n_tables); /* a grid has one number there, the weights of an index */
+  const xi table = codebook == XB_TABLE ? load_table (r->tables[0], !XI_SIGNED) : xi_set (0);
   place at = { r->scale, r->zero, r->per_group };
   for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
     const size_t first = i0 * row_tiles + r->tile0 + t;
-    const uint8_t *tile = r->tiles + (size_t) t * (codebook == XB_GRID ? r->tile_bytes : depth * 64u);
-    grid_tile grid;
-    if (codebook == XB_GRID)
-      grid_open (&grid, r->grid, tile, n_tables);
-    if (codebook == XB_TRELLIS)
-      decode_ring (ring, tile, tables);
+    uint8_t expanded[512] __attribute__ ((aligned (64)));
+    const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
+    if (codebook == XB_GRID) {
+      expand_tile (r, t, expanded);
+      tile = expanded;
+    }
     for (int part = 0; part < PARTS; part++) {
       vf scale[2], zero[2];
       group_scales (&at, part, split, scale, zero);
       float *out = acc + part * XB_VL;
       xi codes[8];
-      if (codebook == XB_TRELLIS)
-        memcpy (codes, ring[part], sizeof codes);
-      else if (codebook == XB_GRID)
-        decode_grid (codes, r, &grid, n_tables, part);
-      else
-        decode (codes, tile, depth, codebook, tables[0], part);
+      decode (codes, tile, depth, codebook, table, part);
 #ifdef XI_ARRANGE
       XI_ARRANGE (codes);
 #endif
@@ -259,109 +205,102 @@ ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t
   }
 }
 
-/* The same for the first vector alone: the sum stays in registers; with few parts even and odd tiles apart, for the latency. */
-ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int n_tables, const ring_decoder decode_ring, const int split)
+/* The same for the first vector alone (a grid's depth is its dim): the sums stay in registers, those of even and odd tiles apart where there are enough, for the latency. */
+ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int split)
 {
   const int lines = codebook == XB_GRID ? 4 : depth + 1; /* a tile, and its share of the scales */
-  xi tables[XB_TRELLIS_TABLES], ring[PARTS][8];
-  load_tables (r, tables, codebook == XB_GRID ? 1 : n_tables); /* a grid has one number there, the weights of an index */
-  vf even[PARTS], odd[PARTS];
+  const xi table = codebook == XB_TABLE ? load_table (r->tables[0], !XI_SIGNED) : xi_set (0);
+  trellis t;
+  if (codebook == XB_TRELLIS)
+    begin_trellis (&t, r->tables, depth);
+  vf even[PARTS], odd[PARTS], scale[2][PARTS], zero[2][PARTS];
   UNROLL for (int part = 0; part < PARTS; part++) {
     even[part] = v_aligned (acc + part * XB_VL);
     odd[part] = v_set (0);
   }
-  place at = { r->scale, r->zero, r->per_group };
+  uint32_t group = 0;
   const uint8_t *tile = r->tiles, *ahead = r->ahead;
-  for (size_t t = r->tile0, end = t + r->n_tiles; t < end; t++, ahead += r->ahead_step) {
-    const uint8_t *from = tile;
-    grid_tile grid;
-    if (codebook == XB_GRID)
-      grid_open (&grid, r->grid, tile, n_tables);
-    tile += codebook == XB_GRID ? r->tile_bytes : depth * 64u;
-    UNROLL for (int line = 0; line < lines; line++)
-      __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
-    if (codebook == XB_TRELLIS)
-      decode_ring (ring, from, tables);
-    UNROLL for (int part = 0; part < PARTS; part++) {
-      xi codes[8];
+  for (size_t i = r->tile0, end = i + r->n_tiles; i < end;) {
+    const size_t last = split ? i + 1 : i + r->per_group < end ? i + r->per_group : end;
+    scales_of_group (r, group++, scale[0], zero[0]);
+    if (split && group < r->n_groups)
+      scales_of_group (r, group++, scale[1], zero[1]);
+    else if (split) /* the row ends in the middle of a tile */
+      UNROLL for (int part = 0; part < PARTS; part++)
+        scale[1][part] = zero[1][part] = v_set (0);
+    for (; i < last; i++, ahead += r->ahead_step) {
+      grid_tile grid;
+      xi values[PARTS][8];
+      UNROLL for (int line = 0; line < lines; line++)
+        __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
+      if (codebook == XB_GRID)
+        grid_open (&grid, r->grid, tile, depth);
       if (codebook == XB_TRELLIS)
-        memcpy (codes, ring[part], sizeof codes);
-      else if (codebook == XB_GRID)
-        decode_grid (codes, r, &grid, n_tables, part);
-      else
-        decode (codes, from, depth, codebook, tables[0], part);
-      vf scale[2], zero[2];
-      group_scales (&at, part, split, scale, zero);
-      multiply (codes, depth, codebook, split, 1, acts, t, 0, scale, zero, &even[part]);
-    }
-    next_tile (&at, r->per_group, split);
-    if (PARTS < 4)
+        trellis_values (&t, tile, values, depth);
       UNROLL for (int part = 0; part < PARTS; part++) {
-        const vf swap = even[part];
-        even[part] = odd[part];
-        odd[part] = swap;
+        const vf scales[2] = { scale[0][part], scale[split][part] }, zeros[2] = { zero[0][part], zero[split][part] };
+        if (codebook == XB_GRID)
+          decode_grid (values[part], r, &grid, depth, part);
+        else if (codebook != XB_TRELLIS)
+          decode (values[part], tile, depth, codebook, table, part);
+        multiply (values[part], depth, codebook, split, 1, acts, i, 0, scales, zeros, &even[part]);
       }
+      tile += codebook == XB_GRID ? r->tile_bytes : depth * 64u;
+      if (PARTS < 4)
+        UNROLL for (int part = 0; part < PARTS; part++) {
+          const vf swap = even[part];
+          even[part] = odd[part];
+          odd[part] = swap;
+        }
+    }
   }
   UNROLL for (int part = 0; part < PARTS; part++)
     v_store (acc + part * XB_VL, even[part] + odd[part]);
 }
 
-#define CELLS(name, depth, codebook, n_tables, decode_ring)                                    \
-  static void name (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)       \
-  {                                                                                            \
-    if (r->per_group)                                                                          \
-      cells_many (r, acts, i0, n, acc, depth, codebook, n_tables, decode_ring, 0);             \
-    else                                                                                       \
-      cells_many (r, acts, i0, n, acc, depth, codebook, n_tables, decode_ring, 1);             \
-  }                                                                                            \
+#define MANY(name, depth, codebook)                                                      \
+  static void name (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc) \
+  {                                                                                      \
+    if (r->per_group)                                                                    \
+      cells_many (r, acts, i0, n, acc, depth, codebook, 0);                              \
+    else                                                                                 \
+      cells_many (r, acts, i0, n, acc, depth, codebook, 1);                              \
+  }
+#define ONE(name, depth, codebook)                                                             \
   static void name##_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc) \
   {                                                                                            \
-    if (r->per_group)                                                                          \
-      cells_one (r, acts, acc, depth, codebook, n_tables, decode_ring, 0);                     \
+    if (r->per_group || codebook == XB_TRELLIS)                                                \
+      cells_one (r, acts, acc, depth, codebook, 0);                                            \
     else                                                                                       \
-      cells_one (r, acts, acc, depth, codebook, n_tables, decode_ring, 1);                     \
+      cells_one (r, acts, acc, depth, codebook, codebook != XB_TRELLIS);                       \
   }
-
-#define UNIFORM(depth) CELLS (uniform##depth, depth, XB_UNIFORM, 1, NULL)
-#define TABLE(depth) CELLS (table##depth, depth, XB_TABLE, 1, NULL)
-#define GRID(dim) CELLS (grid##dim, 8, XB_GRID, dim, NULL)
-/* The decoder of a trellis is large and shared by its products. */
-#define TRELLIS(n, depth)                                                                                                                             \
-  static __attribute__ ((noinline)) void ring##n##_##depth (xi values[PARTS][8], const uint8_t *tile, const xi tables[XB_TRELLIS_TABLES]) \
-  {                                                                                                                                       \
-    decode_trellis (values, tile, depth, tables, n);                                                                                      \
-  }                                                                                                                                       \
-  CELLS (trellis##n##_##depth, depth, XB_TRELLIS, n, ring##n##_##depth)
+#define UNIFORM(depth) MANY (uniform##depth, depth, XB_UNIFORM) ONE (uniform##depth, depth, XB_UNIFORM)
+#define TABLE(depth) MANY (table##depth, depth, XB_TABLE) ONE (table##depth, depth, XB_TABLE)
 UNIFORM (1) UNIFORM (2) UNIFORM (3) UNIFORM (4) UNIFORM (5) UNIFORM (6) UNIFORM (7) UNIFORM (8)
 TABLE (1) TABLE (2) TABLE (3) TABLE (4)
-GRID (4) GRID (8)
-TRELLIS (2, 1) TRELLIS (2, 2) TRELLIS (2, 3) TRELLIS (2, 4)
-TRELLIS (3, 1) TRELLIS (3, 2) TRELLIS (3, 3) TRELLIS (3, 4)
-TRELLIS (4, 1) TRELLIS (4, 2) TRELLIS (4, 3) TRELLIS (4, 4)
+MANY (expanded, 8, XB_GRID) ONE (grid4, 4, XB_GRID) ONE (grid8, 8, XB_GRID)
+ONE (trellis1, 1, XB_TRELLIS) ONE (trellis2, 2, XB_TRELLIS) ONE (trellis3, 3, XB_TRELLIS)
+ONE (trellis4, 4, XB_TRELLIS) ONE (trellis5, 5, XB_TRELLIS) ONE (trellis6, 6, XB_TRELLIS)
 
-enum { BOOKS = 6 }; /* the codebooks, and trellises of 3 and 4 tables behind those of 2 */
-#define DEPTHS4(name, end) NULL, name##1##end, name##2##end, name##3##end, name##4##end
-#define FUNCTIONS(end)                                                                                                              \
-  {                                                                                                                                 \
-    [XB_UNIFORM] = { DEPTHS4 (uniform, end), uniform5##end, uniform6##end, uniform7##end, uniform8##end },                          \
-    [XB_TABLE] = { DEPTHS4 (table, end) }, [XB_GRID] = { [4] = grid4##end, [8] = grid8##end },                         \
-    [XB_TRELLIS] = { DEPTHS4 (trellis2_, end) }, [XB_TRELLIS + 1] = { DEPTHS4 (trellis3_, end) }, [XB_TRELLIS + 2] = { DEPTHS4 (trellis4_, end) } \
-  }
-static const run_function many[BOOKS][9] = FUNCTIONS (), one[BOOKS][9] = FUNCTIONS (_one);
-
-static inline uint32_t book_of (const run *r)
-{
-  return r->codebook == XB_TRELLIS ? XB_TRELLIS + r->n_tables - 2 : r->codebook;
-}
+#define UNIFORMS(end) { NULL, uniform1##end, uniform2##end, uniform3##end, uniform4##end, uniform5##end, uniform6##end, uniform7##end, uniform8##end }
+#define TABLES(end) { NULL, table1##end, table2##end, table3##end, table4##end }
+static const run_function many[][XB_MAX_DEPTH + 1] = {
+  [XB_UNIFORM] = UNIFORMS (), [XB_TABLE] = TABLES (), [XB_GRID] = { [4] = expanded, [8] = expanded },
+  [XB_TRELLIS] = { NULL, expanded, expanded, expanded, expanded, expanded, expanded },
+};
+static const run_function one[][XB_MAX_DEPTH + 1] = {
+  [XB_UNIFORM] = UNIFORMS (_one), [XB_TABLE] = TABLES (_one), [XB_GRID] = { [4] = grid4_one, [8] = grid8_one },
+  [XB_TRELLIS] = { NULL, trellis1_one, trellis2_one, trellis3_one, trellis4_one, trellis5_one, trellis6_one },
+};
 
 static void run_many (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
-  many[book_of (r)][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
+  many[r->codebook][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
 }
 
 static void run_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
-  one[book_of (r)][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
+  one[r->codebook][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
 }
 
 static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1)
@@ -374,19 +313,45 @@ static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ld
   walk_matmul (m, acts, acts->n, y, ldy, row0, row1, run_many);
 }
 
-/* The codes of a tile as bytes [8 quads][16 rows][4]; what tables and trellises yield is biased by 128. */
-#define DECODE(d, codebook) decode (codes[part], tile, d, codebook, tables[0], part); break
+/* A tile of a trellis cell as bytes [8 quads][16 rows][4], biased by 128. */
+#define EXPAND(d)                            \
+  case d:                                    \
+    begin_trellis (&t, tables, d);           \
+    if (!is_first)                           \
+      enter_trellis (&t, tile - d * 64, d);  \
+    trellis_values (&t, tile, values, d);    \
+    break
+static void trellis_tile (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out)
+{
+  trellis t;
+  xi values[PARTS][8];
+  switch (depth) {
+    EXPAND (1);
+    EXPAND (2);
+    EXPAND (3);
+    EXPAND (4);
+    EXPAND (5);
+  default:
+    EXPAND (6);
+  }
+  for (int part = 0; part < PARTS; part++)
+    for (int q = 0; q < 8; q++)
+      xi_store (out + q * 64 + part * PART_BYTES, values[part][q] ^ xi_set (XI_SIGNED ? 128 : 0));
+}
+#undef EXPAND
+
+/* The codes of a tile as such bytes; those of tables, grids and trellises biased by 128. */
+#define DECODE(d, codebook) decode (codes, tile, d, codebook, table, part); break
 static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 {
   const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
-  if (r->grid) {
-    expand_grid_tile (r->grid, r->values, tile, out);
+  if (r->codebook >= XB_GRID) {
+    expand_tile (r, t, out);
     return;
   }
-  const xi flip = xi_set (XI_SIGNED && (r->depth == 8 || r->codebook != XB_UNIFORM) ? 128 : 0);
-  xi codes[PARTS][8], tables[XB_TRELLIS_TABLES];
-  load_tables (r, tables, XB_TRELLIS_TABLES);
-  for (int part = 0; part < PARTS && r->codebook != XB_TRELLIS; part++)
+  const xi flip = xi_set (XI_SIGNED && (r->depth == 8 || r->codebook != XB_UNIFORM) ? 128 : 0), table = r->tables ? load_table (r->tables[0], !XI_SIGNED) : xi_set (0);
+  for (int part = 0; part < PARTS; part++) {
+    xi codes[8];
     switch (r->depth | (r->tables ? 16 : 0)) {
     case 1: DECODE (1, XB_UNIFORM);
     case 2: DECODE (2, XB_UNIFORM);
@@ -401,14 +366,9 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
     case 20: DECODE (4, XB_TABLE);
     default: DECODE (8, XB_UNIFORM);
     }
-  if (r->codebook == XB_TRELLIS) {
-    static const ring_decoder decoders[3][4] = { { ring2_1, ring2_2, ring2_3, ring2_4 }, { ring3_1, ring3_2, ring3_3, ring3_4 },
-                                                 { ring4_1, ring4_2, ring4_3, ring4_4 } };
-    decoders[r->n_tables - 2][r->depth - 1](codes, tile, tables);
-  }
-  for (int part = 0; part < PARTS; part++)
     for (int q = 0; q < 8; q++)
-      xi_store (out + q * 64 + part * PART_BYTES, codes[part][q] ^ flip);
+      xi_store (out + q * 64 + part * PART_BYTES, codes[q] ^ flip);
+  }
 }
 #undef DECODE
 
@@ -417,5 +377,6 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 
 void XB_JOIN (xb_product_init_, XB_SUFFIX) (xb_product_table *t)
 {
-  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32, .one = run_one, .many = run_many };
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32, .one = run_one, .many = run_many,
+                            .trellis_tile = trellis_tile };
 }

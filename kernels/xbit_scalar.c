@@ -34,9 +34,7 @@ static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
 /* What tables, trellises and grids yield is biased by 128, so that every code is an unsigned byte u. */
 static int32_t code_at (const uint8_t *tile, const run *r, uint32_t row, uint32_t c)
 {
-  if (r->codebook == XB_TRELLIS)
-    return xb_trellis_value (tile, r->depth, r->n_tables, r->tables, row, c) + 128;
-  uint32_t u = xb_tile_code (tile, r->grid ? 8 : r->depth, row, c);
+  uint32_t u = xb_tile_code (tile, r->codebook >= XB_GRID ? 8 : r->depth, row, c);
   return r->codebook == XB_TABLE ? r->tables[0][u] + 128 : (int32_t) u;
 }
 
@@ -48,17 +46,33 @@ static int32_t product (const uint8_t *tile, const run *r, const int8_t *x, uint
   return sum;
 }
 
+static void trellis_tile (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out)
+{
+  for (uint32_t row = 0; row < 16; row++)
+    for (uint32_t c = 0; c < 32; c++)
+      out[c / 4 * 64 + row * 4 + c % 4] = (uint8_t) (xb_trellis_value (tile, depth, tables, is_first, row, c) + 128);
+}
+
+/* Tile t of a run, that of a grid or trellis as one of depth 8. */
+static const uint8_t *expand_tile (const run *r, uint32_t t, uint8_t expanded[512])
+{
+  const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
+  if (r->codebook < XB_GRID)
+    return tile;
+  if (r->codebook == XB_GRID)
+    expand_grid_tile (r->grid, r->values, tile, expanded);
+  else
+    trellis_tile (tile, r->depth, r->tables, r->is_first && t == 0, expanded);
+  return expanded;
+}
+
 static void cells (const run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc)
 {
   const xb_acts *acts = vectors;
   uint32_t row_tiles = acts->cols_padded / 32;
   for (uint32_t t = 0; t < r->n_tiles; t++) {
-    const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
     uint8_t expanded[512] __attribute__ ((aligned (64)));
-    if (r->grid) {
-      expand_grid_tile (r->grid, r->values, tile, expanded);
-      tile = expanded;
-    }
+    const uint8_t *tile = expand_tile (r, t, expanded);
     for (uint32_t i = 0; i < n; i++) {
       size_t at = (size_t) (i0 + i) * row_tiles + r->tile0 + t;
       const int8_t *x = acts->q + at * 32;
@@ -79,7 +93,7 @@ static void cells (const run *r, const void *vectors, uint32_t i0, uint32_t n, f
 
 static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1)
 {
-  walk_matvec (m, acts, y, row0, row1, cells);
+  walk_matmul (m, acts, 1, y, 0, row0, row1, cells);
 }
 
 static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1)
@@ -89,11 +103,8 @@ static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ld
 
 static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 {
-  const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
-  if (r->grid) {
-    expand_grid_tile (r->grid, r->values, tile, out);
-    return;
-  }
+  uint8_t expanded[512] __attribute__ ((aligned (64)));
+  const uint8_t *tile = expand_tile (r, t, expanded);
   for (uint32_t row = 0; row < 16; row++)
     for (uint32_t c = 0; c < 32; c++)
       out[c / 4 * 64 + row * 4 + c % 4] = (uint8_t) code_at (tile, r, row, c);
@@ -103,5 +114,5 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 
 void xb_product_init_scalar (xb_product_table *t)
 {
-  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32 };
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32, .trellis_tile = trellis_tile };
 }

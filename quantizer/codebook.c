@@ -5,8 +5,8 @@
 #include <string.h>
 
 /* The best uniform steps for the unit Gaussian (Max 1960, table II, extended), and their errors. */
-static const float uniform_step[XB_MAX_DEPTH + 1] = { 0, 0, 0, 0, 0, 0.1881f, 0.1041f, 0.0569f, 0.0308f };
-static const float uniform_error[XB_MAX_DEPTH + 1] = { 1, 0, 0, 0, 0, 0.003490f, 0.001040f, 0.0003043f, 0.0000877f };
+static const float uniform_step[XB_MAX_DEPTH + 1] = { 0, 0, 0, 0, 0, 0, 0, 0.0569f, 0.0308f };
+static const float uniform_error[XB_MAX_DEPTH + 1] = { 1, 0, 0, 0, 0, 0, 0, 0.0003043f, 0.0000877f };
 
 static QzCodebook books[XB_MAX_DEPTH + 1];
 static gint8 tables[QZ_N_TABLES][16];
@@ -16,8 +16,8 @@ static void make_trellis_book (QzCodebook *book, guint depth, guint first_table)
   book->trellis = qz_trellis (depth);
   book->unit_scale = book->trellis->unit_scale;
   book->unit_error = book->trellis->unit_error;
-  book->cell = (xb_cell){ .depth = depth, .codebook = XB_TRELLIS, .z2 = book->trellis->n_tables, .table = first_table };
-  memcpy (tables[first_table], book->trellis->tables, sizeof tables[0] * book->trellis->n_tables);
+  book->cell = (xb_cell){ .depth = depth, .codebook = XB_TRELLIS, .table = first_table };
+  memcpy (tables[first_table], book->trellis->tables, sizeof tables[0] * xb_trellis_tables (depth));
 }
 
 static void make_books (void)
@@ -26,9 +26,9 @@ static void make_books (void)
   for (guint depth = 0; depth <= XB_MAX_DEPTH; depth++) {
     QzCodebook *book = &books[depth];
     *book = (QzCodebook){ .depth = depth, .n_levels = 1u << depth, .unit_error = uniform_error[depth], .unit_scale = uniform_step[depth], .cell = { .depth = depth, .codebook = XB_UNIFORM, .z2 = (1u << depth) - 1 } };
-    if (depth >= QZ_TRELLIS_LEAST_DEPTH && depth <= QZ_TRELLIS_MOST_DEPTH) {
+    if (depth > 0 && depth <= XB_TRELLIS_DEPTH) {
       make_trellis_book (book, depth, table);
-      table += book->trellis->n_tables;
+      table += xb_trellis_tables (depth);
     }
   }
   g_assert (table == QZ_N_TABLES);

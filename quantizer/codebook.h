@@ -1,5 +1,5 @@
 /* codebook.h: the values a code of each depth can take, and the search for the scale that suits a group of weights.
- * Uniform from 5 bits up; below, a trellis (trellis.h) for the bell-shaped weights that the Hadamard transform leaves. */
+ * Uniform from 7 bits up; below, a trellis (trellis.h) for the bell-shaped weights that the Hadamard transform leaves. */
 #ifndef QZ_CODEBOOK_H
 #define QZ_CODEBOOK_H
 
@@ -8,8 +8,8 @@
 
 #include <glib.h>
 
-/* Those of the trellises of depth 1, 2, 3, 4, in this order, in every matrix. */
-enum { QZ_N_TABLES = 9 };
+/* Those of the trellises of depth 1 to 6, in this order, in every matrix. */
+enum { QZ_N_TABLES = 4 * 2 + 2 * 3 };
 
 typedef struct {
   guint depth, n_levels;

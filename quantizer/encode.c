@@ -8,23 +8,22 @@
 
 #include <string.h>
 
-/* Columns compensated together: a panel, and so a whole number of groups. */
-enum { BLOCK = QZ_PANEL_COLS, SUPER_COLS = 256 };
+/* Columns compensated together: a panel, and so a whole number of groups; one more is looked at before the last decisions. */
+enum { BLOCK = QZ_PANEL_COLS, BLOCK_AHEAD = BLOCK + 1, SUPER_COLS = 256 };
 
 struct QzEncodeScratch {
   guint n, cols, cols_padded, n_groups, n_supers;
   float *error;    /* [n][cols] w - q, all earlier columns */
-  float *carried;  /* [n][BLOCK] what they add to the block */
-  float *target;   /* [BLOCK][n] */
-  float *delta;    /* [BLOCK][n] w - q within the block */
-  float *weight;   /* [BLOCK][n] w */
-  guint8 *code;    /* [n] of one column */
-  float *value;    /* [n] */
+  float *carried;  /* [n][BLOCK_AHEAD] what they add to the block */
+  float *target;   /* [BLOCK_AHEAD][n] */
+  float *weight;   /* [BLOCK_AHEAD][n] w */
+  guint8 *code;    /* [BLOCK][16 rows] of one band */
+  float *value;    /* [BLOCK][16 rows] */
   float *scale;    /* [n_groups][n] */
   float *super;    /* [n_supers][n] */
   float *search;   /* [5 n] */
-  guint8 *quad_code;  /* [4][n] of the four columns that trellises encode together */
-  float *quad_value;  /* [4][n] */
+  QzChain *chain;
+  guint *chain_end; /* [bands] where each band's chain is */
   guint8 *codes;   /* [n][cols_padded] */
   float *memory;
 };
@@ -43,9 +42,8 @@ QzEncodeScratch *qz_encode_scratch_new (const QzEncoder *encoder, guint n_rows)
     float **where;
     gsize floats;
   } parts[] = {
-    { &s->error, n * s->cols }, { &s->carried, n * BLOCK }, { &s->target, n * BLOCK },   { &s->delta, n * BLOCK },     { &s->weight, n * BLOCK },
-    { &s->value, n },           { &s->scale, n * s->n_groups }, { &s->super, n * s->n_supers }, { &s->search, 5 * n },
-    { &s->quad_value, QZ_TRELLIS_COLS * n },
+    { &s->error, n * s->cols }, { &s->carried, n * BLOCK_AHEAD }, { &s->target, n * BLOCK_AHEAD }, { &s->weight, n * BLOCK_AHEAD },
+    { &s->value, BLOCK * QZ_CHAIN_ROWS }, { &s->scale, n * s->n_groups }, { &s->super, n * s->n_supers }, { &s->search, 5 * n },
   };
   gsize total = 0;
   for (guint i = 0; i < G_N_ELEMENTS (parts); i++)
@@ -56,8 +54,9 @@ QzEncodeScratch *qz_encode_scratch_new (const QzEncoder *encoder, guint n_rows)
     *parts[i].where = s->memory + total;
     total += parts[i].floats;
   }
-  s->code = g_malloc (n);
-  s->quad_code = g_malloc (QZ_TRELLIS_COLS * n);
+  s->code = g_malloc (BLOCK * QZ_CHAIN_ROWS);
+  s->chain = qz_chain_new (BLOCK);
+  s->chain_end = g_new0 (guint, n / QZ_CHAIN_ROWS);
   s->codes = g_malloc (n * s->cols_padded);
   return s;
 }
@@ -68,7 +67,8 @@ void qz_encode_scratch_free (QzEncodeScratch *s)
     return;
   g_free (s->memory);
   g_free (s->code);
-  g_free (s->quad_code);
+  qz_chain_free (s->chain);
+  g_free (s->chain_end);
   g_free (s->codes);
   g_free (s);
 }
@@ -147,109 +147,107 @@ static void choose_supers (Batch *b, guint super)
   }
 }
 
-static void choose_group_scales (Batch *b, guint group, guint col0, guint col1, guint block0)
+/* Scales of a group for the rows of one band, from what is to be rounded by now. */
+static void choose_group_scales (Batch *b, guint r0, guint n, guint group, guint col0, guint col1, guint block0)
 {
   QzEncodeScratch *s = b->s;
   const xb_layout *layout = b->encoder->layout;
-  const float *super = layout->scale_kind == XB_SCALE_GROUP_I8 ? s->super + (gsize) (col0 / SUPER_COLS) * s->n : NULL;
-  guint panel = panel_of (layout, col0);
-  for (guint stripe = 0; stripe < n_stripes_of (b); stripe++) {
-    guint r0 = stripe * QZ_STRIPE_ROWS, n = MIN (QZ_STRIPE_ROWS, b->n - r0);
-    qz_codebook_search (book_at (b, stripe, panel), n, col1 - col0, s->target + (gsize) (col0 - block0) * s->n + r0, s->n, b->encoder->pivots + col0,
-                        super != NULL ? super + r0 : NULL, s->scale + (gsize) group * s->n + r0, s->search);
-  }
+  const float *super = layout->scale_kind == XB_SCALE_GROUP_I8 ? s->super + (gsize) (col0 / SUPER_COLS) * s->n + r0 : NULL;
+  qz_codebook_search (book_at (b, r0 / QZ_STRIPE_ROWS, panel_of (layout, col0)), n, col1 - col0, s->target + (gsize) (col0 - block0) * s->n + r0, s->n,
+                      b->encoder->pivots + col0, super, s->scale + (gsize) group * s->n + r0, s->search);
 }
 
-/* target = w + what the errors of all earlier blocks add. */
+/* target = w + what the errors of all earlier blocks add, of the block and the column ahead. */
 static void begin_block (Batch *b, guint col0, guint col1)
 {
   QzEncodeScratch *s = b->s;
   const float *factor = b->encoder->factor;
-  guint cols = s->cols, width = col1 - col0;
+  guint cols = s->cols, width = MIN (col1 + 1, cols) - col0;
   if (col0 > 0 && factor != NULL)
-    xb_gemm (false, false, 0, b->n, width, col0, s->error, cols, factor + col0, cols, 0, s->carried, BLOCK);
+    xb_gemm (false, false, 0, b->n, width, col0, s->error, cols, factor + col0, cols, 0, s->carried, BLOCK_AHEAD);
   else
-    memset (s->carried, 0, sizeof (float) * b->n * BLOCK);
+    memset (s->carried, 0, sizeof (float) * b->n * BLOCK_AHEAD);
   for (guint j = 0; j < width; j++)
     for (guint i = 0; i < b->n; i++) {
       float w = b->w[(gsize) i * cols + col0 + j];
       s->weight[(gsize) j * s->n + i] = w;
-      s->target[(gsize) j * s->n + i] = w + s->carried[(gsize) i * BLOCK + j];
+      s->target[(gsize) j * s->n + i] = w + s->carried[(gsize) i * BLOCK_AHEAD + j];
     }
 }
 
-/* Rows of one stripe whose codes are of a trellis: columns j to j + 3 at once, 16 rows at a time. */
-static void quantize_quad (Batch *b, const QzCodebook *book, guint stripe, guint j, guint col0, const float *scale)
+/* Rounds the columns of a group one by one, carrying the error of each into those after it in the group. */
+static void quantize_columns (Batch *b, const QzCodebook *book, const QzSegment *g, guint8 *codes, float *values)
 {
-  QzEncodeScratch *s = b->s;
-  const QzEncoder *e = b->encoder;
-  guint8 codes[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
-  float values[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
-  for (guint r0 = stripe * QZ_STRIPE_ROWS; r0 < MIN ((stripe + 1) * QZ_STRIPE_ROWS, b->n); r0 += QZ_TRELLIS_ROWS) {
-    gsize at = (gsize) (j - col0) * s->n + r0;
-    QzQuad quad = { .n_rows = MIN (QZ_TRELLIS_ROWS, b->n - r0), .n_cols = MIN (QZ_TRELLIS_COLS, s->cols - j), .ld = s->n,
-                    .weight = s->weight + at, .target = s->target + at, .scale = scale + r0,
-                    .importance = e->importance != NULL ? e->importance + b->row0 + r0 : NULL, .pivots = e->pivots + j,
-                    .factor = e->factor != NULL ? e->factor + (gsize) j * s->cols + j : NULL, .ld_factor = s->cols };
-    qz_trellis_encode (book->trellis, &quad, codes, values);
-    for (guint k = 0; k < QZ_TRELLIS_COLS; k++)
-      for (guint r = 0; r < QZ_TRELLIS_ROWS; r++) {
-        s->quad_code[k * s->n + r0 + r] = codes[k][r];
-        s->quad_value[k * s->n + r0 + r] = values[k][r];
-        s->codes[(gsize) (r0 + r) * s->cols_padded + j + k] = codes[k][r];
-      }
+  for (guint j = 0; j < g->n_cols; j++) {
+    const float *target = g->target + j * g->ld, *weight = g->weight + j * g->ld;
+    float *value = values + j * QZ_CHAIN_ROWS, delta[QZ_CHAIN_ROWS] = { 0 };
+    qz_codebook_quantize (book, g->n_rows, target, g->scale, codes + j * QZ_CHAIN_ROWS, value);
+    for (guint r = 0; r < g->n_rows; r++)
+      delta[r] = weight[r] - value[r];
+    for (guint k = j + 1; g->factor != NULL && k < g->n_cols; k++)
+      for (guint r = 0; r < g->n_rows; r++)
+        g->target[k * g->ld + r] += g->factor[j * g->ld_factor + k] * delta[r];
   }
 }
 
-static void quantize_block (Batch *b, guint col0, guint col1, double *loss)
+/* What a group that is done leaves: losses, codes, and errors for the rest of the block (the column ahead has them already) and for the blocks after it. */
+static void finish_group (Batch *b, const QzSegment *g, guint r0, guint col0, guint block0, guint block1, double *loss)
+{
+  QzEncodeScratch *s = b->s;
+  const QzEncoder *e = b->encoder;
+  for (guint j = 0; j < g->n_cols; j++) {
+    const float *value = s->value + j * QZ_CHAIN_ROWS;
+    float delta[QZ_CHAIN_ROWS] = { 0 };
+    for (guint r = 0; r < g->n_rows; r++) {
+      float missed = g->target[j * g->ld + r] - value[r];
+      loss[r0 + r] += (double) e->pivots[col0 + j] * missed * missed;
+      delta[r] = g->weight[j * g->ld + r] - value[r];
+      s->error[(gsize) (r0 + r) * s->cols + col0 + j] = delta[r];
+    }
+    for (guint r = 0; r < QZ_CHAIN_ROWS && r0 + r < s->n; r++)
+      s->codes[(gsize) (r0 + r) * s->cols_padded + col0 + j] = s->code[j * QZ_CHAIN_ROWS + r];
+    for (guint k = col0 + g->n_cols + g->ahead; e->factor != NULL && k < block1; k++) {
+      float f = e->factor[(gsize) (col0 + j) * s->cols + k], *later = s->target + (gsize) (k - block0) * s->n + r0;
+      for (guint r = 0; r < g->n_rows; r++)
+        later[r] += f * delta[r];
+    }
+  }
+}
+
+/* Columns col0..col1-1 of the 16 rows from r0 on, which lie in one panel. */
+static void quantize_band (Batch *b, guint r0, guint col0, guint col1, double *loss)
 {
   QzEncodeScratch *s = b->s;
   const QzEncoder *e = b->encoder;
   const xb_layout *layout = e->layout;
-  guint n = b->n, group = 0;
-  if (layout->scale_kind != XB_SCALE_ROW_F16)
-    while (group + 1 < s->n_groups && xb_layout_group_start (layout, group + 1) <= col0)
-      group++;
-  guint next_group = col0;
-  for (guint j = col0; j < col1; j++) {
-    if (layout->scale_kind != XB_SCALE_ROW_F16 && j == next_group) {
-      group += j > col0;
-      next_group = group + 1 < s->n_groups ? xb_layout_group_start (layout, group + 1) : s->cols;
-      choose_group_scales (b, group, j, MIN (next_group, col1), col0);
-    }
-    guint panel = panel_of (layout, j);
-    float *target = s->target + (gsize) (j - col0) * s->n, *delta = s->delta + (gsize) (j - col0) * s->n;
-    const float *weight = s->weight + (gsize) (j - col0) * s->n, *scale = s->scale + (gsize) group * s->n;
-    for (guint stripe = 0; stripe < n_stripes_of (b); stripe++) {
-      guint r0 = stripe * QZ_STRIPE_ROWS, rows = MIN (QZ_STRIPE_ROWS, n - r0), in_quad = j % QZ_TRELLIS_COLS;
-      const QzCodebook *book = book_at (b, stripe, panel);
-      if (book->trellis == NULL) {
-        qz_codebook_quantize (book, rows, target + r0, scale + r0, s->code + r0, s->value + r0);
-        continue;
-      }
-      if (in_quad == 0)
-        quantize_quad (b, book, stripe, j, col0, scale);
-      memcpy (s->code + r0, s->quad_code + in_quad * s->n + r0, rows);
-      memcpy (s->value + r0, s->quad_value + in_quad * s->n + r0, sizeof (float) * rows);
-    }
-    for (guint i = 0; i < n; i++) {
-      float missed = target[i] - s->value[i];
-      loss[i] += (double) e->pivots[j] * missed * missed;
-      delta[i] = weight[i] - s->value[i];
-      s->codes[(gsize) i * s->cols_padded + j] = s->code[i];
-    }
-    if (e->factor == NULL)
-      continue;
-    const float *f = e->factor + (gsize) j * s->cols;
-    for (guint k = j + 1; k < col1; k++) {
-      float *later = s->target + (gsize) (k - col0) * s->n, fk = f[k];
-      for (guint i = 0; i < n; i++)
-        later[i] += fk * delta[i];
-    }
+  gboolean per_row = layout->scale_kind == XB_SCALE_ROW_F16;
+  guint group = 0, n = MIN (QZ_CHAIN_ROWS, b->n - r0), panel = panel_of (layout, col0), last = layout->panel_end[panel];
+  const QzCodebook *book = book_at (b, r0 / QZ_STRIPE_ROWS, panel);
+  while (!per_row && group + 1 < s->n_groups && xb_layout_group_start (layout, group + 1) <= col0)
+    group++;
+  guint *chain_end = &s->chain_end[r0 / QZ_CHAIN_ROWS];
+  if (col0 == (panel > 0 ? layout->panel_end[panel - 1] : 0))
+    *chain_end = 0;
+  if (book->trellis != NULL)
+    qz_chain_begin (s->chain, book->trellis, *chain_end);
+  for (guint g0 = col0; g0 < col1; group++) {
+    guint g1 = per_row ? col1 : MIN (col1, group + 1 < s->n_groups ? xb_layout_group_start (layout, group + 1) : s->cols);
+    if (!per_row)
+      choose_group_scales (b, r0, n, group, g0, g1, col0);
+    gsize at = (gsize) (g0 - col0) * s->n + r0;
+    QzSegment segment = { .n_rows = n, .n_cols = g1 - g0, .ahead = book->trellis != NULL && g1 < last, .ld = s->n, .weight = s->weight + at, .target = s->target + at,
+                          .scale = s->scale + (gsize) (per_row ? 0 : group) * s->n + r0,
+                          .importance = e->importance != NULL ? e->importance + b->row0 + r0 : NULL, .pivots = e->pivots + g0,
+                          .factor = e->factor != NULL ? e->factor + (gsize) g0 * s->cols + g0 : NULL, .ld_factor = s->cols };
+    memset (s->code, 0, (gsize) segment.n_cols * QZ_CHAIN_ROWS);
+    if (book->trellis != NULL)
+      qz_chain_encode (s->chain, &segment, s->code, s->value);
+    else
+      quantize_columns (b, book, &segment, s->code, s->value);
+    finish_group (b, &segment, r0, g0, col0, MIN (col1 + 1, s->cols), loss);
+    g0 = g1;
   }
-  for (guint i = 0; i < n; i++)
-    for (guint j = col0; j < col1; j++)
-      s->error[(gsize) i * s->cols + j] = s->delta[(gsize) (j - col0) * s->n + i];
+  *chain_end = qz_chain_end (s->chain);
 }
 
 /* Scales of 16 rows in the order the packer takes; integers where they multiply a super scale. */
@@ -296,7 +294,8 @@ xb_error qz_encode_rows (const QzEncoder *encoder, QzEncodeScratch *scratch, gui
     if (layout->scale_kind == XB_SCALE_GROUP_I8 && col0 % SUPER_COLS == 0)
       choose_supers (&b, col0 / SUPER_COLS);
     begin_block (&b, col0, col1);
-    quantize_block (&b, col0, col1, loss);
+    for (guint r0 = 0; r0 < n_rows; r0 += QZ_CHAIN_ROWS)
+      quantize_band (&b, r0, col0, col1, loss);
   }
   return pack_bands (&b, blob, size);
 }

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK, TRELLIS_SAMPLE = 4 /* one quad of so many */, FIRST_TYPICAL = 3, LAST_TYPICAL = 6 };
+enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK, CHAIN_EVERY = 64, CHAIN_SAMPLE = 16 /* of so many columns a chain of so many */, FIRST_TYPICAL = 3, LAST_TYPICAL = 6 };
 
 static const struct {
   guint8 kind, group;
@@ -66,8 +66,8 @@ static gboolean sample_rows (const QzSensitivities *s, guint matrix, guint n, fl
   g_autofree float *row = g_new (float, m->cols);
   g_autofree float *scratch = g_new (float, m->cols);
   for (guint i = 0; i < n; i++) {
-    guint bands = n / QZ_TRELLIS_ROWS, all = m->rows / QZ_TRELLIS_ROWS, band = i / QZ_TRELLIS_ROWS;
-    guint r = n < SAMPLE_ROWS ? i : (guint) ((guint64) (2 * band + 1) * all / (2 * bands)) * QZ_TRELLIS_ROWS + i % QZ_TRELLIS_ROWS;
+    guint bands = n / QZ_CHAIN_ROWS, all = m->rows / QZ_CHAIN_ROWS, band = i / QZ_CHAIN_ROWS;
+    guint r = n < SAMPLE_ROWS ? i : (guint) ((guint64) (2 * band + 1) * all / (2 * bands)) * QZ_CHAIN_ROWS + i % QZ_CHAIN_ROWS;
     if (!qz_source_read_rows (s->source, matrix, r, r + 1, row, error))
       return FALSE;
     qz_transform_rows (s->transforms[m->input], row, 1, scratch);
@@ -93,18 +93,20 @@ static void add_error (const Sample *s, guint i, guint j, float missed, double *
   *energy += importance * w * w;
 }
 
-static void sample_quad (const Sample *s, const QzTrellis *trellis, guint j, guint n_cols, const float *scale, double *sum, double *energy)
+/* The first columns of a group, as a chain. */
+static void sample_chain (const Sample *s, QzChain *chain, const QzTrellis *trellis, guint j, guint n_cols, const float *scale, double *sum, double *energy)
 {
-  guint8 codes[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
-  float values[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
-  for (guint r0 = 0; r0 < s->n; r0 += QZ_TRELLIS_ROWS) {
+  guint8 codes[CHAIN_SAMPLE * QZ_CHAIN_ROWS];
+  float values[CHAIN_SAMPLE * QZ_CHAIN_ROWS];
+  for (guint r0 = 0; r0 < s->n; r0 += QZ_CHAIN_ROWS) {
     const float *x = s->sample + (gsize) j * s->n + r0;
-    QzQuad quad = { .n_rows = MIN (QZ_TRELLIS_ROWS, s->n - r0), .n_cols = n_cols, .ld = s->n, .weight = x, .target = x, .scale = scale + r0,
-                    .importance = s->fisher + r0, .pivots = s->pivots + j };
-    qz_trellis_encode (trellis, &quad, codes, values);
+    QzSegment segment = { .n_rows = MIN (QZ_CHAIN_ROWS, s->n - r0), .n_cols = n_cols, .ld = s->n, .weight = x, .target = (float *) x, .scale = scale + r0,
+                          .importance = s->fisher + r0, .pivots = s->pivots + j };
+    qz_chain_begin (chain, trellis, 0);
+    qz_chain_encode (chain, &segment, codes, values);
     for (guint k = 0; k < n_cols; k++)
-      for (guint r = 0; r < quad.n_rows; r++)
-        add_error (s, r0 + r, j + k, x[k * s->n + r] - values[k][r], sum, energy);
+      for (guint r = 0; r < segment.n_rows; r++)
+        add_error (s, r0 + r, j + k, x[k * s->n + r] - values[k * QZ_CHAIN_ROWS + r], sum, energy);
   }
 }
 
@@ -116,6 +118,7 @@ static void sample_work (gpointer data, guint begin, guint end, guint worker)
   g_autofree float *scratch = g_new (float, 7 * n);
   g_autofree guint8 *codes = g_malloc (n);
   float *scale = scratch + 5 * n, *values = scratch + 6 * n;
+  QzChain *chain = qz_chain_new (CHAIN_SAMPLE);
   for (guint unit = begin; unit < end; unit++) {
     guint kind = unit / QZ_MOST_DEPTH, depth = 1 + unit % QZ_MOST_DEPTH;
     guint group = kinds[kind].group > 0 ? kinds[kind].group : cols;
@@ -125,8 +128,8 @@ static void sample_work (gpointer data, guint begin, guint end, guint worker)
       guint j1 = MIN (j0 + group, cols);
       qz_codebook_search (book, n, j1 - j0, s->sample + (gsize) j0 * n, n, s->pivots + j0, NULL, scale, scratch);
       if (book->trellis != NULL) {
-        for (guint j = j0; j < j1; j += TRELLIS_SAMPLE * QZ_TRELLIS_COLS)
-          sample_quad (s, book->trellis, j, MIN (QZ_TRELLIS_COLS, j1 - j), scale, &sum, &energy);
+        for (guint j = j0; j < j1; j += CHAIN_EVERY)
+          sample_chain (s, chain, book->trellis, j, MIN (CHAIN_SAMPLE, j1 - j), scale, &sum, &energy);
         continue;
       }
       for (guint j = j0; j < j1; j++) {
@@ -138,6 +141,7 @@ static void sample_work (gpointer data, guint begin, guint end, guint worker)
     }
     s->error[kind][depth] = energy > 0 ? sum / energy : 0;
   }
+  qz_chain_free (chain);
 }
 
 /* Energy of a cell, from those of its blocks. */

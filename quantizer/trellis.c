@@ -1,182 +1,206 @@
-/* trellis.c: tables, and the search over a quad's ring. */
+/* trellis.c: tables, and the search for the codes of a chain. */
 #include "quantizer/trellis.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { RING = QZ_TRELLIS_ROWS * QZ_TRELLIS_COLS, MOST_STATES = 1 << QZ_TRELLIS_MOST_BITS, MOST_LOW = MOST_STATES / 2 };
+/* So many columns back a decision may still change when a column is done. */
+enum { MOST_STATES = 1 << (XB_WORD_BITS - 1), LATE_COLS = 2 };
 
-/* Entries for weights of unit variance, the best of seeds 11 to 18 of tests/bench/trellis_tables.c, and the mean squared error it measured. */
+/* Errors of a weight of unit variance that are larger than this count alike; the search has whole numbers for those below. */
+static const float most_error[XB_TRELLIS_DEPTH + 1] = { 0, 12, 6, 3, 1.5f, 0.6f, 0.3f };
+
+/* The least of a weight's share in the cost, of the largest: below, its own errors would be rounded away. */
+static const float least_share = 1.0f / 32;
+
+/* Tables for weights of unit variance over `unit`, the best of seeds 1 to 16 of tests/bench/trellis_tables.c (250 rounds, 60 chains), and the mean squared
+ * error it measured. */
 static const struct {
-  guint n_tables, codes; /* codes to an index */
-  float error, entries[3][16];
-} made[QZ_TRELLIS_MOST_DEPTH] = {
-  { 2, 4, 0.29618f, /* seed 12 */
-    { { -0.456f, 0.700f, -0.507f, 0.775f, 0.214f, -0.018f, 0.980f, -0.749f, 0.415f, -0.199f, 0.780f, -0.931f, 0.358f, -0.159f, -0.716f, 0.953f },
-      { -0.761f, 0.548f, 0.519f, -0.755f, -0.912f, 0.976f, 0.075f, 0.071f, 0.740f, -0.942f, -0.554f, 0.140f, 0.563f, -0.683f, -0.209f, -0.155f } } },
-  { 2, 2, 0.08207f, /* seed 17 */
-    { { -0.500f, -0.078f, 0.632f, -1.261f, -0.535f, 0.119f, -1.509f, 0.534f, -0.750f, 1.104f, -0.271f, 0.264f, -0.909f, 0.251f, 1.153f, -0.185f },
-      { -1.148f, 0.332f, 0.980f, -0.234f, -0.267f, 1.155f, 0.244f, -0.712f, 1.404f, -0.124f, -0.790f, 1.174f, 0.491f, -0.967f, 0.039f, 0.421f } } },
-  { 3, 1, 0.02116f, /* seed 18 */
-    { { -0.343f, -0.832f, 1.020f, -0.385f, -1.338f, 0.178f, 0.476f, 0.022f },
-      { 0.238f, -0.165f, 0.074f, -0.671f, 0.109f, -1.109f, -0.108f, 0.577f },
-      { -0.990f, 0.439f, 0.024f, 1.090f, -0.057f, -0.478f, 1.590f, 0.751f } } },
-  { 2, 1, 0.00612f, /* seed 18 */
-    { { -0.395f, -0.533f, 1.640f, 0.081f, -0.717f, 1.068f, 0.778f, -0.070f, 0.654f, -0.232f, 0.132f, -1.173f, 0.332f, -1.627f, -0.907f, 0.534f },
-      { -0.631f, 0.807f, -0.402f, 1.344f, -0.003f, -0.117f, 1.712f, 0.605f, -1.917f, 0.177f, -1.250f, -0.301f, 1.043f, 0.442f, -0.944f, 0.357f } } },
+  float unit, error;
+  gint8 tables[3][16];
+} made[XB_TRELLIS_DEPTH] = {
+  { 0.01202f, 0.28909f, /* 1 bit, seed 10 */
+    { { -49, 26, 30, -46, 18, 21, 26, -47, 31, -55, -50, 31, 27, 26, -46, -46 },
+      { -17, 77, -57, 77, -40, 77, -47, -44, -62, -51, 80, -57, 81, -71, 76, 76 } } },
+  { 0.02098f, 0.07309f, /* 2 bits, seed 6 */
+    { { 2, 42, -2, 33, 37, 6, 15, 48, -21, 13, -15, 24, -5, 34, -11, 23 },
+      { 25, 24, -43, -47, -7, -74, 60, -12, -67, -1, -4, 72, -30, -31, -105, 23 } } },
+  { 0.02492f, 0.01944f, /* 3 bits, seed 15 */
+    { { -17, 3, 38, 20, -1, -48, 18, -22, 29, 9, -11, -33, 12, -8, 72, 41 },
+      { -21, 20, 6, -74, 54, -3, -34, 38, 17, -43, 32, 5, -53, -16, -7, -26 } } },
+  { 0.02685f, 0.00515f, /* 4 bits, seed 10 */
+    { { -11, 22, 16, -1, 5, -9, 68, -29, 40, -19, -20, 9, -3, 19, -62, 26 },
+      { -6, -48, -25, -31, -12, 25, -38, -63, 5, 58, 44, -17, -1, 33, 11, 18 } } },
+  { 0.03066f, 0.00144f, /* 5 bits, seed 11 */
+    { { 1, -23, -54, 13, 32, -3, 3, -3, 22, 5, 30, -21, 14, 2, 23, 7 },
+      { -18, 29, -11, 22, 41, -16, -17, -5, 2, -12, 22, 9, -46, 18, -27, -7 },
+      { -10, -18, 54, 5, 20, -51, 13, -14, -29, -7, -23, 1, 9, -36, 27, -3 } } },
+  { 0.03285f, 0.00041f, /* 6 bits, seed 11 */
+    { { -4, -25, -39, 8, 42, -6, 10, 1, 20, 3, 13, -18, 15, -1, 22, 5 },
+      { -17, 27, -7, 22, 37, 1, -13, -10, -2, -13, 16, 12, -48, 12, -23, -5 },
+      { -11, -17, 42, 5, 13, -39, 18, -15, -23, -7, -19, -1, 1, -31, 25, -3 } } },
 };
 
-static QzTrellis trellises[QZ_TRELLIS_MOST_DEPTH + 1];
-
-static void make_trellis (QzTrellis *t, guint depth)
-{
-  guint n = made[depth - 1].n_tables, width = depth * made[depth - 1].codes, n_entries = 1u << width;
-  float low = 0, high = 0;
-  for (guint k = 0; k < n; k++) {
-    float least = INFINITY, most = -INFINITY;
-    for (guint i = 0; i < n_entries; i++) {
-      least = MIN (least, made[depth - 1].entries[k][i]);
-      most = MAX (most, made[depth - 1].entries[k][i]);
-    }
-    low += least;
-    high += most;
-  }
-  /* The largest sum is the largest byte, with room for the tables' rounding. */
-  t->unit_scale = MAX (-low, high) / (127 - n * 0.5f);
-  t->depth = depth;
-  t->n_tables = n;
-  t->unit_error = made[depth - 1].error;
-  for (guint k = 0; k < n; k++)
-    for (guint i = 0; i < n_entries; i++)
-      t->tables[k][i] = lrintf (made[depth - 1].entries[k][i] / t->unit_scale);
-  for (guint state = 0; state < 1u << n * width; state++)
-    for (guint k = 0; k < n; k++)
-      t->values[state] += t->tables[k][state >> (k * width) & (n_entries - 1)];
-  t->search = (xb_trellis){ depth, n * width, t->values };
-}
+static QzTrellis trellises[XB_TRELLIS_DEPTH + 1];
 
 const QzTrellis *qz_trellis (guint depth)
 {
   static gsize done = 0;
   if (g_once_init_enter (&done)) {
-    for (guint d = QZ_TRELLIS_LEAST_DEPTH; d <= QZ_TRELLIS_MOST_DEPTH; d++)
-      make_trellis (&trellises[d], d);
+    for (guint d = 1; d <= XB_TRELLIS_DEPTH; d++) {
+      trellises[d].tables = made[d - 1].tables;
+      trellises[d].unit_scale = made[d - 1].unit;
+      trellises[d].unit_error = made[d - 1].error;
+      xb_trellis_init (&trellises[d].search, d, made[d - 1].tables);
+    }
     g_once_init_leave (&done, 1);
   }
   return &trellises[depth];
 }
 
-typedef struct {
+struct QzChain {
   const QzTrellis *t;
-  const QzQuad *quad;
-  guint n_states, n_low;
-  float inverse[QZ_TRELLIS_ROWS], weight[QZ_TRELLIS_ROWS]; /* of an error in units of the scale */
-  float target[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
-  float cost[MOST_STATES];
-  guint8 back[RING * MOST_LOW]; /* [steps][n_low] */
-} Search;
+  guint most_cols, n_states, state; /* where the chain ends so far */
+  guint16 cost[MOST_STATES];
+  float inverse[QZ_CHAIN_ROWS], row_share[QZ_CHAIN_ROWS], most_pivot;
+  guint16 *words; /* [most_cols + 1][16 places] as the best path has them now */
+  float *sent;    /* [most_cols][16 rows] errors that have been carried on */
+  guint8 *back;   /* [(most_cols + 1) * 16 steps][n_states] */
+  gsize back_size;
+};
 
-static void begin (Search *s, const QzTrellis *t, const QzQuad *quad)
+QzChain *qz_chain_new (guint most_cols)
 {
-  s->t = t;
-  s->quad = quad;
-  s->n_states = 1u << t->search.bits;
-  s->n_low = s->n_states >> t->depth;
-  float most = 0;
-  for (guint r = 0; r < QZ_TRELLIS_ROWS; r++) {
-    gboolean is_there = r < quad->n_rows && quad->scale[r] != 0;
-    s->inverse[r] = is_there ? 1 / quad->scale[r] : 0;
-    s->weight[r] = is_there ? quad->scale[r] * quad->scale[r] * (quad->importance != NULL ? quad->importance[r] : 1) : 0;
-    most = MAX (most, s->weight[r]);
-  }
-  for (guint r = 0; r < QZ_TRELLIS_ROWS && most > 0; r++)
-    s->weight[r] /= most;
-  memset (s->target, 0, sizeof s->target);
-  for (guint j = 0; j < quad->n_cols; j++)
-    memcpy (s->target[j], quad->target + j * quad->ld, sizeof (float) * quad->n_rows);
+  QzChain *c = g_new0 (QzChain, 1);
+  c->most_cols = most_cols;
+  c->words = g_new (guint16, (gsize) (most_cols + 1) * QZ_CHAIN_ROWS);
+  c->sent = g_new (float, (gsize) most_cols * QZ_CHAIN_ROWS);
+  return c;
 }
 
-/* Extends the paths by a column, from that step on. */
-static void extend (Search *s, guint j, guint from)
+void qz_chain_free (QzChain *c)
 {
-  float x[QZ_TRELLIS_ROWS], weight[QZ_TRELLIS_ROWS] = { 0 };
-  float first = s->quad->pivots[0], share = j < s->quad->n_cols && first > 0 ? s->quad->pivots[j] / first : 0;
-  for (guint r = 0; r < QZ_TRELLIS_ROWS; r++) {
-    x[r] = s->target[j][r] * s->inverse[r];
-    weight[r] = s->weight[r] * share;
-  }
-  xb_trellis_extend (&s->t->search, s->cost, x, weight, QZ_TRELLIS_ROWS, s->back + from * s->n_low);
+  if (c == NULL)
+    return;
+  g_free (c->words);
+  g_free (c->sent);
+  g_free (c->back);
+  g_free (c);
 }
 
-static guint before (const Search *s, guint state, guint step)
+guint qz_chain_end (const QzChain *c)
 {
-  guint low = state >> s->t->depth;
-  return low | (guint) s->back[step * s->n_low + low] * s->n_low;
+  return c->state;
 }
 
-/* The best state, of those that end in `low` where that is not above n_low. */
-static guint best_state (const Search *s, guint low)
+void qz_chain_begin (QzChain *c, const QzTrellis *t, guint end)
 {
-  guint best = low < s->n_low ? low : 0, step = low < s->n_low ? s->n_low : 1;
-  for (guint state = best; state < s->n_states; state += step)
-    if (s->cost[state] < s->cost[best])
-      best = state;
-  return best;
-}
-
-/* States along the path that ends in `state` after n steps. */
-static void trace (const Search *s, guint state, guint n, guint16 *states)
-{
-  for (guint i = n; i-- > 0;) {
-    states[i] = state;
-    state = before (s, state, i);
+  c->t = t;
+  c->n_states = xb_trellis_states (&t->search);
+  c->state = end;
+  gsize size = (gsize) (c->most_cols + 1) * QZ_CHAIN_ROWS * c->n_states;
+  if (size > c->back_size) {
+    g_free (c->back);
+    c->back = g_malloc (size);
+    c->back_size = size;
   }
 }
 
-/* The ring is closed by guessing where its best path crosses its end: the last column and the first, without what comes between. */
-static guint guess_seam (Search *s)
+static void begin_segment (QzChain *c, const QzSegment *s)
 {
-  memset (s->cost, 0, sizeof (float) * s->n_states);
-  extend (s, QZ_TRELLIS_COLS - 1, 0);
-  extend (s, 0, QZ_TRELLIS_ROWS);
-  guint state = best_state (s, s->n_low);
-  for (guint i = 2 * QZ_TRELLIS_ROWS; i-- > QZ_TRELLIS_ROWS;)
-    state = before (s, state, i);
-  return state & (s->n_low - 1);
+  float most_row = 0;
+  c->most_pivot = 0;
+  memset (c->row_share, 0, sizeof c->row_share);
+  memset (c->inverse, 0, sizeof c->inverse);
+  for (guint r = 0; r < s->n_rows; r++) {
+    c->inverse[r] = s->scale[r] != 0 ? 1 / s->scale[r] : 0;
+    c->row_share[r] = s->scale[r] * s->scale[r] * (s->importance != NULL ? s->importance[r] : 1);
+    most_row = MAX (most_row, c->row_share[r]);
+  }
+  for (guint r = 0; r < s->n_rows; r++)
+    c->row_share[r] = most_row > 0 ? c->row_share[r] / most_row : 1;
+  for (guint j = 0; j < s->n_cols + s->ahead; j++)
+    c->most_pivot = MAX (c->most_pivot, s->pivots[j]);
+  memset (c->sent, 0, sizeof (float) * s->n_cols * QZ_CHAIN_ROWS);
+  for (guint state = 0; state < c->n_states; state++)
+    c->cost[state] = state == c->state ? 0 : XB_COST_BARRED;
 }
 
-/* What the errors of column j, as the best path has it now, add to the columns after it. */
-static void carry (Search *s, guint j, const guint16 *states)
+/* Extends the paths by a column. */
+static void extend (QzChain *c, const QzSegment *s, guint j)
 {
-  const QzQuad *quad = s->quad;
-  for (guint r = 0; r < quad->n_rows; r++) {
-    float delta = quad->weight[j * quad->ld + r] - s->t->values[states[j * QZ_TRELLIS_ROWS + r]] * quad->scale[r];
-    for (guint k = j + 1; k < quad->n_cols; k++)
-      s->target[k][r] += quad->factor[j * quad->ld_factor + k] * delta;
+  const QzTrellis *t = c->t;
+  float x[QZ_CHAIN_ROWS], weight[QZ_CHAIN_ROWS], share = c->most_pivot > 0 ? s->pivots[j] / c->most_pivot : 1;
+  float most = xb_trellis_most_cost (&t->search) * t->unit_scale * t->unit_scale / most_error[t->search.depth];
+  for (guint i = 0; i < QZ_CHAIN_ROWS; i++) {
+    guint r = xb_chain_row (i);
+    gboolean is_there = r < s->n_rows;
+    x[i] = is_there ? CLAMP (s->target[j * s->ld + r] * c->inverse[r], -128.0f, 127.0f) : 0;
+    weight[i] = is_there ? most * MAX (share * c->row_share[r], least_share) : 0;
+  }
+  xb_trellis_extend (&t->search, c->cost, x, weight, QZ_CHAIN_ROWS, c->back + (gsize) j * QZ_CHAIN_ROWS * c->n_states);
+}
+
+/* The words of columns j0..j on the best path so far. */
+static void trace (QzChain *c, guint j0, guint j)
+{
+  guint16 least = G_MAXUINT16;
+  guint state = 0;
+  for (guint i = 0; i < c->n_states; i++)
+    least = MIN (least, c->cost[i]);
+  while (c->cost[state] != least)
+    state++;
+  for (guint i = (j + 1) * QZ_CHAIN_ROWS; i-- > j0 * QZ_CHAIN_ROWS;) {
+    c->words[i] = xb_trellis_trace (&c->t->search, c->back + (gsize) i * c->n_states, state);
+    state = c->words[i] >> c->t->search.depth;
   }
 }
 
-void qz_trellis_encode (const QzTrellis *t, const QzQuad *quad, guint8 codes[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS],
-                        float values[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS])
+/* Carries the errors of column j, as the words have it now, into all columns after it, also into those that are done: their errors are then what they are. */
+static void carry (QzChain *c, const QzSegment *s, guint j)
 {
-  Search s;
-  guint16 states[RING];
-  begin (&s, t, quad);
-  guint seam = guess_seam (&s);
-  for (guint state = 0; state < s.n_states; state++)
-    s.cost[state] = (state & (s.n_low - 1)) == seam ? 0 : 1e30f;
-  for (guint j = 0; j < QZ_TRELLIS_COLS; j++) {
-    extend (&s, j, j * QZ_TRELLIS_ROWS);
-    if (quad->factor != NULL && j + 1 < quad->n_cols) {
-      trace (&s, best_state (&s, s.n_low), (j + 1) * QZ_TRELLIS_ROWS, states);
-      carry (&s, j, states);
+  float change[QZ_CHAIN_ROWS] = { 0 }, most = 0;
+  for (guint i = 0; i < QZ_CHAIN_ROWS; i++) {
+    guint r = xb_chain_row (i);
+    if (r >= s->n_rows)
+      continue;
+    float error = s->weight[j * s->ld + r] - xb_trellis_value_of (&c->t->search, c->words[j * QZ_CHAIN_ROWS + i]) * s->scale[r];
+    change[r] = error - c->sent[j * QZ_CHAIN_ROWS + r];
+    c->sent[j * QZ_CHAIN_ROWS + r] = error;
+    most = MAX (most, fabsf (change[r]));
+  }
+  if (most == 0)
+    return;
+  for (guint k = j + 1; k < s->n_cols + s->ahead; k++) {
+    float f = s->factor[j * s->ld_factor + k], *target = s->target + k * s->ld;
+    for (guint r = 0; r < s->n_rows; r++)
+      target[r] += f * change[r];
+  }
+}
+
+void qz_chain_encode (QzChain *c, const QzSegment *s, guint8 *codes, float *values)
+{
+  begin_segment (c, s);
+  for (guint j = 0; j < s->n_cols; j++) {
+    extend (c, s, j);
+    if (s->factor == NULL || j + 1 == s->n_cols + s->ahead)
+      continue;
+    guint j0 = j < LATE_COLS ? 0 : j - LATE_COLS;
+    trace (c, j0, j);
+    for (guint k = j0; k <= j; k++)
+      carry (c, s, k);
+  }
+  if (s->ahead)
+    extend (c, s, s->n_cols);
+  trace (c, 0, s->n_cols + s->ahead - 1);
+  c->state = c->words[s->n_cols * QZ_CHAIN_ROWS - 1] & (c->n_states - 1);
+  for (guint j = 0; j < s->n_cols; j++) {
+    if (s->factor != NULL)
+      carry (c, s, j);
+    for (guint i = 0; i < QZ_CHAIN_ROWS; i++) {
+      guint r = xb_chain_row (i), word = c->words[j * QZ_CHAIN_ROWS + i];
+      codes[j * QZ_CHAIN_ROWS + r] = word & ((1u << c->t->search.depth) - 1);
+      values[j * QZ_CHAIN_ROWS + r] = r < s->n_rows ? xb_trellis_value_of (&c->t->search, word) * s->scale[r] : 0;
     }
   }
-  trace (&s, best_state (&s, seam), RING, states);
-  for (guint j = 0; j < QZ_TRELLIS_COLS; j++)
-    for (guint r = 0; r < QZ_TRELLIS_ROWS; r++) {
-      guint state = states[j * QZ_TRELLIS_ROWS + r];
-      codes[j][r] = state & ((1u << t->depth) - 1);
-      values[j][r] = r < quad->n_rows ? t->values[state] * quad->scale[r] : 0;
-    }
 }

@@ -1,6 +1,7 @@
-/* trellis_tables.c: fits the tables of a trellis codebook (quantizer/trellis.c) to the unit Gaussian: alternately encodes random rings with
- * the tables as they are and sets each table to the least squares of what is left, as Lloyd did for scalars.
- *   trellis_tables DEPTH CODES_PER_INDEX N_TABLES [ROUNDS] [SEED] [RINGS]      (those of the tree: 1 4 2, 2 2 2, 3 1 3, 4 1 2; 120 rounds, seeds 11 to 18) */
+/* trellis_tables.c: fits the tables of a trellis (quantizer/trellis.c) to the unit Gaussian: alternately encodes random chains with the tables as
+ * they are and sets the tables to the least squares of what was encoded, as Lloyd did for scalars; a little noise that dies away keeps them out
+ * of poor minima. Prints them as they are stored, and the error that they leave then.
+ *   trellis_tables DEPTH [ROUNDS] [SEED] [CHAINS] */
 #include "kernels/trellis.h"
 
 #include <math.h>
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RING = 64, HALF = 32, MOST_STATES = 1 << 12 };
+enum { CHAIN = 1024, WORDS = 1 << XB_WORD_BITS, TABLES = 3, ENTRIES = TABLES * 16, CHECK_CHAINS = 250 };
 
 static uint64_t random_state = 1;
 
@@ -27,128 +28,153 @@ static float normal (void)
   return (float) (sqrt (-2 * log (u)) * cos (6.283185307179586 * v));
 }
 
-static uint32_t depth, width, n_tables, n_states, n_low;
-static float tables[4][16], values[MOST_STATES];
+static xb_trellis trellis;
+static uint32_t depth, n_tables;
+static float largest; /* value */
+static uint8_t entry[WORDS][TABLES]; /* k * 16 + index of table k */
+static float tables[ENTRIES];
 
-static void sum_tables (void)
+/* Which entries a word adds up, asked of the definition. */
+static void find_entries (void)
 {
-  for (uint32_t s = 0; s < n_states; s++) {
-    values[s] = 0;
-    for (uint32_t k = 0; k < n_tables; k++)
-      values[s] += tables[k][s >> (k * width) & ((1u << width) - 1)];
+  for (uint32_t k = 0; k < n_tables; k++) {
+    int8_t probe[TABLES][16] = { 0 };
+    for (int i = 0; i < 16; i++)
+      probe[k][i] = (int8_t) i;
+    for (uint32_t word = 0; word < WORDS; word++)
+      entry[word][k] = (uint8_t) (k * 16 + (uint32_t) xb_trellis_word (depth, (const int8_t (*)[16]) probe, word));
   }
 }
 
-static uint32_t before (uint32_t state, const uint8_t *back)
+static void sum_tables (void)
 {
-  uint32_t low = state >> depth;
-  return low | (uint32_t) back[low] * n_low;
+  float values[WORDS] = { 0 };
+  for (uint32_t word = 0; word < WORDS; word++)
+    for (uint32_t k = 0; k < n_tables; k++)
+      values[word] += tables[entry[word][k]];
+  xb_trellis_set (&trellis, depth, values);
+  largest = 0;
+  for (uint32_t word = 0; word < WORDS; word++)
+    largest = fmaxf (largest, fabsf (values[word]));
 }
 
-static uint32_t best_of (const float *cost, uint32_t from, uint32_t step)
+/* Words of the best chain; its squared error. `unit`: what the values are counted in. */
+static double encode (const float *from, float unit, uint16_t *words)
 {
-  uint32_t best = from;
-  for (uint32_t s = from; s < n_states; s += step)
-    best = cost[s] < cost[best] ? s : best;
-  return best;
-}
-
-/* States of the best closed path found, as quantizer/trellis.c finds it; its squared error. */
-static double encode (const xb_trellis *t, const float *x, uint16_t *states)
-{
-  static float cost[MOST_STATES];
-  static uint8_t back[RING * MOST_STATES / 2];
-  float weight[RING];
-  for (int i = 0; i < RING; i++)
-    weight[i] = 1;
-  memset (cost, 0, n_states * sizeof *cost);
-  xb_trellis_extend (t, cost, x + HALF, weight, HALF, back);
-  xb_trellis_extend (t, cost, x, weight, HALF, back + HALF * n_low);
-  uint32_t state = best_of (cost, 0, 1);
-  for (int i = RING; i-- > HALF;)
-    state = before (state, back + (uint32_t) i * n_low);
-  const uint32_t seam = state & (n_low - 1);
-  for (uint32_t s = 0; s < n_states; s++)
-    cost[s] = (s & (n_low - 1)) == seam ? 0 : 1e30f;
-  xb_trellis_extend (t, cost, x, weight, RING, back);
-  state = best_of (cost, seam, n_low);
-  const double error = (double) cost[state];
-  for (int i = RING; i-- > 0;) {
-    states[i] = (uint16_t) state;
-    state = before (state, back + (uint32_t) i * n_low);
+  static const float clip[XB_TRELLIS_DEPTH + 1] = { 0, 12, 6, 3, 1.5f, 0.6f, 0.3f };
+  static uint16_t cost[WORDS / 2];
+  static uint8_t back[CHAIN * WORDS / 2];
+  const uint32_t states = xb_trellis_states (&trellis);
+  float weight[CHAIN], x[CHAIN];
+  for (int i = 0; i < CHAIN; i++) {
+    weight[i] = (float) xb_trellis_most_cost (&trellis) * unit * unit / clip[depth];
+    x[i] = fmaxf (-largest, fminf (largest, from[i])) / unit;
+  }
+  for (uint32_t s = 0; s < states; s++)
+    cost[s] = s ? XB_COST_BARRED : 0;
+  xb_trellis_extend (&trellis, cost, x, weight, CHAIN, back);
+  uint32_t state = 0;
+  for (uint32_t s = 0; s < states; s++)
+    state = cost[s] < cost[state] ? s : state;
+  double error = 0;
+  for (uint32_t i = CHAIN; i-- > 0;) {
+    words[i] = (uint16_t) xb_trellis_trace (&trellis, back + i * states, state);
+    state = words[i] >> depth;
+    const float miss = from[i] - xb_trellis_value_of (&trellis, words[i]) * unit;
+    error += (double) (miss * miss);
   }
   return error;
 }
 
-static void refit (const float *x, const uint16_t *states, size_t n)
+/* Least squares of all entries at once, with a little pull towards where they are; noise. */
+static void refit (const float *x, const uint16_t *words, size_t n, double noise)
 {
-  for (int sweep = 0; sweep < 6; sweep++)
+  static double a[ENTRIES][ENTRIES + 1];
+  const uint32_t size = n_tables * 16;
+  memset (a, 0, sizeof a);
+  for (size_t i = 0; i < n; i++)
     for (uint32_t k = 0; k < n_tables; k++) {
-      double sum[16] = { 0 }, count[16] = { 0 };
-      for (size_t i = 0; i < n; i++) {
-        const uint32_t index = states[i] >> (k * width) & ((1u << width) - 1);
-        double rest = (double) x[i];
-        for (uint32_t other = 0; other < n_tables; other++)
-          rest -= other == k ? 0 : (double) tables[other][states[i] >> (other * width) & ((1u << width) - 1)];
-        sum[index] += rest;
-        count[index]++;
-      }
-      for (uint32_t i = 0; i < 1u << width; i++)
-        if (count[i] > 2)
-          tables[k][i] = (float) (sum[i] / count[i]);
+      double *row = a[entry[words[i]][k]];
+      for (uint32_t j = 0; j < n_tables; j++)
+        row[entry[words[i]][j]]++;
+      row[ENTRIES] += (double) x[i];
     }
+  for (uint32_t i = 0; i < size; i++) {
+    const double pull = (double) n * 2e-5;
+    a[i][i] += pull;
+    a[i][ENTRIES] += pull * (double) tables[i];
+  }
+  for (uint32_t i = 0; i < size; i++)
+    for (uint32_t r = 0; r < size; r++) {
+      const double m = r == i ? 0 : a[r][i] / a[i][i];
+      for (uint32_t j = i; j <= ENTRIES && m != 0; j++)
+        a[r][j] -= m * a[i][j];
+    }
+  for (uint32_t i = 0; i < size; i++)
+    tables[i] = (float) (a[i][ENTRIES] / a[i][i] + noise * (double) normal ());
+}
+
+static double run (const float *x, float unit, uint16_t *words, size_t chains)
+{
+  double error = 0, energy = 0;
+  for (size_t i = 0; i < chains; i++)
+    error += encode (x + i * CHAIN, unit, words + i * CHAIN);
+  for (size_t i = 0; i < chains * CHAIN; i++)
+    energy += (double) (x[i] * x[i]);
+  return error / energy;
+}
+
+/* Rounds them to bytes: the largest sum is 127. */
+static float store (int8_t stored[TABLES][16])
+{
+  const float unit = largest / (127 - 0.5f * (float) n_tables);
+  for (uint32_t i = 0; i < n_tables * 16; i++)
+    stored[i / 16][i % 16] = (int8_t) lrintf (tables[i] / unit);
+  return unit;
 }
 
 int main (int argc, char **argv)
 {
-  if (argc < 4) {
-    fprintf (stderr, "usage: trellis_tables DEPTH CODES_PER_INDEX N_TABLES [ROUNDS] [SEED] [RINGS]\n");
+  depth = argc > 1 ? (uint32_t) atoi (argv[1]) : 0;
+  const int rounds = argc > 2 ? atoi (argv[2]) : 150;
+  const size_t chains = argc > 4 ? (size_t) atoi (argv[4]) : 60, most = chains > CHECK_CHAINS ? chains : CHECK_CHAINS;
+  if (depth < 1 || depth > XB_TRELLIS_DEPTH || rounds < 0 || chains < 1 || chains > 1000000) {
+    fprintf (stderr, "usage: trellis_tables DEPTH [ROUNDS] [SEED] [CHAINS]\n");
     return 2;
   }
-  const uint32_t codes = (uint32_t) atoi (argv[2]);
-  const int rounds = argc > 4 ? atoi (argv[4]) : 120;
-  const size_t rings = argc > 6 ? (size_t) atoi (argv[6]) : 500;
-  depth = (uint32_t) atoi (argv[1]);
-  n_tables = (uint32_t) atoi (argv[3]);
-  width = depth * codes;
-  if (depth < 1 || depth > 4 || width < 3 || width > 4 || n_tables < 2 || n_tables > 4 || width * n_tables > 12 || width * n_tables < depth + 4 || rounds < 0
-      || rings < 1 || rings > 1000000) {
-    fprintf (stderr, "trellis_tables: a depth of 1 to 4, an index of 3 or 4 bits and 2 to 4 tables of at most 12 bits in all\n");
-    return 2;
-  }
-  random_state = argc > 5 ? strtoull (argv[5], NULL, 10) : 11;
-  n_states = 1u << (width * n_tables);
-  n_low = n_states >> depth;
-  for (uint32_t k = 0; k < n_tables; k++)
-    for (uint32_t i = 0; i < 1u << width; i++)
-      tables[k][i] = normal () * sqrtf (0.9f / (float) n_tables);
+  random_state = argc > 3 ? strtoull (argv[3], NULL, 10) : 11;
+  n_tables = xb_trellis_tables (depth);
+  find_entries ();
+  for (uint32_t i = 0; i < n_tables * 16; i++)
+    tables[i] = normal () / sqrtf ((float) n_tables);
   sum_tables ();
-  float *x = malloc (rings * RING * sizeof *x);
-  uint16_t *states = malloc (rings * RING * sizeof *states);
-  if (!x || !states)
+  float *x = malloc (most * CHAIN * sizeof *x);
+  uint16_t *words = malloc (most * CHAIN * sizeof *words);
+  if (!x || !words)
     return 1;
-  const xb_trellis t = { depth, width * n_tables, values };
-  for (int round = 0;; round++) {
-    double error = 0, energy = 0;
-    for (size_t i = 0; i < rings * RING; i++) {
+  for (int round = 0; round < rounds; round++) {
+    for (size_t i = 0; i < chains * CHAIN; i++)
       x[i] = normal ();
-      energy += (double) (x[i] * x[i]);
-    }
-    for (size_t i = 0; i < rings; i++)
-      error += encode (&t, x + i * RING, states + i * RING);
-    if (round % 20 == 0 || round == rounds)
-      printf ("round %d: mean squared error %.5f\n", round, error / energy);
-    if (round == rounds)
-      break;
-    refit (x, states, rings * RING);
+    const double error = run (x, 1, words, chains), left = 1 - (double) round / rounds;
+    if (round % 30 == 0)
+      fprintf (stderr, "round %d: mean squared error %.5f\n", round, error);
+    refit (x, words, chains * CHAIN, round < rounds * 3 / 4 ? 0.3 * left * left / (1 << depth) : 0);
     sum_tables ();
   }
+  random_state = 1;
+  for (size_t i = 0; i < CHECK_CHAINS * CHAIN; i++)
+    x[i] = normal ();
+  int8_t stored[TABLES][16] = { 0 };
+  const double before = run (x, 1, words, CHECK_CHAINS);
+  const float unit = store (stored);
+  xb_trellis_init (&trellis, depth, (const int8_t (*)[16]) stored);
+  printf ("depth %u, seed %s: mean squared error %.5f; as bytes of %.5f: %.5f\n", depth, argc > 3 ? argv[3] : "11", before, (double) unit, run (x, unit, words, CHECK_CHAINS));
   for (uint32_t k = 0; k < n_tables; k++) {
     printf ("{");
-    for (uint32_t i = 0; i < 1u << width; i++)
-      printf (" %.3ff%s", (double) tables[k][i], i + 1 < 1u << width ? "," : " }\n");
+    for (int i = 0; i < 16; i++)
+      printf (" %d%s", stored[k][i], i < 15 ? "," : " },\n");
   }
   free (x);
-  free (states);
+  free (words);
   return 0;
 }

@@ -12,7 +12,7 @@
 #include "sets.h"
 
 /* One product: codes of a depth and codebook, or of a grid, or (MIXED) another in every cell. */
-enum { GRIDS = 6, UNIFORM1 = 0, TABLE1 = 8, GRID0 = 12, TRELLIS1 = GRID0 + GRIDS, MIXED = TRELLIS1 + 12, N_KINDS };
+enum { GRIDS = 6, UNIFORM1 = 0, TABLE1 = 8, GRID0 = 12, TRELLIS1 = GRID0 + GRIDS, MIXED = TRELLIS1 + 6, N_KINDS };
 
 /* dim, bits of an index, bits of signs: the shapes of IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S and IQ1_M. */
 static const guint8 grid_shapes[GRIDS][3] = { { 8, 8, 7 }, { 8, 9, 7 }, { 8, 10, 8 }, { 4, 8, 7 }, { 4, 9, 8 }, { 8, 12, 0 } };
@@ -24,9 +24,14 @@ static char *kind_name (int kind)
   if (kind == MIXED)
     return g_strdup_printf ("mixed");
   if (kind >= TRELLIS1)
-    return g_strdup_printf ("trellis%d-of-%d-tables", (kind - TRELLIS1) % 4 + 1, (kind - TRELLIS1) / 4 + 2);
+    return g_strdup_printf ("trellis%d", kind - TRELLIS1 + 1);
   const guint8 *g = grid_shapes[kind - GRID0];
   return g_strdup_printf ("grid-%u-values-%u+%u-bits", g[0], g[1], g[2]);
+}
+
+static guint least_group (int kind)
+{
+  return kind >= TRELLIS1 && kind < MIXED ? 32 : 16;
 }
 
 typedef struct {
@@ -83,11 +88,11 @@ static void make_layout (Packed *p, const Case *c, GRand *rand)
   p->layout.n_stripes = split (p->stripe_end, c->rows, 16, mixed ? 3 : 1);
   p->layout.n_panels = split (p->panel_end, c->cols, MAX (c->group, 32), mixed ? 3 : 1);
   for (guint i = 0; i < p->layout.n_stripes * p->layout.n_panels; i++) {
-    int kind = mixed ? g_rand_int_range (rand, 0, c->has_offset ? TABLE1 : MIXED) : c->kind;
+    int kind = mixed ? g_rand_int_range (rand, 0, c->has_offset ? TABLE1 : c->group == 16 ? TRELLIS1 : MIXED) : c->kind;
     if (mixed && g_rand_int_range (rand, 0, 8) == 0)
       p->cells[i] = (xb_cell) { .depth = 0 };
     else if (kind >= TRELLIS1)
-      p->cells[i] = (xb_cell) { .depth = (guint8) ((kind - TRELLIS1) % 4 + 1), .codebook = XB_TRELLIS, .z2 = (guint16) ((kind - TRELLIS1) / 4 + 2), .table = i % 2 };
+      p->cells[i] = (xb_cell) { .depth = (guint8) (kind - TRELLIS1 + 1), .codebook = XB_TRELLIS, .table = i % 2 };
     else if (kind >= GRID0) {
       const guint8 *shape = grid_shapes[kind - GRID0];
       guint bytes = 64u * shape[1] / shape[0] + 8u * shape[2];
@@ -101,21 +106,58 @@ static void make_layout (Packed *p, const Case *c, GRand *rand)
     p->tables[i / 16][i % 16] = (gint8) (c->is_extreme ? (i % 2 ? 127 : -128) : g_rand_int_range (rand, -128, 128));
 }
 
-/* What the code of row r, column col of a trellis cell stands for, from the definition in xbit.h; codes of the 16 rows [16][stride]. */
-static double trellis_value (const Packed *p, const xb_cell *cell, const guint8 *codes, gsize stride, guint r, guint col)
+/* Bits from..to of the code `back` places before row r, column col in the chain of a cell that begins at column `begin`; 0 before that. */
+static guint chain_bits (const guint8 *codes, gsize stride, guint begin, guint r, guint col, guint back, guint from, guint to)
 {
-  static const guint step[] = { 0, 4, 2, 1, 1 };
-  guint g = step[cell->depth];
-  int sum = 0;
-  for (guint k = 0; k < cell->z2; k++) {
-    guint index = 0;
-    for (guint i = 0; i < g; i++) {
-      guint place = (64 + col % 4 * 16 + r - k * g - i) % 64;
-      index += (guint) codes[place % 16 * stride + col / 4 * 4 + place / 16] << (i * cell->depth);
-    }
-    sum += p->tables[cell->table + k][index];
+  static const guint order[16] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
+  guint at = 0;
+  while (order[at] != r)
+    at++;
+  guint place = (col - begin) * 16 + at;
+  return place < back ? 0 : codes[order[(place - back) % 16] * stride + begin + (place - back) / 16] >> from & ((2u << (to - from)) - 1);
+}
+
+/* What the code of row r, column col of a trellis cell stands for, as docs/formats.md says; codes of the 16 rows [16][stride]. */
+static double trellis_value (const Packed *p, const xb_cell *cell, const guint8 *codes, gsize stride, guint begin, guint r, guint col)
+{
+#define BITS(back, from, to) chain_bits (codes, stride, begin, r, col, back, from, to)
+#define FOUR(back) (BITS (back, 0, 0) | BITS (back + 1, 0, 0) << 1 | BITS (back + 2, 0, 0) << 2 | BITS (back + 3, 0, 0) << 3)
+  guint i[3] = { 0 }, n = 2;
+  switch (cell->depth) {
+  case 1:
+    i[0] = FOUR (0);
+    i[1] = FOUR (0) ^ FOUR (8);
+    break;
+  case 2:
+    i[0] = BITS (0, 0, 1) + 4 * BITS (1, 0, 1);
+    i[1] = i[0] ^ (BITS (4, 0, 1) + 4 * BITS (5, 0, 1));
+    break;
+  case 3:
+    i[0] = BITS (0, 1, 2) + 4 * BITS (1, 1, 2);
+    i[1] = FOUR (0) ^ (BITS (2, 1, 2) + 4 * BITS (3, 1, 2));
+    break;
+  case 4:
+    i[0] = BITS (0, 0, 3);
+    i[1] = i[0] ^ BITS (1, 0, 3) ^ BITS (2, 0, 3);
+    break;
+  case 5:
+    i[0] = BITS (0, 1, 4);
+    i[1] = BITS (0, 0, 3);
+    i[2] = BITS (1, 1, 4) ^ BITS (2, 0, 1);
+    n = 3;
+    break;
+  default:
+    i[0] = BITS (0, 2, 5);
+    i[1] = BITS (0, 0, 1) + 4 * BITS (1, 0, 1);
+    i[2] = BITS (1, 2, 5);
+    n = 3;
   }
+  int sum = 0;
+  for (guint k = 0; k < n; k++)
+    sum += p->tables[cell->table + k][i[k]];
   return (gint8) (guint8) (sum & 255);
+#undef BITS
+#undef FOUR
 }
 
 /* The codes of 16 rows x cols of a cell in codes[16][stride], the first row and column being row0 and col0 of the matrix; v[16][stride]: what they mean. */
@@ -149,7 +191,7 @@ static void fill_codes (const Packed *p, const xb_cell *cell, gboolean is_extrem
   }
   for (guint r = 0; r < n_rows && cell->depth && cell->codebook == XB_TRELLIS; r++)
     for (guint col = begin; col < end; col++)
-      v[r * stride + col] = trellis_value (p, cell, codes, stride, r, col);
+      v[r * stride + col] = trellis_value (p, cell, codes, stride, begin, r, col);
 }
 
 static float random_scale (const Case *c, GRand *rand)
@@ -343,11 +385,11 @@ static void check_integers (int kind, guint cols, guint n, gboolean is_extreme, 
 {
   enum { ROWS = 21 };
   Packed p = { 0 };
-  Case c = { .rows = ROWS, .cols = cols, .group = 16, .scale_kind = cols % 2 ? XB_SCALE_ROW_F16 : XB_SCALE_GROUP_F16, .kind = kind, .is_extreme = is_extreme };
+  Case c = { .rows = ROWS, .cols = cols, .group = least_group (kind), .scale_kind = cols % 2 ? XB_SCALE_ROW_F16 : XB_SCALE_GROUP_F16, .kind = kind, .is_extreme = is_extreme };
   guint padded = (cols + 31) / 32 * 32;
   make_layout (&p, &c, rand);
   for (guint i = 0; i < p.layout.n_stripes * p.layout.n_panels; i++)
-    p.cells[i].z2 = p.cells[i].codebook == XB_TRELLIS ? p.cells[i].z2 : 0; /* grids are not divided either */
+    p.cells[i].z2 = 0; /* grids are not divided either */
   gsize size = xb_layout_bytes (&p.layout, NULL), bytes = xb_acts_bytes (cols, n);
   guint8 *blob = guarded_new (size), *memory = guarded_new (bytes);
   g_assert_null (xb_matrix_init (blob, size, &p.layout));
@@ -400,7 +442,7 @@ static void check_shapes (int kind, gboolean many, GRand *rand)
         if (!in_share () || (scale_kind > 2 && kind != MIXED && (kind + scale_kind) % 6 != 0))
           continue;
         Case c = { .rows = flags & 4 && flags & 1 ? 1 : (guint) g_rand_int_range (rand, 1, 40), .cols = (guint) g_rand_int_range (rand, 1, flags & 4 ? 40 : 400),
-                   .group = groups[g], .n_vectors = many ? (guint) g_rand_int_range (rand, 2, 9) : 1, .scale_kind = scale_kind,
+                   .group = MAX (groups[g], least_group (kind)), .n_vectors = many ? (guint) g_rand_int_range (rand, 2, 9) : 1, .scale_kind = scale_kind,
                    .has_offset = !may_offset || !(flags & 1) ? XB_OFFSET_NONE
                                  : flags & 2 || scale_kind > XB_SCALE_GROUP_I8 ? XB_OFFSET_ZERO
                                                                                : XB_OFFSET_STORED,

@@ -215,7 +215,7 @@ static void test_codebooks (void)
     x[i] = normal (&state);
   for (guint j = 0; j < COLS; j++)
     weight[j] = 1;
-  for (guint depth = QZ_TRELLIS_MOST_DEPTH + 1; depth <= 8; depth++) {
+  for (guint depth = XB_TRELLIS_DEPTH + 1; depth <= 8; depth++) {
     const QzCodebook *book = qz_codebook (depth);
     double error = 0;
     qz_codebook_search (book, ROWS, COLS, x, ROWS, weight, NULL, scale, scratch);
@@ -233,67 +233,70 @@ static void test_codebooks (void)
   }
 }
 
-/* On a Gaussian each trellis reaches the error it is known for, and its codes mean what the X-bit matrix says they mean. */
+/* On a Gaussian each trellis reaches the error it is known for, and its codes mean what the X-bit matrix says they mean, from one segment to the next. */
 static void test_trellis (void)
 {
-  enum { QUADS = 400, LD = QZ_TRELLIS_ROWS };
-  for (guint depth = QZ_TRELLIS_LEAST_DEPTH; depth <= QZ_TRELLIS_MOST_DEPTH; depth++) {
+  enum { COLS = 4096, SEGMENT = 64, ROWS = QZ_CHAIN_ROWS };
+  g_autofree float *x = g_new (float, COLS * ROWS);
+  g_autofree float *values = g_new (float, COLS * ROWS);
+  g_autofree guint8 *codes = g_malloc (COLS * ROWS);
+  QzChain *chain = qz_chain_new (SEGMENT);
+  for (guint depth = 1; depth <= XB_TRELLIS_DEPTH; depth++) {
     const QzTrellis *t = qz_trellis (depth);
-    const float pivots[] = { 1, 1, 1, 1 };
+    float scale[ROWS], pivots[SEGMENT + 1];
     guint64 state = 5;
-    float x[4 * LD], scale[LD], values[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
-    guint8 codes[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
     double error = 0, energy = 0;
-    for (guint i = 0; i < LD; i++)
+    for (guint i = 0; i < ROWS; i++)
       scale[i] = t->unit_scale;
-    for (guint q = 0; q < QUADS; q++) {
-      for (guint i = 0; i < 4 * LD; i++) {
-        x[i] = normal (&state);
-        energy += x[i] * x[i];
-      }
-      QzQuad quad = { .n_rows = LD, .n_cols = 4, .ld = LD, .weight = x, .target = x, .scale = scale, .pivots = pivots };
-      qz_trellis_encode (t, &quad, codes, values);
-      for (guint i = 0; i < 4 * LD; i++) {
-        guint index = 0, at = i, bits = t->search.bits / t->n_tables, step = bits / depth;
-        int sum = 0;
-        for (guint k = 0; k < t->n_tables; k++, index = 0) {
-          for (guint c = 0; c < step; c++, at = (at + 63) % 64)
-            index |= (guint) codes[at / 16][at % 16] << (c * depth);
-          sum += t->tables[k][index];
-        }
-        g_assert_cmpint (sum, >=, -128);
-        g_assert_cmpint (sum, <=, 127);
-        g_assert_cmpfloat_with_epsilon (values[i / 16][i % 16], sum * scale[i % 16], 1e-6);
-        error += (x[i] - values[i / 16][i % 16]) * (x[i] - values[i / 16][i % 16]);
-      }
+    for (guint i = 0; i <= SEGMENT; i++)
+      pivots[i] = 1;
+    for (guint i = 0; i < COLS * ROWS; i++)
+      x[i] = normal (&state);
+    guint end = 0, word = 0;
+    for (guint j = 0; j < COLS; j += SEGMENT) {
+      QzSegment segment = { .n_rows = ROWS, .n_cols = SEGMENT, .ahead = j + SEGMENT < COLS, .ld = ROWS, .weight = x + j * ROWS, .target = x + j * ROWS, .scale = scale, .pivots = pivots };
+      qz_chain_begin (chain, t, end);
+      qz_chain_encode (chain, &segment, codes + j * ROWS, values + j * ROWS);
+      end = qz_chain_end (chain);
+    }
+    for (guint i = 0; i < COLS * ROWS; i++) {
+      guint at = i / ROWS * ROWS + xb_chain_row (i % ROWS);
+      word = (word << depth | codes[at]) % (1 << XB_WORD_BITS);
+      g_assert_cmpfloat_with_epsilon (values[at], xb_trellis_word (depth, t->tables, word) * t->unit_scale, 1e-6);
+      error += (x[at] - values[at]) * (x[at] - values[at]);
+      energy += x[at] * x[at];
     }
     g_test_message ("%u bits: %g, known for %g", depth, error / energy, t->unit_error);
-    g_assert_cmpfloat (error / energy, <, 1.05 * t->unit_error);
+    g_assert_cmpfloat (error / energy, <, 1.08 * t->unit_error);
   }
+  qz_chain_free (chain);
 }
 
-/* Rows and columns that are not there, and rows of scale 0, cost nothing and disturb nothing. */
-static void test_ragged_quad (void)
+/* Rows that are not there, and rows of scale 0, cost nothing and disturb nothing. */
+static void test_ragged_chain (void)
 {
   guint64 state = 9;
-  float x[2 * 5], scale[5], values[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
+  float x[2 * 5], scale[5], values[2 * QZ_CHAIN_ROWS];
   const float pivots[] = { 0, 0 };
-  guint8 codes[QZ_TRELLIS_COLS][QZ_TRELLIS_ROWS];
-  for (guint depth = QZ_TRELLIS_LEAST_DEPTH; depth <= QZ_TRELLIS_MOST_DEPTH; depth++) {
+  guint8 codes[2 * QZ_CHAIN_ROWS];
+  QzChain *chain = qz_chain_new (2);
+  for (guint depth = 1; depth <= XB_TRELLIS_DEPTH; depth++) {
     const QzTrellis *t = qz_trellis (depth);
     for (guint i = 0; i < 10; i++)
       x[i] = normal (&state);
     for (guint i = 0; i < 5; i++)
       scale[i] = i == 2 ? 0 : t->unit_scale;
-    QzQuad quad = { .n_rows = 5, .n_cols = 2, .ld = 5, .weight = x, .target = x, .scale = scale, .pivots = pivots };
-    qz_trellis_encode (t, &quad, codes, values);
-    for (guint i = 0; i < 64; i++) {
-      g_assert_cmpuint (codes[i / 16][i % 16], <, 1u << depth);
-      g_assert_true (isfinite (values[i / 16][i % 16]));
-      g_assert_true (i % 16 < 5 || values[i / 16][i % 16] == 0);
-      g_assert_true (i % 16 != 2 || values[i / 16][i % 16] == 0);
+    QzSegment segment = { .n_rows = 5, .n_cols = 2, .ld = 5, .weight = x, .target = x, .scale = scale, .pivots = pivots };
+    qz_chain_begin (chain, t, 0);
+    qz_chain_encode (chain, &segment, codes, values);
+    for (guint i = 0; i < 2 * QZ_CHAIN_ROWS; i++) {
+      g_assert_cmpuint (codes[i], <, 1u << depth);
+      g_assert_true (isfinite (values[i]));
+      g_assert_true (i % 16 < 5 || values[i] == 0);
+      g_assert_true (i % 16 != 2 || values[i] == 0);
     }
   }
+  qz_chain_free (chain);
 }
 
 int main (int argc, char **argv)
@@ -303,7 +306,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/factor/singular-moments", test_singular);
   g_test_add_func ("/codebook/error-of-a-gaussian", test_codebooks);
   g_test_add_func ("/trellis/error-of-a-gaussian", test_trellis);
-  g_test_add_func ("/trellis/ragged-quad", test_ragged_quad);
+  g_test_add_func ("/trellis/ragged-chain", test_ragged_chain);
   g_test_add_func ("/encode/loss-is-that-of-the-bytes", test_promise);
   g_test_add_func ("/encode/compensation-beats-rounding", test_compensation);
   return g_test_run ();

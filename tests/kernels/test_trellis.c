@@ -1,0 +1,98 @@
+/* test_trellis.c: the search for the codes of a trellis cell, on each instruction set, against the plain recursion over all words; its costs are whole numbers,
+ * so every one must be the same. */
+#include <glib.h>
+#include <string.h>
+
+#include "kernels/cpu.h"
+#include "kernels/trellis.h"
+
+#include "sets.h"
+
+enum { STEPS = 40, STATES = 1 << (XB_WORD_BITS - 1), WORDS = 1 << XB_WORD_BITS };
+
+static guint32 error_of (const xb_trellis *t, guint word, float x, float weight)
+{
+  const float miss = x - xb_trellis_value_of (t, word), error = weight * miss * miss, most = (float) xb_trellis_most_cost (t);
+  return (guint32) MIN (MIN (error, error / 64 + 0.75f * most), most);
+}
+
+/* cost of the best path into each state, and the least before the last step. */
+static guint32 recursion (const xb_trellis *t, const float *x, const float *weight, guint n, guint32 *cost)
+{
+  guint32 least = 0, next[STATES];
+  guint states = xb_trellis_states (t);
+  for (guint i = 0; i < n; i++) {
+    least = UINT32_MAX;
+    for (guint s = 0; s < states; s++) {
+      least = MIN (least, cost[s]);
+      next[s] = UINT32_MAX;
+    }
+    for (guint word = 0; word < WORDS; word++) {
+      guint32 c = cost[word >> t->depth] + error_of (t, word, x[i], weight[i]);
+      next[word % states] = MIN (next[word % states], c);
+    }
+    memcpy (cost, next, states * sizeof *cost);
+  }
+  return least;
+}
+
+static void check_depth (guint depth, gboolean is_barred, GRand *rand)
+{
+  gint8 tables[3][16];
+  xb_trellis t;
+  float x[STEPS], weight[STEPS];
+  guint16 cost[STATES], *start = g_new (guint16, STATES);
+  guint32 want[STATES];
+  for (guint i = 0; i < 48; i++)
+    tables[i / 16][i % 16] = (gint8) g_rand_int_range (rand, -42, 43);
+  xb_trellis_init (&t, depth, (const gint8 (*)[16]) tables);
+  guint states = xb_trellis_states (&t), begin = (guint) g_rand_int_range (rand, 0, (gint) states);
+  guint8 *back = g_malloc (STEPS * states);
+  for (guint i = 0; i < STEPS; i++) {
+    x[i] = (float) g_rand_double_range (rand, -128, 128);
+    weight[i] = i % 5 == 4 ? 0 : (float) g_rand_double_range (rand, 0, i % 3 ? 2 : 100);
+  }
+  for (guint word = 0; word < WORDS; word += 37)
+    g_assert_cmpfloat (xb_trellis_value_of (&t, word), ==, xb_trellis_word (depth, (const gint8 (*)[16]) tables, word));
+  for (guint s = 0; s < states; s++)
+    want[s] = start[s] = cost[s] = is_barred && s != begin ? XB_COST_BARRED : 0;
+  guint32 least = recursion (&t, x, weight, STEPS, want);
+  xb_trellis_extend (&t, cost, x, weight, STEPS, back);
+  for (guint s = 0; s < states; s++)
+    g_assert_cmpuint (cost[s], ==, want[s] - least);
+  /* The way back costs what it says, and ends where a path may begin. */
+  for (guint end = 0; end < states; end += states / 16) {
+    guint32 sum = 0;
+    guint state = end;
+    for (guint i = STEPS; i-- > 0;) {
+      guint word = xb_trellis_trace (&t, back + i * states, state);
+      g_assert_cmpuint (word % states, ==, state);
+      sum += error_of (&t, word, x[i], weight[i]);
+      state = word >> depth;
+    }
+    g_assert_cmpuint (sum + start[state], ==, want[end]);
+    g_assert_true (!is_barred || state == begin);
+  }
+  g_free (start);
+  g_free (back);
+}
+
+static void test_search (gconstpointer data)
+{
+  if (!select_set (GPOINTER_TO_INT (data)))
+    return;
+  g_autoptr (GRand) rand = g_rand_new_with_seed (3);
+  for (guint depth = 1; depth <= XB_TRELLIS_DEPTH; depth++)
+    for (int is_barred = 0; is_barred < 2; is_barred++)
+      check_depth (depth, is_barred, rand);
+}
+
+int main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  for (int set = 0; set < N_SETS; set++) {
+    g_autofree char *path = g_strdup_printf ("/kernels/trellis/%s", set_name (set));
+    g_test_add_data_func (path, GINT_TO_POINTER (set), test_search);
+  }
+  return g_test_run ();
+}
