@@ -52,7 +52,7 @@ typedef struct {
 #define BACK4 15, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 #define BACK8 11, 8, 9, 10, 15, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7
 static const uint8_t all_back4[16] = { BACK4 }, all_back8[16] = { BACK8 };
-static const uint8_t first_back4[64] = { BACK4, STAY, STAY, STAY }, first_two_back4[64] = { BACK4, BACK4, STAY, STAY };
+static const uint8_t first_back4[64] __attribute__ ((aligned (64))) = { BACK4, STAY, STAY, STAY }, first_two_back4[64] __attribute__ ((aligned (64))) = { BACK4, BACK4, STAY, STAY };
 
 ALWAYS void begin_trellis (trellis *t, const int8_t (*tables)[16], const int depth)
 {

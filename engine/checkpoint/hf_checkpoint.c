@@ -555,8 +555,10 @@ static gboolean build (Build *b, GPtrArray *names, const EngGguf *vocabulary)
     eng_gguf_writer_set_string (writer, "valise.source.method", method);
   if (vocabulary)
     eng_gguf_writer_copy_keys (writer, vocabulary, "tokenizer.");
-  else if (!write_vocabulary (b, writer))
+  else if (!write_vocabulary (b, writer)) {
+    eng_safetensors_free (b->hf.st);
     return FALSE;
+  }
   b->gguf = eng_gguf_new_from_keys (b->hf.folder, writer, eng_safetensors_bytes (b->hf.st), b->error);
   if (!b->gguf) {
     eng_safetensors_free (b->hf.st);
