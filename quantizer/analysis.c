@@ -92,6 +92,7 @@ char *qz_fingerprint (const EngGguf *gguf)
       guint64 offset = t->bytes / SAMPLES * s;
       g_checksum_update (sum, t->data + offset, MIN (SAMPLE_BYTES, t->bytes - offset));
     }
+    eng_gguf_drop_tensor ((EngGguf *) gguf, t); /* the system maps more around each sample */
   }
   return g_strdup (g_checksum_get_string (sum));
 }
@@ -195,6 +196,7 @@ static gboolean add_column_squares (const QzSource *source, guint m, guint row0,
     for (guint j = 0; j < cols; j++)
       squares[j] += row[j] * row[j];
   }
+  eng_gguf_drop_tensor (source->gguf, source->matrices[m].tensor);
   return TRUE;
 }
 
@@ -324,6 +326,137 @@ static void keep_held_out (QzAnalysis *a, const QzCalibration *c, const QzObserv
   xb_f32_to_f16 (o->held_hidden, a->held_hidden, tokens * a->n_embd);
 }
 
+/* ---- what a state holds (work.h) ----------------------------------------------------------------------------------------- */
+
+/* Pipelines and pivots of the inputs that were seen, else nothing; orders of hidden channels; places of factors. */
+#define LEARNED_TYPE "(aayaayaayatt)"
+
+static GVariant *bytes_of (const void *data, gsize size)
+{
+  return g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, data, data != NULL ? size : 0, 1);
+}
+
+static GBytes *save_learned (gpointer data)
+{
+  Learner *l = data;
+  const QzAnalysis *a = l->analysis;
+  GVariantBuilder transforms, pivots, orders;
+  g_variant_builder_init (&transforms, G_VARIANT_TYPE ("aay"));
+  g_variant_builder_init (&pivots, G_VARIANT_TYPE ("aay"));
+  g_variant_builder_init (&orders, G_VARIANT_TYPE ("aay"));
+  for (guint i = 0; i < a->n_inputs; i++)
+    g_variant_builder_add_value (&transforms, a->transforms[i] != NULL ? bytes_of (a->transforms[i]->blob, a->transforms[i]->bytes) : bytes_of (NULL, 0));
+  for (guint f = 0; f < a->n_factors; f++)
+    g_variant_builder_add_value (&pivots, bytes_of (a->pivots[f], sizeof (float) * a->factor_cols[f]));
+  for (guint u = 0; u < a->n_units; u++)
+    g_variant_builder_add_value (&orders, bytes_of (l->source->units[u].order, sizeof (guint32) * a->order_lengths[u]));
+  g_autoptr (GVariant) all = g_variant_ref_sink (g_variant_new (
+      "(@aay@aay@aay@att)", g_variant_builder_end (&transforms), g_variant_builder_end (&pivots), g_variant_builder_end (&orders),
+      g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->factor_end));
+  return g_variant_get_data_as_bytes (all);
+}
+
+/* Element i of an "aay": NULL where it is empty, FALSE where it is not of `size`. */
+static gboolean take_element (GVariant *list, guint i, gsize size, void **out)
+{
+  gsize n = 0;
+  g_autoptr (GVariant) element = g_variant_get_child_value (list, i);
+  const void *data = g_variant_get_fixed_array (element, &n, 1);
+  *out = n == size ? g_memdup2 (data, size) : NULL;
+  return n == size || n == 0;
+}
+
+static gboolean restore_orders (Learner *l, GVariant *orders)
+{
+  gboolean ok = TRUE;
+  for (guint u = 0; ok && u < l->analysis->n_units; u++) {
+    const QzUnit *unit = &l->source->units[u];
+    void *element;
+    ok = take_element (orders, u, sizeof (guint32) * l->analysis->order_lengths[u], &element);
+    g_autofree guint32 *order = element;
+    for (guint e = 0; ok && order != NULL && e < unit->n_experts; e++)
+      ok = qz_source_set_order (l->source, u, e, order + (gsize) e * unit->n_ff);
+  }
+  return ok;
+}
+
+static gboolean restore_learned (gpointer data, GBytes *saved)
+{
+  Learner *l = data;
+  QzAnalysis *a = l->analysis;
+  g_autoptr (GVariant) all = g_variant_ref_sink (g_variant_new_from_bytes (G_VARIANT_TYPE (LEARNED_TYPE), saved, FALSE));
+  g_autoptr (GVariant) transforms = NULL, pivots = NULL, orders = NULL, offsets = NULL;
+  gsize n = 0;
+  g_variant_get (all, "(@aay@aay@aay@att)", &transforms, &pivots, &orders, &offsets, &a->factor_end);
+  const guint64 *places = g_variant_get_fixed_array (offsets, &n, sizeof (guint64));
+  gboolean ok = g_variant_is_normal_form (all) && n == a->n_factors && g_variant_n_children (transforms) == a->n_inputs
+                && g_variant_n_children (pivots) == a->n_factors && g_variant_n_children (orders) == a->n_units && restore_orders (l, orders);
+  for (guint f = 0; ok && f < a->n_factors; f++) {
+    void *element;
+    ok = take_element (pivots, f, sizeof (float) * a->factor_cols[f], &element);
+    a->pivots[f] = element;
+    a->offsets[f] = places[f];
+  }
+  for (guint i = 0; ok && i < a->n_inputs; i++) {
+    gsize size = 0;
+    g_autoptr (GVariant) blob = g_variant_get_child_value (transforms, i);
+    const void *bytes = g_variant_get_fixed_array (blob, &size, 1);
+    a->transforms[i] = size > 0 ? qz_transform_new_from_bytes (l->source->inputs[i].cols, bytes, size) : NULL;
+    ok = size == 0 || a->transforms[i] != NULL;
+  }
+  for (guint f = 0; !ok && f < a->n_factors; f++)
+    g_clear_pointer (&a->pivots[f], g_free);
+  for (guint i = 0; !ok && i < a->n_inputs; i++)
+    g_clear_pointer (&a->transforms[i], qz_transform_free);
+  a->factor_end = ok ? a->factor_end : 0;
+  return ok;
+}
+
+/* Everything that what is computed depends on. */
+static char *work_key (const QzAnalysis *a, const QzCalibration *c, const QzTokens *tokens, const QzMemory *memory)
+{
+  enum { WORK_VERSION = 1 };
+  g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
+  g_autofree char *rest = g_strdup_printf ("%d %s %s %" G_GUINT64_FORMAT " %u %u %u %" G_GSIZE_FORMAT " %u %u %u", WORK_VERSION, a->fingerprint, a->calibration,
+                                           a->seed, c->n_tokens, c->n_sequences, c->n_held, tokens->n_back, memory->batch_rows, memory->head_rows,
+                                           memory->widest);
+  g_checksum_update (sum, (const guchar *) c->tokens, sizeof (gint32) * tokens->n_all);
+  g_checksum_update (sum, (const guchar *) rest, -1);
+  return g_strdup (g_checksum_get_string (sum));
+}
+
+/* ---- all together -------------------------------------------------------------------------------------------------------- */
+
+/* Progress comes before each matrix is weighed: the pages of those before are not needed any more. */
+typedef struct {
+  const QzSource *source;
+  EngProgress progress;
+  gpointer data;
+} Weighing;
+
+static void weighing (double fraction, const char *what, gpointer data)
+{
+  const Weighing *w = data;
+  for (guint m = 0; m < w->source->n_matrices; m++)
+    eng_gguf_drop_tensor (w->source->gguf, w->source->matrices[m].tensor);
+  if (w->progress != NULL)
+    w->progress (fraction, what, w->data);
+}
+
+gboolean qz_fit_memory (EngGguf *gguf, const QzOptions *options, guint n_threads, guint64 *bytes, GError **error)
+{
+  g_autoptr (QzSource) source = qz_source_new (gguf, error);
+  QzMemory memory;
+  if (source == NULL)
+    return FALSE;
+  gsize learned = options->tokens > 0 ? options->tokens : QZ_DEFAULT_TOKENS, back = options->backward_tokens > 0 ? options->backward_tokens : QZ_BACKWARD_TOKENS;
+  QzTokens tokens = { QZ_SEQUENCE_TOKENS, learned + learned / 8 + QZ_SEQUENCE_TOKENS, MIN (back, learned) };
+  if (!qz_memory_choose (source, &tokens, n_threads > 0 ? n_threads : eng_workers_default_count (), options->memory_bytes, &memory, error))
+    return FALSE;
+  *bytes = memory.bytes;
+  return TRUE;
+}
+
 QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *workers, EngProgress progress, gpointer data, GCancellable *cancellable,
                         GError **error)
 {
@@ -340,14 +473,23 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
   a->seed = options->seed;
   a->calibration = g_strdup (calibration->id);
   a->fingerprint = qz_fingerprint (gguf);
-  a->factors = qz_store_new (error);
+  QzTokens tokens;
+  QzMemory memory;
+  qz_observe_tokens (calibration, options->backward_tokens, &tokens);
+  if (!qz_memory_choose (source, &tokens, eng_workers_count (workers), options->memory_bytes, &memory, error))
+    return NULL;
+  a->widest = memory.widest;
+  g_autofree char *key = work_key (a, calibration, &tokens, &memory);
+  g_autoptr (QzWork) work = qz_work_open (options->work, key, error);
+  a->factors = work != NULL ? qz_work_store (work, "factors", error) : NULL;
   if (a->factors == NULL)
     return NULL;
 
   Learner learner = { source, a, workers, NULL };
   QzObservation observation;
-  QzObserver observer = { .seed = options->seed, .backward_tokens = options->backward_tokens, .widest = a->widest, .moments = learn_moments,
-                          .order = order_channels, .data = &learner, .progress = progress, .progress_data = data, .from = 0, .to = observe_share };
+  QzObserver observer = { .seed = options->seed, .backward_tokens = options->backward_tokens, .memory = &memory, .moments = learn_moments,
+                          .order = order_channels, .work = work, .save = save_learned, .restore = restore_learned, .data = &learner,
+                          .progress = progress, .progress_data = data, .from = 0, .to = observe_share };
   gboolean ok = qz_observe (source, calibration, &observer, workers, &observation, cancellable, error);
   g_clear_error (&learner.error);
   if (!ok)
@@ -361,7 +503,8 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
   qz_observation_clear (&observation);
 
   QzSensitivities s = { source, a->transforms, a->pivots, a->row_fisher };
-  a->curves = qz_sensitivity_curves (&s, workers, progress, data, observe_share, 1, cancellable, error);
+  Weighing w = { source, progress, data };
+  a->curves = qz_sensitivity_curves (&s, workers, weighing, &w, observe_share, 1, cancellable, error);
   QzPromise promise = { .calibration = a->calibration };
   if (a->curves == NULL || !qz_seal_other_bytes (source, a->transforms, &promise, &a->curves->other_bytes, error))
     return NULL;

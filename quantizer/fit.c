@@ -4,10 +4,11 @@
 #include "engine/error.h"
 #include "quantizer/analysis.h"
 #include "quantizer/encode.h"
+#include "quantizer/journal.h"
 #include "quantizer/measure.h"
 #include "quantizer/seal.h"
 
-#include <glib/gstdio.h>
+#include <string.h>
 
 /* Rows encoded together: few enough to share out, many enough for the products in a tall matrix. */
 enum { FEW_ROWS = QZ_STRIPE_ROWS, MANY_ROWS = 4 * QZ_STRIPE_ROWS, TALL = 4096 };
@@ -19,11 +20,12 @@ typedef struct {
   const QzAnalysis *analysis;
   const guint8 *depths; /* of all cells */
   QzSeal *seal;
+  QzJournal *journal;
   EngWorkers *workers;
   EngProgress progress;
   gpointer data;
   GCancellable *cancellable;
-  double loss;
+  float *loss;          /* [n_matrices] */
   float *factor;        /* [cols][cols] of the input whose matrices are being encoded: */
   guint loaded;         /* this one of its factors, or QZ_NONE */
 } Fit;
@@ -70,6 +72,7 @@ static void encode_unit (MatrixJob *job, guint unit, guint worker)
     fail_job (job, error);
     return;
   }
+  eng_gguf_drop_rows (fit->source->gguf, m->tensor, row0, n);
   qz_transform_rows (fit->analysis->transforms[m->input], job->rows[worker], n, job->transformed[worker]);
   xb_error why = qz_encode_rows (&job->encoder, job->scratch[worker], row0, n, job->rows[worker], job->blob, job->size, job->loss[worker]);
   if (why != NULL) {
@@ -117,8 +120,8 @@ static gboolean encode_units (Fit *fit, MatrixJob *job, GError **error)
   return TRUE;
 }
 
-/* Packs one matrix into job->blob, and adds its second-order loss. */
-static gboolean encode_matrix (Fit *fit, MatrixJob *job, GError **error)
+/* Packs one matrix into job->blob; *loss: by the second-order estimate. */
+static gboolean encode_matrix (Fit *fit, MatrixJob *job, double *loss, GError **error)
 {
   const QzMatrix *m = &fit->source->matrices[job->matrix];
   guint n_workers = eng_workers_count (fit->workers);
@@ -150,8 +153,9 @@ static gboolean encode_matrix (Fit *fit, MatrixJob *job, GError **error)
   g_free (job->rows);
   g_free (job->transformed);
   g_free (job->loss);
+  *loss = 0;
   for (guint i = 0; i < job->n_units; i++)
-    fit->loss += unit_loss[i];
+    *loss += unit_loss[i];
   return ok;
 }
 
@@ -162,12 +166,20 @@ static gboolean pack_matrix (Fit *fit, guint m, GError **error)
   QzLayout layout;
   qz_layout_init (&layout, &matrix->shape, fit->source->matrices[m].input + 1, fit->depths + matrix->first_cell);
   xb_error why = NULL;
+  double loss = 0;
   gsize size = xb_layout_bytes (&layout.layout, &why);
   MatrixJob job = { .fit = fit, .matrix = m, .size = size,
                     .encoder = { .layout = &layout.layout, .factor = fit->factor, .importance = a->row_fisher[m] } };
   job.blob = g_aligned_alloc (1, MAX (size, XB_ALIGN), XB_ALIGN);
-  why = xb_matrix_init (job.blob, size, &layout.layout);
-  gboolean ok = why == NULL && encode_matrix (fit, &job, error) && qz_seal_write_matrix (fit->seal, m, job.blob, size, error);
+  gboolean ok = qz_journal_find (fit->journal, m, job.blob, size, &loss);
+  if (!ok) {
+    why = xb_matrix_init (job.blob, size, &layout.layout);
+    ok = why == NULL && encode_matrix (fit, &job, &loss, error);
+    if (ok)
+      qz_journal_add (fit->journal, m, job.blob, size, loss);
+  }
+  ok = ok && qz_seal_write_matrix (fit->seal, m, job.blob, size, error);
+  fit->loss[m] = loss;
   if (why != NULL)
     g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be packed: %s", matrix->name, why);
   g_aligned_free (job.blob);
@@ -222,6 +234,31 @@ static guint64 *packed_sizes (const QzCurves *curves, const guint8 *depths)
   return sizes;
 }
 
+static void add_bytes (GChecksum *sum, const void *data, gsize size)
+{
+  g_checksum_update (sum, data, (gssize) size);
+}
+
+/* Everything that the bytes of a packed matrix depend on. */
+static char *journal_key (const QzAnalysis *a, const guint8 *depths)
+{
+  g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
+  g_autofree char *version = g_strdup_printf (VALISE_VERSION " %s %" G_GUINT64_FORMAT " %u", a->fingerprint, a->seed, a->widest);
+  add_bytes (sum, version, strlen (version));
+  for (guint m = 0; m < a->n_matrices; m++) {
+    add_bytes (sum, a->row_fisher[m], sizeof (float) * a->curves->matrices[m].shape.rows);
+    add_bytes (sum, &a->curves->matrices[m].shape.scale_kind, 1);
+    add_bytes (sum, &a->curves->matrices[m].shape.group, 1);
+  }
+  for (guint f = 0; f < a->n_factors; f++)
+    if (a->pivots[f] != NULL)
+      add_bytes (sum, a->pivots[f], sizeof (float) * a->factor_cols[f]);
+  for (guint u = 0; u < a->n_units; u++)
+    add_bytes (sum, a->order[u], sizeof (guint32) * a->order_lengths[u]);
+  add_bytes (sum, depths, a->curves->n_cells);
+  return g_strdup (g_checksum_get_string (sum));
+}
+
 gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, const char *path, EngWorkers *workers,
                  QzResult *result, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
 {
@@ -252,15 +289,22 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   g_autoptr (QzSeal) seal = qz_seal_new (source, a->transforms, sizes, &promise, error);
   if (seal == NULL || !qz_seal_begin (seal, path, error))
     return FALSE;
-  Fit fit = { source, a, depths, seal, workers, progress, data, cancellable };
-  if (!encode_all (&fit, error) || !qz_seal_finish (seal, error))
+  g_autofree char *key = journal_key (a, depths);
+  g_autoptr (QzJournal) journal = qz_journal_open (target->work, key);
+  g_autofree float *matrix_loss = g_new0 (float, curves->n_matrices);
+  Fit fit = { .source = source, .analysis = a, .depths = depths, .seal = seal, .journal = journal, .workers = workers, .progress = progress, .data = data,
+              .cancellable = cancellable, .loss = matrix_loss };
+  if (!encode_all (&fit, error))
     return FALSE;
   /* What was really rounded away says more than the curves did. */
-  *result = (QzResult){ .file_bytes = used_bytes, .bpw = promise.bpw, .expected_kl = qz_curves_kl_of_loss (fit.loss) };
-  if (!qz_measure (source, a, path, workers, &result->kl_divergence, &result->top1_agreement, progress, data, encode_share, 1, cancellable, error)) {
-    g_unlink (path);
+  loss = 0;
+  for (guint m = 0; m < curves->n_matrices; m++)
+    loss += matrix_loss[m];
+  *result = (QzResult){ .file_bytes = used_bytes, .bpw = promise.bpw, .expected_kl = qz_curves_kl_of_loss (loss) };
+  if (!qz_measure (source, a, qz_seal_unfinished (seal), workers, &result->kl_divergence, &result->top1_agreement, progress, data, encode_share, 1,
+                   cancellable, error)
+      || !qz_seal_set_outcome (seal, result->kl_divergence, result->top1_agreement, matrix_loss, error) || !qz_seal_finish (seal, error))
     return FALSE;
-  }
   result->seconds = (g_get_monotonic_time () - started) * 1e-6;
   return TRUE;
 }

@@ -43,7 +43,15 @@ typedef struct {
   guint tokens;                 /* of it used at most, 0: default */
   guint backward_tokens;        /* of these, that gradients are measured on, 0: default */
   guint64 seed;                 /* signs of the transform */
+  guint64 memory_bytes;         /* that the process may hold, 0: as is best */
+  const char *work;             /* files that begin so keep what is done, and the same analysis goes on from them whenever it was ended; NULL: none */
 } QzOptions;
+
+/* What analysis and fit of `source` hold in memory at most, the process as it is now included; ENG_ERROR_MEMORY, naming the least, when that is
+ * more than the options allow. Beyond it, the finished file is mapped while it is measured: the system takes those pages back as it needs. */
+gboolean qz_fit_memory (EngGguf *source, const QzOptions *options, guint n_threads, guint64 *bytes, GError **error);
+/* Removes what was kept under this prefix: once its result is in its place, or nobody wants it any more. */
+void qz_work_remove (const char *work);
 
 QzAnalysis *qz_analyse (EngGguf *source, const QzOptions *options, EngWorkers *workers, EngProgress progress, gpointer data,
                         GCancellable *cancellable, GError **error);
@@ -71,6 +79,7 @@ typedef struct {
   guint n_ctx;                  /* kept in the file: the session the budget was reckoned for (EngTraits); 0: not said */
   int kv_bits;
   const char *const *metadata;  /* extra string keys, NULL or pairs ending in NULL (valise.*, general.name) */
+  const char *work;             /* as in QzOptions: matrices that are packed are kept there; or NULL */
 } QzTarget;
 
 /* Allocates for target->bytes, encodes, and seals `path` (whole or not at all). ENG_ERROR_MEMORY, naming the smallest possible size,

@@ -12,8 +12,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { BATCH_TOKENS = 1024, HEAD_TOKENS = 256 };
-
 /* First products are kept on disk up to so many bytes; beyond, they are computed again. */
 static const guint64 most_kept = G_GUINT64_CONSTANT (2) << 30;
 
@@ -116,33 +114,23 @@ static gboolean reads_base (const EngTraits *t)
   return t->parallel;
 }
 
-/* Refuses in time, rather than fail halfway: the largest things that are in memory at once. */
-static gboolean check_memory (const QzObserving *o, GError **error)
+/* Refuses in time, rather than fail halfway. */
+static gboolean check_memory (const QzObserving *o, const QzMemory *memory, GError **error)
 {
-  const EngTraits *t = o->traits;
-  double embd = t->n_embd, widest = 0, outputs = 0;
-  for (guint i = 0; i < o->source->n_inputs; i++) {
-    guint cols = o->source->inputs[i].cols;
-    widest = MAX (widest, qz_moments_floats (cols, qz_moments_block (cols, o->widest)));
-  }
+  double outputs = 0;
   for (guint m = 0; o->to->gradients != NULL && m < o->source->n_matrices; m++) {
     guint rows = qz_source_expert_rows (o->source, m);
     if (m != 0 && m != qz_source_head (o->source))
       outputs = MAX (outputs, qz_moments_floats (rows, rows <= o->to->gradients_widest ? rows : CLAMP (o->to->gradients_block, 1, rows)));
   }
-  double pass = qz_layer_pass_floats (t, eng_workers_count (o->workers), o->batch_rows, o->calibration->n_tokens, TRUE);
-  double stream = (double) o->n_all * embd * (1 + (reads_base (t) ? 1 : 0) + (t->n_experts > 0 ? 1 : 0))
-                  + (double) o->n_back * embd * (1 + (reads_base (t) ? 1 : 0) + (t->n_experts > 0 ? 3 : 0));
-  double head = (double) o->head_rows * t->n_vocab + 4096 * embd;
-  double layer = qz_layer_weights_floats (o->source);
-  double need = sizeof (float) * (stream + layer + pass + MAX (head, MAX (4 * widest, 3 * outputs)));
-  guint64 total, available;
+  guint64 total, available, here = eng_memory_rss ();
   eng_memory_machine (&total, &available);
+  double need = (memory->bytes > here ? memory->bytes - here : 0) + 3 * sizeof (float) * outputs;
   if (need <= available)
     return TRUE;
   g_autofree char *needed = g_format_size (need), *there = g_format_size (available);
   g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "analysing %s takes %s of memory, and only %s are free: %s", eng_gguf_path (o->source->gguf), needed,
-               there, need <= total ? "close other programs and try again" : "choose a smaller model");
+               there, need <= total ? "close other programs, or allow it less" : "choose a smaller model");
   return FALSE;
 }
 
@@ -165,6 +153,8 @@ static void allocate (QzObserving *o)
     o->stream = g_new (float, back);
     o->worths = g_new (float, o->n_back * t->n_experts);
   }
+  o->out->held_hidden = g_new (float, all - o->n_learn * embd);
+  qz_moments_init (&o->head_moments, t->n_embd, qz_moments_block (t->n_embd, o->widest));
   o->probability = g_new0 (double, t->n_vocab);
   o->head_fisher = g_new0 (double, t->n_vocab);
 }
@@ -180,6 +170,7 @@ static void clear (QzObserving *o)
   g_free (o->probability);
   g_free (o->head_fisher);
   qz_store_free (o->kept);
+  qz_moments_clear (&o->head_moments);
 }
 
 /* ---- all together -------------------------------------------------------------------------------------------------------- */
@@ -212,29 +203,118 @@ static gboolean read_rope_factors (const QzObserving *o, float **factors, GError
   return TRUE;
 }
 
-static gboolean observe (QzObserving *o, GError **error)
+/* ---- ended and taken up again -------------------------------------------------------------------------------------------- */
+
+/* Where the pass is, between two layers, at the head of a state. */
+typedef struct {
+  guint32 is_way_back; /* the way there is behind, the vocabulary's logits as well */
+  guint32 layer;       /* the next one; of the way back the one after it */
+  guint64 caller_bytes;
+} Place;
+
+/* What has been computed up to a place, in order. */
+static GArray *parts_of (QzObserving *o, gboolean is_way_back)
 {
-  guint n_layers = o->traits->n_layers, n_tokens = o->calibration->n_tokens;
-  g_autofree float *factors = NULL;
-  QzMoments head_moments;
-  o->kept = qz_store_new (error);
-  if (o->kept == NULL || !qz_layer_weights_init (&o->weights, o->source, error) || !read_rope_factors (o, &factors, error)
-      || !qz_observe_embed (o, error))
+  const EngTraits *t = o->traits;
+  gsize embd = t->n_embd;
+  GArray *parts = g_array_new (FALSE, FALSE, sizeof (QzSpan));
+  const QzSpan there[] = { { o->x, sizeof (float) * o->n_all * embd } };
+  const QzSpan back[] = { { o->dx, sizeof (float) * o->n_back * embd },
+                          { o->probability, sizeof (double) * t->n_vocab },
+                          { o->head_fisher, sizeof (double) * t->n_vocab },
+                          { o->head_moments.h, sizeof (float) * qz_moments_floats (embd, o->head_moments.block) },
+                          { o->out->held_hidden, sizeof (float) * (o->n_all - o->n_learn) * embd } };
+  if (!is_way_back)
+    return g_array_append_vals (parts, there, G_N_ELEMENTS (there));
+  g_array_append_vals (parts, back, G_N_ELEMENTS (back));
+  for (guint m = 0; m < o->source->n_matrices; m++) {
+    QzSpan fisher = { o->out->row_fisher[m], sizeof (float) * o->source->matrices[m].rows };
+    g_array_append_val (parts, fisher);
+  }
+  return parts;
+}
+
+static gboolean save_place (QzObserving *o, gboolean is_way_back, guint layer, GError **error)
+{
+  QzWork *work = o->to->work;
+  if (work == NULL || !qz_work_is_due (work))
+    return TRUE;
+  g_autoptr (GBytes) caller = o->to->save (o->to->data);
+  g_autoptr (GArray) parts = parts_of (o, is_way_back);
+  Place place = { is_way_back, layer, g_bytes_get_size (caller) };
+  const QzSpan first[] = { { &place, sizeof place }, { g_bytes_get_data (caller, NULL), place.caller_bytes } };
+  g_array_prepend_vals (parts, first, G_N_ELEMENTS (first));
+  return qz_work_save (work, (const QzSpan *) (gpointer) parts->data, parts->len, error);
+}
+
+/* Takes up the state there is. Where there is none, or it is not of this pass, everything is yet to do. */
+static void take_up (QzObserving *o, Place *place)
+{
+  gsize left = 0;
+  const guint8 *at = o->to->work != NULL ? qz_work_state (o->to->work, &left) : NULL;
+  *place = (Place){ 0 };
+  if (at == NULL || left < sizeof *place)
+    return;
+  memcpy (place, at, sizeof *place);
+  at += sizeof *place;
+  left -= sizeof *place;
+  g_autoptr (GArray) parts = parts_of (o, place->is_way_back);
+  gsize bytes = 0;
+  for (guint i = 0; i < parts->len; i++)
+    bytes += g_array_index (parts, QzSpan, i).size;
+  gboolean sound = place->layer <= o->traits->n_layers && place->caller_bytes <= left && bytes == left - place->caller_bytes;
+  if (sound) {
+    g_autoptr (GBytes) caller = g_bytes_new (at, place->caller_bytes);
+    sound = o->to->restore (o->to->data, caller);
+    at += place->caller_bytes;
+  }
+  for (guint i = 0; sound && i < parts->len; i++) {
+    const QzSpan *part = &g_array_index (parts, QzSpan, i);
+    memcpy ((void *) part->data, at, part->size);
+    at += part->size;
+  }
+  if (!sound)
+    *place = (Place){ 0 };
+  qz_work_drop_state (o->to->work);
+}
+
+static gboolean way_there (QzObserving *o, guint from, const float *rope_factors, GError **error)
+{
+  guint n_layers = o->traits->n_layers;
+  if (from == 0 && !qz_observe_embed (o, error))
     return FALSE;
-  qz_layer_pass_init (&o->pass, o->traits, o->workers, factors, o->batch_rows, n_tokens, FALSE);
-  for (guint l = 0; l < n_layers; l++)
-    if (!qz_observe_forward (o, l, error))
+  qz_layer_pass_init (&o->pass, o->traits, o->workers, rope_factors, o->batch_rows, o->calibration->n_tokens, FALSE);
+  for (guint l = from; l < n_layers; l++)
+    if (!qz_observe_forward (o, l, error) || !save_place (o, FALSE, l + 1, error))
       return FALSE;
   qz_layer_pass_clear (&o->pass);
-  qz_moments_init (&head_moments, o->traits->n_embd, qz_moments_block (o->traits->n_embd, o->widest));
-  gboolean ok = qz_observe_head (o, &head_moments, error);
-  if (ok)
-    qz_layer_pass_init (&o->pass, o->traits, o->workers, factors, MIN (o->batch_rows, o->n_back), n_tokens, TRUE);
-  for (guint l = n_layers; ok && l-- > 0;)
-    ok = qz_observe_backward (o, l, error);
-  ok = ok && qz_observe_vocabulary (o, &head_moments, error);
-  qz_moments_clear (&head_moments);
-  return ok;
+  return qz_observe_head (o, error) && save_place (o, TRUE, n_layers, error);
+}
+
+static gboolean observe (QzObserving *o, GError **error)
+{
+  Place place;
+  g_autofree float *factors = NULL;
+  o->kept = o->to->work != NULL ? qz_work_store (o->to->work, "kept", error) : qz_store_new (error);
+  if (o->kept == NULL || !qz_layer_weights_init (&o->weights, o->source, error) || !read_rope_factors (o, &factors, error))
+    return FALSE;
+  take_up (o, &place);
+  guint next = place.is_way_back ? place.layer : o->traits->n_layers;
+  if (!place.is_way_back && !way_there (o, place.layer, factors, error))
+    return FALSE;
+  qz_layer_pass_init (&o->pass, o->traits, o->workers, factors, MIN (o->batch_rows, o->n_back), o->calibration->n_tokens, TRUE);
+  for (guint l = next; l-- > 0;)
+    if (!qz_observe_backward (o, l, error) || !save_place (o, TRUE, l, error))
+      return FALSE;
+  return qz_observe_vocabulary (o, error);
+}
+
+void qz_observe_tokens (const QzCalibration *c, guint backward_tokens, QzTokens *tokens)
+{
+  guint wanted = backward_tokens > 0 ? backward_tokens : QZ_BACKWARD_TOKENS;
+  tokens->n_tokens = c->n_tokens;
+  tokens->n_all = (gsize) (c->n_sequences + c->n_held) * c->n_tokens;
+  tokens->n_back = (gsize) MIN (c->n_sequences, MAX (1, wanted / c->n_tokens)) * c->n_tokens;
 }
 
 gboolean qz_observe (const QzSource *source, const QzCalibration *c, const QzObserver *observer, EngWorkers *workers, QzObservation *observation,
@@ -242,15 +322,21 @@ gboolean qz_observe (const QzSource *source, const QzCalibration *c, const QzObs
 {
   QzObserving o = { .source = source, .traits = &source->traits, .calibration = c, .to = observer, .workers = workers, .out = observation,
                     .cancellable = cancellable };
-  guint backward_tokens = observer->backward_tokens > 0 ? observer->backward_tokens : QZ_BACKWARD_TOKENS;
-  o.widest = observer->widest > 0 ? observer->widest : QZ_WIDEST;
-  o.batch_rows = MAX (1, BATCH_TOKENS / c->n_tokens) * c->n_tokens;
-  o.head_rows = HEAD_TOKENS;
+  QzTokens tokens;
+  QzMemory memory;
+  qz_observe_tokens (c, observer->backward_tokens, &tokens);
+  if (observer->memory != NULL)
+    memory = *observer->memory;
+  else if (!qz_memory_choose (source, &tokens, eng_workers_count (workers), 0, &memory, error))
+    return FALSE;
+  o.widest = memory.widest;
+  o.batch_rows = memory.batch_rows;
+  o.head_rows = memory.head_rows;
   o.n_learn = (gsize) c->n_sequences * c->n_tokens;
-  o.n_all = o.n_learn + (gsize) c->n_held * c->n_tokens;
-  o.n_back = (gsize) MIN (c->n_sequences, MAX (1, backward_tokens / c->n_tokens)) * c->n_tokens;
+  o.n_all = tokens.n_all;
+  o.n_back = tokens.n_back;
   choose_kept (&o);
-  if (!check_memory (&o, error))
+  if (!check_memory (&o, &memory, error))
     return FALSE;
   *observation = (QzObservation){ .n_matrices = source->n_matrices, .row_fisher = g_new0 (float *, source->n_matrices) };
   for (guint m = 0; m < source->n_matrices; m++)

@@ -4,7 +4,9 @@
 #define QZ_OBSERVE_H
 
 #include "quantizer/calibration.h"
+#include "quantizer/memory.h"
 #include "quantizer/moments.h"
+#include "quantizer/work.h"
 
 typedef struct {
   float **row_fisher;   /* [n_matrices][rows]: E g^2 of each output, per token; of the vocabulary's rows see vocabulary.c */
@@ -22,17 +24,23 @@ typedef gboolean (*QzGradientsFunc) (gpointer data, guint matrix, guint row0, gu
 /* Called once for each unit, or expert of a unit, before anything that depends on the order of its hidden channels is handed over, with
  * moments [n_ff] = E h_j^2 of some tokens: the moment to call qz_source_set_order. */
 typedef void (*QzOrderFunc) (gpointer data, guint unit, guint expert, const double *moments);
+/* What the caller has made of all it was handed so far, for the state (work.h), and taken back: FALSE if it cannot be. */
+typedef GBytes *(*QzSaveFunc) (gpointer data);
+typedef gboolean (*QzRestoreFunc) (gpointer data, GBytes *saved);
 
 typedef struct {
   guint64 seed;           /* of the labels that are drawn */
   const gint32 *labels;   /* instead of drawn ones: [n_sequences][n_tokens] of the calibration; NULL */
   guint backward_tokens;  /* that make the way back, 0: QZ_BACKWARD_TOKENS */
-  guint widest;           /* inputs of more columns than this are observed in blocks (moments.h), 0: QZ_WIDEST */
+  const QzMemory *memory; /* how batches and moments are cut; NULL: as is best */
   QzMomentsFunc moments;
   QzOrderFunc order;      /* or NULL */
   QzGradientsFunc gradients; /* or NULL */
   guint gradients_widest; /* matrices of more rows than this ... */
   guint gradients_block;  /* ... are handed over in blocks of so many */
+  QzWork *work;           /* goes on from its state, and saves one now and then; or NULL */
+  QzSaveFunc save;
+  QzRestoreFunc restore;
   gpointer data;          /* of all of them */
   EngProgress progress;   /* runs from `from` to `to`; or NULL */
   gpointer progress_data;
@@ -40,7 +48,9 @@ typedef struct {
 } QzObserver;
 
 /* Gradients need fewer tokens than the moments, which must span all columns. */
-enum { QZ_BACKWARD_TOKENS = 4096, QZ_WIDEST = 16384 };
+enum { QZ_BACKWARD_TOKENS = 4096 };
+/* The sequences that make the way back with so many tokens (0: QZ_BACKWARD_TOKENS), and all, counted. */
+void qz_observe_tokens (const QzCalibration *calibration, guint backward_tokens, QzTokens *tokens);
 
 gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, const QzObserver *observer, EngWorkers *workers,
                      QzObservation *observation, GCancellable *cancellable, GError **error);

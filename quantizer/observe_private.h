@@ -42,6 +42,7 @@ typedef struct {
   QzStore *kept;
   guint keep_cols[QZ_N_KEEP];    /* 0: not kept */
   double *probability, *head_fisher; /* [n_vocab] sums over the backward tokens */
+  QzMoments head_moments;        /* of what the head multiplies */
   QzLayerWeights weights;
   QzLayerPass pass;
 } QzObserving;
@@ -66,9 +67,9 @@ gboolean qz_observe_forward (QzObserving *o, guint layer, GError **error);
 gboolean qz_observe_backward (QzObserving *o, guint layer, GError **error);
 /* x = rows of the embedding. */
 gboolean qz_observe_embed (QzObserving *o, GError **error);
-/* The end of the stream: held-out states, the head's moments [n_embd] (an untied head's are handed over, a tied one's kept for later), and dx
- * at the end of the last layer. */
-gboolean qz_observe_head (QzObserving *o, QzMoments *head_moments, GError **error);
-gboolean qz_observe_vocabulary (QzObserving *o, QzMoments *head_moments, GError **error);
+/* The end of the stream: held-out states, the head's moments (an untied head's are handed over, a tied one's kept for later), and dx at the end
+ * of the last layer. */
+gboolean qz_observe_head (QzObserving *o, GError **error);
+gboolean qz_observe_vocabulary (QzObserving *o, GError **error);
 
 #endif

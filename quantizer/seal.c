@@ -4,6 +4,7 @@
 
 #include "engine/error.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { ALIGNMENT = 64, FORMAT_VERSION = 1 };
@@ -36,12 +37,16 @@ void qz_seal_free (QzSeal *seal)
 /* Every value has a fixed width, so the size of the header does not depend on them. */
 static void set_metadata (EngGgufWriter *writer, const QzSource *source, const QzPromise *promise)
 {
+  g_autofree float *nothing = g_new0 (float, source->n_matrices);
   eng_gguf_writer_set_u32 (writer, "valise.version", FORMAT_VERSION);
   eng_gguf_writer_set_u64 (writer, "valise.fit.target_bytes", promise->target.bytes);
   eng_gguf_writer_set_u32 (writer, "valise.fit.context", promise->target.n_ctx);
   eng_gguf_writer_set_u32 (writer, "valise.fit.kv_bits", (guint32) promise->target.kv_bits);
   eng_gguf_writer_set_f64 (writer, "valise.fit.expected_kl", promise->expected_kl);
   eng_gguf_writer_set_f64 (writer, "valise.fit.bpw", promise->bpw);
+  eng_gguf_writer_set_f64 (writer, "valise.fit.measured_kl", NAN);
+  eng_gguf_writer_set_f64 (writer, "valise.fit.measured_top1", NAN);
+  eng_gguf_writer_set_f32s (writer, "valise.fit.losses", nothing, source->n_matrices);
   eng_gguf_writer_set_string (writer, "valise.fit.calibration", promise->calibration);
   const char *const *more = promise->target.metadata;
   for (guint i = 0; more != NULL && more[i] != NULL; i += 2)
@@ -129,6 +134,18 @@ gboolean qz_seal_begin (QzSeal *seal, const char *path, GError **error)
 gboolean qz_seal_write_matrix (QzSeal *seal, guint matrix, const void *blob, gsize size, GError **error)
 {
   return eng_gguf_writer_write (seal->writer, seal->matrices[matrix], 0, blob, size, error);
+}
+
+gboolean qz_seal_set_outcome (QzSeal *seal, double measured_kl, double measured_top1, const float *loss, GError **error)
+{
+  return eng_gguf_writer_replace_f64 (seal->writer, "valise.fit.measured_kl", measured_kl, error)
+         && eng_gguf_writer_replace_f64 (seal->writer, "valise.fit.measured_top1", measured_top1, error)
+         && eng_gguf_writer_replace_f32s (seal->writer, "valise.fit.losses", loss, seal->source->n_matrices, error);
+}
+
+const char *qz_seal_unfinished (const QzSeal *seal)
+{
+  return eng_gguf_writer_temporary (seal->writer);
 }
 
 gboolean qz_seal_finish (QzSeal *seal, GError **error)

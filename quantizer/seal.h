@@ -24,6 +24,11 @@ guint64 qz_seal_file_bytes (const QzSeal *seal);
 /* Creates the temporary and writes everything but the matrices. */
 gboolean qz_seal_begin (QzSeal *seal, const char *path, GError **error);
 gboolean qz_seal_write_matrix (QzSeal *seal, guint matrix, const void *blob, gsize size, GError **error);
+/* What came of it: known only when everything is written, it takes the place that the file has for it. loss [n_matrices]: nats that each one's
+ * rounding costs by the second-order estimate, uncorrected. */
+gboolean qz_seal_set_outcome (QzSeal *seal, double measured_kl, double measured_top1, const float *loss, GError **error);
+/* Where the file is until it appears. */
+const char *qz_seal_unfinished (const QzSeal *seal);
 /* The file appears. */
 gboolean qz_seal_finish (QzSeal *seal, GError **error);
 

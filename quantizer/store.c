@@ -1,4 +1,4 @@
-/* store.c: pread and pwrite on an unlinked file in the person's cache directory. */
+/* store.c: pread and pwrite on an unlinked file in the person's cache directory, or on a named one. */
 #include "quantizer/store.h"
 
 #include "engine/error.h"
@@ -10,12 +10,13 @@
 struct QzStore {
   int fd;
   guint64 base;
+  char *place; /* where to make room */
 };
 
-static QzStore *store_of (int fd, guint64 base)
+static QzStore *store_of (int fd, guint64 base, const char *place)
 {
   QzStore *store = g_new (QzStore, 1);
-  *store = (QzStore){ fd, base };
+  *store = (QzStore){ fd, base, g_strdup (place) };
   return store;
 }
 
@@ -32,7 +33,18 @@ QzStore *qz_store_new (GError **error)
     return NULL;
   }
   unlink (name);
-  return store_of (fd, 0);
+  return store_of (fd, 0, folder);
+}
+
+QzStore *qz_store_keep (const char *path, gboolean goes_on, GError **error)
+{
+  g_autofree char *folder = g_path_get_dirname (path);
+  int fd = open (path, O_RDWR | O_CREAT | O_CLOEXEC | (goes_on ? 0 : O_TRUNC), 0600);
+  if (fd < 0) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "the file %s cannot be written (%s): free some space or allow writing there", path, g_strerror (errno));
+    return NULL;
+  }
+  return store_of (fd, 0, folder);
 }
 
 QzStore *qz_store_open (const char *path, guint64 base, GError **error)
@@ -42,7 +54,7 @@ QzStore *qz_store_open (const char *path, guint64 base, GError **error)
     g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "the analysis %s cannot be read: %s", path, g_strerror (errno));
     return NULL;
   }
-  return store_of (fd, base);
+  return store_of (fd, base, path);
 }
 
 void qz_store_free (QzStore *store)
@@ -50,7 +62,19 @@ void qz_store_free (QzStore *store)
   if (store == NULL)
     return;
   close (store->fd);
+  g_free (store->place);
   g_free (store);
+}
+
+static gboolean write_failed (const QzStore *store, int reason, GError **error)
+{
+  g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "the analysis cannot be kept in %s (%s): free some space", store->place, g_strerror (reason));
+  return FALSE;
+}
+
+gboolean qz_store_sync (QzStore *store, GError **error)
+{
+  return fdatasync (store->fd) == 0 || write_failed (store, errno, error);
 }
 
 gboolean qz_store_write (QzStore *store, guint64 offset, const void *data, gsize size, GError **error)
@@ -60,11 +84,8 @@ gboolean qz_store_write (QzStore *store, guint64 offset, const void *data, gsize
     gssize done = pwrite (store->fd, p, size, store->base + offset);
     if (done < 0 && errno == EINTR)
       continue;
-    if (done <= 0) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "the analysis cannot be kept in %s (%s): free some space", g_get_user_cache_dir (),
-                   g_strerror (done < 0 ? errno : ENOSPC));
-      return FALSE;
-    }
+    if (done <= 0)
+      return write_failed (store, done < 0 ? errno : ENOSPC, error);
     p += done;
     offset += done;
     size -= done;

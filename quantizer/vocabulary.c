@@ -107,8 +107,9 @@ static gboolean way_back_begins (QzObserving *o, const QzNorm *norm, float *f, f
   return TRUE;
 }
 
-gboolean qz_observe_head (QzObserving *o, QzMoments *head_moments, GError **error)
+gboolean qz_observe_head (QzObserving *o, GError **error)
 {
+  QzMoments *head_moments = &o->head_moments;
   const EngTraits *t = o->traits;
   guint embd = t->n_embd, n;
   QzNorm norm;
@@ -122,7 +123,6 @@ gboolean qz_observe_head (QzObserving *o, QzMoments *head_moments, GError **erro
   }
   if (!qz_stream_norm_read (o->source, "output_norm", &norm, &memory, error))
     return FALSE;
-  o->out->held_hidden = g_new (float, (o->n_all - o->n_learn) * embd);
   for (gsize row = 0; row < o->n_all; row += n) {
     n = qz_observing_batch (o, row);
     if (row >= o->n_learn) {
@@ -166,8 +166,9 @@ static void raise_control_tokens (const QzObserving *o, float *weight, double to
 /* A row of a tied embedding errs twice: as a head row, weighted by p (1 - p) over E f f^T, and as a look-up, weighted by its frequency
  * over E g g^T. Both weights follow the token's frequency, so one sum of moments A E f f^T + E g g^T serves every row, with
  * A = sum_v E p_v (1 - p_v), and a row's weight is the mean of its two shares. */
-gboolean qz_observe_vocabulary (QzObserving *o, QzMoments *head_moments, GError **error)
+gboolean qz_observe_vocabulary (QzObserving *o, GError **error)
 {
+  QzMoments *head_moments = &o->head_moments;
   guint n_vocab = o->traits->n_vocab, embd = o->traits->n_embd;
   gboolean tied = o->traits->tied_head;
   double total = 0;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 typedef struct {
-  char *ram, *size;
+  char *ram, *size, *memory;
   double bpw;
   int context, kv, threads;
   gboolean window;
@@ -18,6 +18,7 @@ typedef struct {
   { "bpw", 'b', 0, G_OPTION_ARG_DOUBLE, &(o)->bpw, "Bits per weight, all stored bits counted", "BITS" }, \
   { "context", 'c', 0, G_OPTION_ARG_INT, &(o)->context, "Tokens of context (else 4096, or the model's own if less)", "TOKENS" }, \
   { "kv", 0, 0, G_OPTION_ARG_INT, &(o)->kv, "Bits of the KV cache: 16 (default), 8 or 4", "BITS" }, \
+  { "memory", 'm', 0, G_OPTION_ARG_FILENAME, &(o)->memory, "Memory that making the fit may take (else as is best)", "SIZE" }, \
   { "window", 0, 0, G_OPTION_ARG_NONE, &(o)->window, "The chat is to run in the window, which takes more memory than the terminal", NULL }, \
   { "threads", 't', 0, G_OPTION_ARG_INT, &(o)->threads, "Threads (else one per core)", "N" }
 
@@ -25,6 +26,7 @@ static void target_options_clear (TargetOptions *options)
 {
   g_free (options->ram);
   g_free (options->size);
+  g_free (options->memory);
   g_free (options->output);
   g_free (options->calibration);
 }
@@ -38,7 +40,8 @@ static int read_target (const TargetOptions *options, ValiseTarget *target)
   if ((options->ram != NULL) + (options->size != NULL) + !isnan (options->bpw) != 1)
     return cli_usage ("say how large in exactly one way, --ram, --size or --bpw");
   if ((options->ram && !valise_size_parse (options->ram, &target->ram_bytes, &error))
-      || (options->size && !valise_size_parse (options->size, &target->size_bytes, &error)))
+      || (options->size && !valise_size_parse (options->size, &target->size_bytes, &error))
+      || (options->memory && !valise_size_parse (options->memory, &target->memory_bytes, &error)))
     return cli_usage ("%s", error->message);
   if (!isnan (options->bpw) && !(options->bpw > 0 && options->bpw <= 32))
     return cli_usage ("--bpw %g is not between 0 and 32", options->bpw);
@@ -72,6 +75,12 @@ static void print_plan (const ValisePlan *plan)
           plan->is_estimate ? "\n(an estimate from shapes alone: a fit analyses the model first)" : "");
 }
 
+static void print_fit_memory (FILE *to, const ValisePlan *plan)
+{
+  g_autofree char *memory = valise_size_format (plan->fit_memory_bytes);
+  fprintf (to, "Making the fit takes up to %s of memory.\n", memory);
+}
+
 int cli_plan (int argc, char **argv)
 {
   g_auto (TargetOptions) options = { .bpw = NAN, .kv = 16 };
@@ -88,6 +97,7 @@ int cli_plan (int argc, char **argv)
   if (cli_json)
     return cli_print_object (valise_plan_to_json (&plan));
   print_plan (&plan);
+  print_fit_memory (stdout, &plan);
   return CLI_OK;
 }
 
@@ -107,9 +117,12 @@ int cli_fit (int argc, char **argv)
   g_autoptr (GError) error = NULL;
   g_autoptr (ValiseLibrary) library = valise_library_open (NULL, &error);
   g_autoptr (ValiseModel) model = library ? valise_library_find_model (library, argv[1], &error) : NULL;
-  g_autoptr (ValiseModel) fit = model ? valise_library_fit (library, model, &target, options.output, options.calibration, &plan, &result,
-                                                            cli_progress, NULL, cli_cancellable (), &error)
-                                      : NULL;
+  if (!model || !valise_library_plan (library, model, &target, &plan, &error))
+    return cli_fail (error);
+  if (!cli_json)
+    print_fit_memory (stderr, &plan);
+  g_autoptr (ValiseModel) fit = valise_library_fit (library, model, &target, options.output, options.calibration, &plan, &result, cli_progress, NULL,
+                                                    cli_cancellable (), &error);
   if (!fit)
     return cli_fail (error);
   if (cli_json) {

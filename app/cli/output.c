@@ -117,6 +117,23 @@ double cli_rate (guint n, gint64 us)
   return us > 0 ? (double) n * G_USEC_PER_SEC / (double) us : 0;
 }
 
+/* " · about 3 min left", from how far it has come since the first report; "" as long as that says little. */
+static char *time_left (gint64 now, double fraction)
+{
+  static gint64 begun_us;
+  static double begun;
+  if (begun_us == 0) {
+    begun_us = now;
+    begun = fraction;
+  }
+  double elapsed_s = (double) (now - begun_us) / G_USEC_PER_SEC, come = fraction - begun;
+  if (come < 0.02 || fraction >= 1 || elapsed_s < 3)
+    return g_strdup ("");
+  double left_s = elapsed_s * (1 - fraction) / come;
+  return left_s < 55 ? g_strdup_printf (", about %u s left", (guint) (left_s / 5 + 1) * 5)
+         : left_s < 5400 ? g_strdup_printf (", about %.0f min left", left_s / 60) : g_strdup_printf (", about %.1f h left", left_s / 3600);
+}
+
 void cli_progress (double fraction, const char *what, gpointer data)
 {
   static gint64 last_us;
@@ -128,10 +145,8 @@ void cli_progress (double fraction, const char *what, gpointer data)
     return;
   last_us = now;
   g_strlcpy (last_what, what ? what : "", sizeof last_what);
-  if (terminal)
-    fprintf (stderr, "\r\033[K%3.0f%%  %.100s", 100 * CLAMP (fraction, 0, 1), last_what);
-  else
-    fprintf (stderr, "%3.0f%%  %s\n", 100 * CLAMP (fraction, 0, 1), last_what);
+  g_autofree char *left = time_left (now, fraction);
+  fprintf (stderr, terminal ? "\r\033[K%3.0f%%  %.100s%s" : "%3.0f%%  %.100s%s\n", 100 * CLAMP (fraction, 0, 1), last_what, left);
   line_open = terminal;
 }
 

@@ -14,14 +14,18 @@ static const char *const folders[] = { "cache", "analysis" };
 static gboolean note_outside (ValiseLibrary *library, const char *path, const char *key, GError **error);
 static gint64 mtime_ns (const struct stat *info);
 
+gboolean valise_library_note_derived (ValiseLibrary *library, ValiseModel *model, const char *place, GError **error)
+{
+  g_autofree char *name = g_path_get_basename (place), *key = g_strndup (name, KEY_LENGTH);
+  return valise_model_get_id (model) != 0 || note_outside (library, valise_model_get_path (model), key, error);
+}
+
 gboolean valise_library_keep_derived (ValiseLibrary *library, ValiseModel *model, const char *made, const char *place, GError **error)
 {
-  g_autofree char *name = g_path_get_basename (place), *key = g_strndup (name, KEY_LENGTH), *folder = g_path_get_dirname (place);
+  g_autofree char *folder = g_path_get_dirname (place);
   /* With the home lock no sweep comes between the note and the file. */
   g_auto (ValiseHomeLock) home = { 0 };
-  if (!valise_home_lock (&home, library->home, error))
-    return FALSE;
-  if (valise_model_get_id (model) == 0 && !note_outside (library, valise_model_get_path (model), key, error))
+  if (!valise_home_lock (&home, library->home, error) || !valise_library_note_derived (library, model, place, error))
     return FALSE;
   if (g_rename (made, place) < 0)
     return valise_fail_errno (error, errno, "cannot create", place);

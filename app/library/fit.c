@@ -10,7 +10,7 @@
 
 static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, char **text, gsize *length, GError **error);
 static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
-                                 EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
+                                 guint64 memory_bytes, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
 static gboolean save_analysis (ValiseLibrary *library, ValiseModel *model, const QzAnalysis *analysis, const char *path, GError **error);
 static char *default_name (ValiseModel *model, const ValisePlan *plan);
 static gboolean is_path (const char *output);
@@ -29,7 +29,7 @@ char *valise_library_find_analysis (ValiseLibrary *library, const char *key)
   while (dir && (name = g_dir_read_name (dir))) {
     g_autofree char *path = g_build_filename (folder, name, NULL);
     GStatBuf info;
-    if (!g_str_has_prefix (name, key) || g_stat (path, &info) < 0 || info.st_mtime <= newest_time)
+    if (!g_str_has_prefix (name, key) || !g_str_has_suffix (name, ".analysis") || g_stat (path, &info) < 0 || info.st_mtime <= newest_time)
       continue;
     newest_time = info.st_mtime;
     g_free (newest);
@@ -45,7 +45,8 @@ gboolean valise_library_analyse (ValiseLibrary *library, ValiseModel *model, con
   if (!gguf)
     return FALSE;
   g_autoptr (EngWorkers) workers = eng_workers_new (0);
-  g_autoptr (QzAnalysis) analysis = get_analysis (library, model, gguf, workers, calibration_path, progress, data, cancellable, error);
+  g_autofree char *path = NULL;
+  g_autoptr (QzAnalysis) analysis = get_analysis (library, model, gguf, workers, calibration_path, 0, &path, progress, data, cancellable, error);
   return analysis != NULL;
 }
 
@@ -66,14 +67,17 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   /* A first plan from what is known now: a budget that can never be met is refused before minutes are spent. */
   if (!valise_library_plan (library, model, target, plan, error))
     return NULL;
+  guint64 fit_memory_bytes = plan->fit_memory_bytes;
   g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (model), error);
   if (!gguf || !eng_traits_read (&traits, gguf, error))
     return NULL;
   g_autoptr (EngWorkers) workers = eng_workers_new (target->threads);
+  g_autofree char *kept = NULL;
   g_autoptr (QzAnalysis) analysis
-    = get_analysis (library, model, gguf, workers, calibration_path, valise_span_report, &first, cancellable, error);
+    = get_analysis (library, model, gguf, workers, calibration_path, target->memory_bytes, &kept, valise_span_report, &first, cancellable, error);
   if (!analysis || !valise_plan_with_curves (qz_analysis_curves (analysis), &traits, target, plan, error))
     return NULL;
+  plan->fit_memory_bytes = fit_memory_bytes;
 
   g_autoptr (ValiseTemp) temp = valise_temp_new (library->home, error);
   if (!temp)
@@ -89,7 +93,8 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   EngSessionOptions session;
   if (!valise_session_options (&traits, target->context, target->kv_bits, &session, error))
     return NULL;
-  QzTarget wanted = { .bytes = plan->file_target_bytes, .metadata = metadata };
+  g_autofree char *work = g_strconcat (kept, ".fit", NULL);
+  QzTarget wanted = { .bytes = plan->file_target_bytes, .metadata = metadata, .work = work };
   if (target->ram_bytes || target->context) { /* a budget holds for the chat it was reckoned for, so that is what the fit is opened with */
     wanted.n_ctx = session.n_ctx;
     wanted.kv_bits = session.kv_bits;
@@ -101,8 +106,10 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   plan->memory.total_bytes += result->file_bytes - plan->memory.weights_bytes;
   plan->memory.weights_bytes = result->file_bytes;
   plan->bpw = result->bpw;
-  if (is_path (output))
+  if (is_path (output)) {
+    qz_work_remove (work);
     return valise_library_find_model (library, file, error);
+  }
 
   g_auto (ValiseModelRow) row = { .kl = NAN };
   g_autoptr (GChecksum) checksum = g_checksum_new (G_CHECKSUM_SHA256);
@@ -114,7 +121,10 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   row.sha256 = g_strdup (g_checksum_get_string (checksum));
   row.source = g_strdup (valise_model_get_name (model));
   row.name = g_steal_pointer (&name);
-  return valise_library_add_object (library, file, NULL, &row, output == NULL, error);
+  ValiseModel *made = valise_library_add_object (library, file, NULL, &row, output == NULL, error);
+  if (made)
+    qz_work_remove (work);
+  return made;
 }
 
 /* ---- helpers ---- */
@@ -139,26 +149,31 @@ static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const ch
   return g_strdup_printf ("%s/analysis/%s-%.16s.analysis", library->home, key, hash);
 }
 
+/* *path: where it is kept. */
 static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
-                                 EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
+                                 guint64 memory_bytes, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
 {
   g_autofree char *text = NULL;
-  QzOptions options = { 0 };
-  g_autofree char *path = analysis_path (library, model, calibration_path, &text, &options.calibration_length, error);
-  if (!path)
+  QzOptions options = { .memory_bytes = memory_bytes };
+  *path = analysis_path (library, model, calibration_path, &text, &options.calibration_length, error);
+  if (!*path)
     return NULL;
   options.calibration = text;
-  if (g_file_test (path, G_FILE_TEST_EXISTS)) {
+  options.work = *path;
+  if (g_file_test (*path, G_FILE_TEST_EXISTS)) {
     g_autoptr (GError) local = NULL;
-    QzAnalysis *saved = qz_analysis_load (gguf, path, &local);
+    QzAnalysis *saved = qz_analysis_load (gguf, *path, &local);
     if (saved)
       return saved;
     if (progress)
       progress (0, "the saved analysis cannot be used any more, analysing again", data);
   }
-  g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, progress, data, cancellable, error);
-  if (!analysis || !save_analysis (library, model, analysis, path, error))
+  if (!valise_library_note_derived (library, model, *path, error))
     return NULL;
+  g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, progress, data, cancellable, error);
+  if (!analysis || !save_analysis (library, model, analysis, *path, error))
+    return NULL;
+  qz_work_remove (*path);
   return g_steal_pointer (&analysis);
 }
 

@@ -57,6 +57,8 @@ char *valise_resolve_cache (const char *path, char **name, GError **error);
 char *valise_model_content_key (ValiseModel *model, GError **error);
 /* Files made from a model, whose names begin with its key: analyses, packed forms. Moves one that is complete to its place. */
 gboolean valise_library_keep_derived (ValiseLibrary *library, ValiseModel *model, const char *made, const char *place, GError **error);
+/* Files that are to become one may lie beside `place` from now on, also of a model outside the library. */
+gboolean valise_library_note_derived (ValiseLibrary *library, ValiseModel *model, const char *place, GError **error);
 /* Removes those of a key. Returns the bytes freed. */
 guint64 valise_library_drop_derived (ValiseLibrary *library, const char *key);
 /* Removes those of keys that are neither in `known` nor of unchanged files outside the library. Call with the home lock held. */

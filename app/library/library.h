@@ -92,12 +92,14 @@ typedef struct {
   int kv_bits;                   /* 16, 8, 4; 0: 16 */
   guint threads;                 /* 0: default */
   guint64 program_base_bytes;    /* valise_program_base_bytes (window or terminal) */
+  guint64 memory_bytes;          /* that making the fit may hold, 0: as is best */
 } ValiseTarget;
 
 typedef struct {
   EngMemoryPlan memory;
   guint64 file_target_bytes;     /* what qz_fit is given */
   guint64 smallest_ram_bytes;    /* the least budget that can be met at this context */
+  guint64 fit_memory_bytes;      /* that making the fit holds at most (qz_fit_memory); 0 where only curves are known */
   double bpw, expected_kl, expected_top1, expected_tokens_per_second;
   gboolean is_estimate;          /* no saved curves yet */
 } ValisePlan;
@@ -112,7 +114,8 @@ QzCurves *valise_library_get_curves (ValiseLibrary *library, ValiseModel *model,
 gboolean valise_plan_with_curves (QzCurves *curves, const EngTraits *traits, const ValiseTarget *target, ValisePlan *plan, GError **error);
 gboolean valise_library_plan (ValiseLibrary *library, ValiseModel *model, const ValiseTarget *target, ValisePlan *plan, GError **error);
 JsonObject *valise_plan_to_json (const ValisePlan *plan);
-/* Slow. Runs (and saves) the analysis if there is none for this calibration. */
+/* Slow. Runs (and saves) the analysis if there is none for this calibration. Analyses and fits that were ended, by a cancellable or a signal, go on
+ * where they were when they are asked for again. */
 gboolean valise_library_analyse (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, EngProgress progress, gpointer data,
                                  GCancellable *cancellable, GError **error);
 /* Slow. output: NULL, a library name, or a path ending in .gguf (then it is not in the library). Returns the fit; plan: of what was made. */

@@ -92,7 +92,9 @@ gboolean valise_library_plan (ValiseLibrary *library, ValiseModel *model, const 
   EngTraits traits;
   g_autoptr (QzCurves) curves = valise_library_get_curves (library, model, error);
   g_autoptr (EngGguf) gguf = curves ? eng_checkpoint_open (valise_model_get_path (model), error) : NULL;
-  return gguf && eng_traits_read (&traits, gguf, error) && valise_plan_with_curves (curves, &traits, target, plan, error);
+  const QzOptions options = { .memory_bytes = target->memory_bytes };
+  return gguf && eng_traits_read (&traits, gguf, error) && valise_plan_with_curves (curves, &traits, target, plan, error)
+         && qz_fit_memory (gguf, &options, target->threads, &plan->fit_memory_bytes, error);
 }
 
 JsonObject *valise_plan_to_json (const ValisePlan *plan)
@@ -104,6 +106,7 @@ JsonObject *valise_plan_to_json (const ValisePlan *plan)
   json_object_set_int_member (object, "program_bytes", (gint64) plan->memory.program_bytes);
   json_object_set_int_member (object, "total_bytes", (gint64) plan->memory.total_bytes);
   json_object_set_int_member (object, "smallest_ram_bytes", (gint64) plan->smallest_ram_bytes);
+  json_object_set_int_member (object, "fit_memory_bytes", (gint64) plan->fit_memory_bytes);
   valise_json_set_number (object, "bpw", plan->bpw);
   valise_json_set_number (object, "expected_kl", plan->expected_kl);
   valise_json_set_number (object, "expected_top1", plan->expected_top1);

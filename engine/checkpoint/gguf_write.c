@@ -18,9 +18,11 @@ typedef struct {
   guint64 dims[4], bytes, offset, written;
 } Declared;
 
+enum { HEADER_BYTES = 24 /* before the metadata: magic, version, numbers of tensors and keys */ };
+
 struct EngGgufWriter {
   guint alignment;
-  GHashTable *names;     /* keys already set */
+  GHashTable *names;     /* keys already set -> where in `metadata` their kinds and values are */
   GByteArray *metadata;
   guint n_keys;
   GArray *tensors;       /* Declared */
@@ -89,10 +91,11 @@ static void put_string (GByteArray *out, const char *text)
 /* Begins a key; FALSE when it has been set before (the first one stays). */
 static gboolean begin_key (EngGgufWriter *w, const char *key)
 {
-  if (!g_hash_table_add (w->names, g_strdup (key)))
+  if (g_hash_table_contains (w->names, key))
     return FALSE;
   w->n_keys++;
   put_string (w->metadata, key);
+  g_hash_table_insert (w->names, g_strdup (key), GSIZE_TO_POINTER (w->metadata->len));
   return TRUE;
 }
 
@@ -365,6 +368,36 @@ gboolean eng_gguf_writer_write (EngGgufWriter *w, guint i, guint64 offset, const
   g_return_val_if_fail (offset <= t->bytes && size <= t->bytes - offset, FALSE);
   t->written += size;
   return write_at (w, w->data_begin + t->offset + offset, data, size, error);
+}
+
+/* The value of a key, `skip` bytes behind its kind. */
+static gboolean replace (EngGgufWriter *w, const char *key, gsize skip, const void *data, gsize size, GError **error)
+{
+  gsize offset = GPOINTER_TO_SIZE (g_hash_table_lookup (w->names, key)) + 4 + skip;
+  g_return_val_if_fail (g_hash_table_contains (w->names, key) && offset + size <= w->metadata->len, FALSE);
+  memcpy (w->metadata->data + offset, data, size);
+  return w->fd < 0 || write_at (w, HEADER_BYTES + offset, data, size, error);
+}
+
+gboolean eng_gguf_writer_replace_f64 (EngGgufWriter *w, const char *key, double value, GError **error)
+{
+  guint64 bits;
+  memcpy (&bits, &value, 8);
+  bits = GUINT64_TO_LE (bits);
+  return replace (w, key, 0, &bits, 8, error);
+}
+
+gboolean eng_gguf_writer_replace_f32s (EngGgufWriter *w, const char *key, const float *values, gsize n, GError **error)
+{
+  g_autofree guint32 *bits = g_memdup2 (values, n * 4);
+  for (gsize i = 0; i < n; i++)
+    bits[i] = GUINT32_TO_LE (bits[i]);
+  return replace (w, key, 12, bits, n * 4, error); /* behind the elements' kind and number */
+}
+
+const char *eng_gguf_writer_temporary (const EngGgufWriter *w)
+{
+  return w->temporary;
 }
 
 gboolean eng_gguf_writer_finish (EngGgufWriter *w, GError **error)

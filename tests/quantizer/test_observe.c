@@ -226,7 +226,7 @@ static void test_moment_blocks (void)
   EngWorkers *workers = eng_workers_new (2);
   Blocks b = { source, g_new0 (float *, source->n_inputs), 0 };
   for (guint widest = 400; widest >= 200; widest -= 200) {
-    g_assert_true (qz_observe (source, &calibration, &(QzObserver) { .moments = compare_blocks, .widest = widest, .data = &b }, workers, &observation,
+    g_assert_true (qz_observe (source, &calibration, &(QzObserver) { .memory = &(QzMemory) { TOKENS, 64, widest, 0 }, .moments = compare_blocks, .data = &b }, workers, &observation,
                                NULL, NULL));
     qz_observation_clear (&observation);
   }
