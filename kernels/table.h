@@ -35,15 +35,11 @@ typedef struct {
   void (*trellis_extend) (const xb_trellis *trellis, uint16_t *cost, const float *x, const float *weight, uint32_t n, uint8_t *back);
 } xb_ops_table;
 
-struct xb_run;
 typedef struct {
   void (*acts_quantize) (xb_acts *acts, uint32_t i, const float *x, int bits);
   void (*matvec) (const xb_matrix *matrix, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1);
   void (*matmul) (const xb_matrix *matrix, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1);
   void (*matmul_f32) (const xb_matrix *matrix, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0, uint32_t row1);
-  /* What the two above run over a stretch of tiles (kernels/xbit_product.h), for a set that only adds to another; NULL in the scalar reference. */
-  void (*one) (const struct xb_run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc);
-  void (*many) (const struct xb_run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc);
   /* A tile of a trellis cell as bytes [8 quads][16 rows][4], biased by 128; before one that is not the cell's first lies the one to its left. */
   void (*trellis_tile) (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out);
 } xb_product_table;

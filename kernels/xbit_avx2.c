@@ -4,7 +4,7 @@
 #define XB_VL 8
 #define XB_SUFFIX avx2
 #include "kernels/xbit_bytes.h"
-#define XI_LOOKUP(table, codes) ((xi) _mm256_shuffle_epi8 ((__m256i) (table), (__m256i) (codes)))
+#define XI_SHUFFLE(table, codes) ((xi) _mm256_shuffle_epi8 ((__m256i) (table), (__m256i) (codes)))
 #define MADDUBS(size, x) _mm256_maddubs_epi16 ((__m256i) (size), (__m256i) (x))
 #define MADD_WORDS(a, b) _mm256_madd_epi16 ((__m256i) (a), (__m256i) (b))
 #define MAGNITUDE(w) _mm256_abs_epi8 ((__m256i) (w))

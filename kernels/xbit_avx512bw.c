@@ -4,7 +4,7 @@
 #define XB_VL 16
 #define XB_SUFFIX avx512bw
 #include "kernels/xbit_bytes.h"
-#define XI_LOOKUP(table, codes) ((xi) _mm512_shuffle_epi8 ((__m512i) (table), (__m512i) (codes)))
+#define XI_SHUFFLE(table, codes) ((xi) _mm512_shuffle_epi8 ((__m512i) (table), (__m512i) (codes)))
 #define MADDUBS(size, x) _mm512_maddubs_epi16 ((__m512i) (size), (__m512i) (x))
 #define MADD_WORDS(a, b) _mm512_madd_epi16 ((__m512i) (a), (__m512i) (b))
 #define MAGNITUDE(w) _mm512_abs_epi8 ((__m512i) (w))

@@ -1,5 +1,6 @@
-/* xbit_avx512vbmi.c: AVX-512-VNNI, with grids of up to 1024 entries looked up in registers: vpermi2b reads 64 of 128 bytes at once, so each of the
- * eight columns of an octet is a handful of them. A register of a column holds its four octets of a tile (lanes) in 16 rows. */
+/* xbit_avx512vbmi.c: the vocabulary of AVX-512 with VNNI and VBMI: bytes go anywhere in a register at once, and a look-up sees the low bits of its index only, so
+ * that trellises need no masks. Grids of up to 1024 entries are looked up in registers: vpermi2b reads 64 of 128 bytes, so each of the eight columns of an
+ * octet is a handful of them; a register of a column holds its four octets of a tile (lanes) in 16 rows. */
 #include <immintrin.h>
 
 #define XB_VL 16
@@ -8,9 +9,6 @@
 
 #define ALWAYS static inline __attribute__ ((always_inline))
 #define UNROLL _Pragma ("GCC unroll 8")
-
-static void (*base_one) (const struct xb_run *r, const void *acts, uint32_t i0, uint32_t n, float *acc);
-static void (*base_many) (const struct xb_run *r, const void *acts, uint32_t i0, uint32_t n, float *acc);
 
 /* 2^bits entries of a column at 64 indices: their low eight bits as bytes, each higher one as a mask. */
 ALWAYS __m512i look_up (const uint8_t *column, __m512i low, const __mmask64 high[2], const int bits)
@@ -94,7 +92,7 @@ ALWAYS void sum_lanes (const __m512i acc[4], __m512i sum[2])
 }
 
 /* y += scale (xs sum u x) + zero (xs sum x) for tile `t` of the row and the vector whose first tile is `first`. */
-ALWAYS __m512 multiply (__m512i part[2][4], const run *r, const xb_acts *acts, size_t first, uint32_t t, __m512 y, const int split)
+ALWAYS __m512 multiply_grid (__m512i part[2][4], const run *r, const xb_acts *acts, size_t first, uint32_t t, __m512 y, const int split)
 {
   const size_t at = first + r->tile0 + t;
   const __m512i x = _mm512_castsi256_si512 (_mm256_loadu_si256 ((const void *) (acts->q + at * 32)));
@@ -116,7 +114,7 @@ ALWAYS __m512 multiply (__m512i part[2][4], const run *r, const xb_acts *acts, s
   return y;
 }
 
-ALWAYS void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int dim, const int bits, const int sign_bits,
+ALWAYS void grid_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int dim, const int bits, const int sign_bits,
                    const int split)
 {
   const size_t row_tiles = acts->cols_padded / 32;
@@ -127,12 +125,12 @@ ALWAYS void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, f
       __builtin_prefetch (ahead + line * 64, 0, 2);
     open_tile (part, r, r->tiles + (size_t) t * r->tile_bytes, dim, bits, sign_bits);
     for (uint32_t i = 0; i < n; i++)
-      _mm512_storeu_ps (acc + i * 16, multiply (part, r, acts, (i0 + i) * row_tiles, t, _mm512_loadu_ps (acc + i * 16), split));
+      _mm512_storeu_ps (acc + i * 16, multiply_grid (part, r, acts, (i0 + i) * row_tiles, t, _mm512_loadu_ps (acc + i * 16), split));
   }
 }
 
 /* One vector alone: each lane is scaled by itself, and lanes are summed up only at the end. */
-ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int dim, const int bits, const int sign_bits, const int split)
+ALWAYS void grid_one (const run *r, const xb_acts *acts, float *acc, const int dim, const int bits, const int sign_bits, const int split)
 {
   const __m512i octets = _mm512_setr_epi32 (0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6), next = _mm512_add_epi32 (octets, _mm512_set1_epi32 (1));
   const float *scale = r->scale, *zero = r->zero;
@@ -174,63 +172,46 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
   _mm512_storeu_ps (acc, _mm512_add_ps (_mm512_loadu_ps (acc), rest));
 }
 
+typedef struct {
+  uint8_t dim, index_bits, sign_bits;
+  run_function one, many;
+} xi_grid_functions;
+
 #define SHAPES(f) f (8, 8, 7) f (8, 9, 7) f (8, 10, 8) f (4, 8, 7) f (4, 9, 8)
-#define RUN(dim, bits, sign_bits)                                                                                             \
-  static void grid_##dim##_##bits##_##sign_bits (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc)      \
-  {                                                                                                                           \
-    if (r->per_group)                                                                                                         \
-      cells (r, acts, i0, n, acc, dim, bits, sign_bits, 0);                                                                   \
-    else                                                                                                                      \
-      cells (r, acts, i0, n, acc, dim, bits, sign_bits, 1);                                                                   \
-  }                                                                                                                           \
-  static void grid_##dim##_##bits##_##sign_bits##_one (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc) \
-  {                                                                                                                           \
-    if (r->per_group)                                                                                                         \
-      cells_one (r, acts, acc, dim, bits, sign_bits, 0);                                                                      \
-    else                                                                                                                      \
-      cells_one (r, acts, acc, dim, bits, sign_bits, 1);                                                                      \
+#define RUN(dim, bits, sign_bits)                                                                                              \
+  static void grid_##dim##_##bits##_##sign_bits (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)          \
+  {                                                                                                                            \
+    if (r->per_group)                                                                                                          \
+      grid_many (r, acts, i0, n, acc, dim, bits, sign_bits, 0);                                                                \
+    else                                                                                                                       \
+      grid_many (r, acts, i0, n, acc, dim, bits, sign_bits, 1);                                                                \
+  }                                                                                                                            \
+  static void grid_##dim##_##bits##_##sign_bits##_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)    \
+  {                                                                                                                            \
+    if (r->per_group)                                                                                                          \
+      grid_one (r, acts, acc, dim, bits, sign_bits, 0);                                                                        \
+    else                                                                                                                       \
+      grid_one (r, acts, acc, dim, bits, sign_bits, 1);                                                                        \
   }
 SHAPES (RUN)
 
-#define CHOOSE(d, b, s) g && g->dim == d && g->index_bits == b && g->sign_bits == s ? grid_##d##_##b##_##s :
-#define CHOOSE_ONE(d, b, s) g && g->dim == d && g->index_bits == b && g->sign_bits == s ? grid_##d##_##b##_##s##_one :
-typedef void (*grid_function) (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc);
-
-static void run_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
+static const xi_grid_functions *find_grid (const xb_grid *grid)
 {
-  const xb_grid *g = r->grid;
-  const grid_function f = SHAPES (CHOOSE_ONE) NULL;
-  if (f)
-    f (r, acts, i0, n, acc);
-  else
-    base_one (r, acts, i0, n, acc);
+#define SHAPE(d, b, s) { d, b, s, grid_##d##_##b##_##s##_one, grid_##d##_##b##_##s },
+  static const xi_grid_functions shapes[] = { SHAPES (SHAPE) };
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+    if (shapes[i].dim == grid->dim && shapes[i].index_bits == grid->index_bits && shapes[i].sign_bits == grid->sign_bits)
+      return &shapes[i];
+  return NULL;
 }
 
-static void run_many (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
-{
-  const xb_grid *g = r->grid;
-  const grid_function f = SHAPES (CHOOSE) NULL;
-  if (f)
-    f (r, acts, i0, n, acc);
-  else
-    base_many (r, acts, i0, n, acc);
-}
-
-static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1)
-{
-  walk_matvec (m, acts, y, row0, row1, m->layout.n_grids ? run_one : base_one);
-}
-
-static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1)
-{
-  walk_matmul (m, acts, acts->n, y, ldy, row0, row1, m->layout.n_grids ? run_many : base_many);
-}
-
-void xb_product_init_avx512vbmi (xb_product_table *t)
-{
-  xb_product_init_avx512vnni (t);
-  base_one = t->one;
-  base_many = t->many;
-  t->matvec = matvec;
-  t->matmul = matmul;
-}
+#define XB_SUFFIX avx512vbmi
+#define XI_SHUFFLE(bytes, places) ((xi) _mm512_shuffle_epi8 ((__m512i) (bytes), (__m512i) (places)))
+#define XI_PERMUTE(bytes, places) ((xi) _mm512_permutexvar_epi8 ((__m512i) (places), (__m512i) (bytes)))
+#define XI_LOOKUP(table, codes) XI_PERMUTE (table, codes)
+#define XI_NIBBLE(codes) (codes)
+#define XI_GRID(grid) find_grid (grid)
+#define DPBUSD(acc, codes, x) _mm512_dpbusd_epi32 ((__m512i) (acc), (__m512i) (codes), (__m512i) (x))
+#define XI_TOGETHER 2
+#include "kernels/xbit_vnni.h"
+#include "kernels/xbit_product_tmpl.h"

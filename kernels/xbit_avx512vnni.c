@@ -4,7 +4,7 @@
 #define XB_VL 16
 #define XB_SUFFIX avx512vnni
 #include "kernels/xbit_bytes.h"
-#define XI_LOOKUP(table, codes) ((xi) _mm512_shuffle_epi8 ((__m512i) (table), (__m512i) (codes)))
+#define XI_SHUFFLE(table, codes) ((xi) _mm512_shuffle_epi8 ((__m512i) (table), (__m512i) (codes)))
 #define DPBUSD(acc, codes, x) _mm512_dpbusd_epi32 ((__m512i) (acc), (__m512i) (codes), (__m512i) (x))
 #define XI_TOGETHER 2
 #include "kernels/xbit_vnni.h"

@@ -10,7 +10,7 @@
 #define DPBUSD(acc, codes, x) _mm256_dpbusd_avx_epi32 ((__m256i) (acc), (__m256i) (codes), (__m256i) (x))
 #endif
 #include "kernels/xbit_bytes.h"
-#define XI_LOOKUP(table, codes) ((xi) _mm256_shuffle_epi8 ((__m256i) (table), (__m256i) (codes)))
+#define XI_SHUFFLE(table, codes) ((xi) _mm256_shuffle_epi8 ((__m256i) (table), (__m256i) (codes)))
 #define XI_TOGETHER 2
 #include "kernels/xbit_vnni.h"
 #include "kernels/xbit_product_tmpl.h"

@@ -4,7 +4,7 @@
 #define XB_VL 4
 #define XB_SUFFIX neon_dotprod
 #include "kernels/xbit_bytes.h"
-#define XI_LOOKUP(table, codes) ((xi) vqtbl1q_u8 ((uint8x16_t) (table), (uint8x16_t) (codes)))
+#define XI_SHUFFLE(table, codes) ((xi) vqtbl1q_u8 ((uint8x16_t) (table), (uint8x16_t) (codes)))
 #define XI_SIGNED 1
 #define XI_TOGETHER 4
 

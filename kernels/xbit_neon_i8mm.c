@@ -5,7 +5,7 @@
 #define XB_VL 4
 #define XB_SUFFIX neon_i8mm
 #include "kernels/xbit_bytes.h"
-#define XI_LOOKUP(table, codes) ((xi) vqtbl1q_u8 ((uint8x16_t) (table), (uint8x16_t) (codes)))
+#define XI_SHUFFLE(table, codes) ((xi) vqtbl1q_u8 ((uint8x16_t) (table), (uint8x16_t) (codes)))
 #define XI_SIGNED 0
 #define XI_TOGETHER 2
 #define XI_ARRANGE(codes) zip (codes)

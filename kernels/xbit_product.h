@@ -1,5 +1,8 @@
 /* xbit_product.h: the walk over bands, panels and groups that every instruction set's products share. A run is a stretch of tiles of one
  * cell with its scales expanded: w = scale u + zero. What multiplies it is a run_function. The including file defines XB_VL. */
+#ifndef XB_PRODUCT_H
+#define XB_PRODUCT_H
+
 #include <string.h>
 
 #include "kernels/table.h"
@@ -165,3 +168,5 @@ static void walk_matmul (const xb_matrix *m, const void *vectors, uint32_t n_vec
     }
   }
 }
+
+#endif

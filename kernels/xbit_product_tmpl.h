@@ -2,7 +2,10 @@
  * defines the rest of the vocabulary:
  *   XB_SUFFIX, XB_VL                   the name of the set; 32-bit lanes of its registers: 16 / XB_VL registers ("parts") make a quad of 64 codes
  *   XI_SIGNED                          1: depth 8, tables and grids reach the product as u - 128, because it multiplies no 8-bit unsigned codes
- *   XI_LOOKUP (table, codes)           a 16-entry table in each 16 bytes, looked up byte by byte
+ *   XI_SHUFFLE (bytes, places)         byte by byte, the one at that place (0 to 15) of the same 16
+ *   XI_LOOKUP (table, codes)           optional: the same of a table that is repeated every 16 bytes, and XI_NIBBLE (codes): what it needs of a byte's low 4 bits
+ *   XI_PERMUTE (bytes, places)         optional: byte by byte, the one at that place of all 64
+ *   XI_GRID (grid)                     optional: functions of its own for grids of that shape (xi_grid_functions), or NULL
  *   dot (acc, codes, x, n, depth, is_signed, q0, q1): acc[i] += sum over quads q0..q1-1 of codes . x[i], for n vectors x (1, or XI_TOGETHER)
  *   XI_TOGETHER                        vectors that dot takes at once in the product with many
  *   XI_ARRANGE (codes)                 optional: another order of a tile's codes for the product with many
@@ -10,8 +13,15 @@
 #include "kernels/xbit_grid.h"
 #include "kernels/xbit_product.h"
 
+#ifndef XI_LOOKUP
+#define XI_LOOKUP(table, codes) XI_SHUFFLE (table, codes)
+#define XI_NIBBLE(codes) ((codes) & xi_set (15))
+#endif
+
+#ifndef ALWAYS
 #define ALWAYS static inline __attribute__ ((always_inline))
 #define UNROLL _Pragma ("GCC unroll 8")
+#endif
 
 enum { PARTS = 16 / XB_VL, PART_BYTES = 4 * XB_VL };
 
@@ -295,11 +305,25 @@ static const run_function one[][XB_MAX_DEPTH + 1] = {
 
 static void run_many (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
+#ifdef XI_GRID
+  const xi_grid_functions *grid = r->grid ? XI_GRID (r->grid) : NULL;
+  if (grid) {
+    grid->many (r, acts, i0, n, acc);
+    return;
+  }
+#endif
   many[r->codebook][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
 }
 
 static void run_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
+#ifdef XI_GRID
+  const xi_grid_functions *grid = r->grid ? XI_GRID (r->grid) : NULL;
+  if (grid) {
+    grid->one (r, acts, i0, n, acc);
+    return;
+  }
+#endif
   one[r->codebook][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
 }
 
@@ -377,6 +401,6 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 
 void XB_JOIN (xb_product_init_, XB_SUFFIX) (xb_product_table *t)
 {
-  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32, .one = run_one, .many = run_many,
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32,
                             .trellis_tile = trellis_tile };
 }

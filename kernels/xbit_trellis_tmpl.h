@@ -41,7 +41,7 @@ ALWAYS xi choose_bits (const uint8_t mask, const xi there, const xi elsewhere)
 typedef struct {
   xi table[3];     /* the first carries the bias of unsigned codes */
   xi back4, back8; /* shuffles of the bytes: 4 and 8 places back */
-  xi wrap1, wrap2; /* 4 places back in the first quarter only, or in the first two */
+  xi wrap1, wrap2; /* 4 places back in the first quarter only, or in the first two; with XI_PERMUTE the quarters are moved as well */
   byte_mask end1, end2, end4, end8; /* bytes that lie so many places before the end of a quad: where its neighbour to the right reads */
   /* Of the tile to the left: its line of 1 bit, the second of 2 bits, that made of the 1-bit plane, the last pairs. */
   xi bits[PARTS], twos[PARTS], made_twos[PARTS], upper[PARTS], lower[PARTS];
@@ -52,7 +52,18 @@ typedef struct {
 #define BACK4 15, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 #define BACK8 11, 8, 9, 10, 15, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7
 static const uint8_t all_back4[16] = { BACK4 }, all_back8[16] = { BACK8 };
-static const uint8_t first_back4[64] __attribute__ ((aligned (64))) = { BACK4, STAY, STAY, STAY }, first_two_back4[64] __attribute__ ((aligned (64))) = { BACK4, BACK4, STAY, STAY };
+#ifdef XI_PERMUTE
+#define QUARTER(k, at) (at) + 16 * (k)
+#define QUARTER_STAY(k) QUARTER (k, 0), QUARTER (k, 1), QUARTER (k, 2), QUARTER (k, 3), QUARTER (k, 4), QUARTER (k, 5), QUARTER (k, 6), QUARTER (k, 7), \
+  QUARTER (k, 8), QUARTER (k, 9), QUARTER (k, 10), QUARTER (k, 11), QUARTER (k, 12), QUARTER (k, 13), QUARTER (k, 14), QUARTER (k, 15)
+#define QUARTER_BACK4(k) QUARTER (k, 15), QUARTER (k, 12), QUARTER (k, 13), QUARTER (k, 14), QUARTER (k, 0), QUARTER (k, 1), QUARTER (k, 2), QUARTER (k, 3), \
+  QUARTER (k, 4), QUARTER (k, 5), QUARTER (k, 6), QUARTER (k, 7), QUARTER (k, 8), QUARTER (k, 9), QUARTER (k, 10), QUARTER (k, 11)
+static const uint8_t places_back1[64] __attribute__ ((aligned (64))) = { QUARTER_BACK4 (3), QUARTER_STAY (0), QUARTER_STAY (1), QUARTER_STAY (2) };
+static const uint8_t places_back2[64] __attribute__ ((aligned (64))) = { QUARTER_BACK4 (2), QUARTER_BACK4 (3), QUARTER_STAY (0), QUARTER_STAY (1) };
+#else
+static const uint8_t places_back1[64] __attribute__ ((aligned (64))) = { BACK4, STAY, STAY, STAY };
+static const uint8_t places_back2[64] __attribute__ ((aligned (64))) = { BACK4, BACK4, STAY, STAY };
+#endif
 
 ALWAYS void begin_trellis (trellis *t, const int8_t (*tables)[16], const int depth)
 {
@@ -60,8 +71,8 @@ ALWAYS void begin_trellis (trellis *t, const int8_t (*tables)[16], const int dep
     t->table[k] = load_table (tables[k], k == 0 && !XI_SIGNED);
   t->back4 = xi_repeat16 (all_back4);
   t->back8 = xi_repeat16 (all_back8);
-  t->wrap1 = xi_load (first_back4);
-  t->wrap2 = xi_load (first_two_back4);
+  t->wrap1 = xi_load (places_back1);
+  t->wrap2 = xi_load (places_back2);
   t->end1 = bytes_of (1ull << (PART_BYTES - 1));
   t->end2 = bytes_of (0x8000800000000000);
   t->end4 = bytes_of (0x8000800080008000);
@@ -75,26 +86,28 @@ ALWAYS void chain_back (const trellis *t, const xi in[PARTS], const xi before[PA
 {
   if (k >= 4) {
     UNROLL for (int part = 0; part < PARTS; part++)
-      out[part] = XI_LOOKUP (CHOOSE (k == 4 ? t->end4 : t->end8, before[part], in[part]), k == 4 ? t->back4 : t->back8);
+      out[part] = XI_SHUFFLE (CHOOSE (k == 4 ? t->end4 : t->end8, before[part], in[part]), k == 4 ? t->back4 : t->back8);
     return;
   }
-#if XB_VL == 16
+#if defined XI_PERMUTE
+  out[0] = XI_PERMUTE (CHOOSE (k == 1 ? t->end1 : t->end2, before[0], in[0]), k == 1 ? t->wrap1 : t->wrap2);
+#elif XB_VL == 16
   const xi_quads v = (xi_quads) CHOOSE (k == 1 ? t->end1 : t->end2, before[0], in[0]);
-  out[0] = k == 1 ? XI_LOOKUP ((xi) __builtin_shufflevector (v, v, 6, 7, 0, 1, 2, 3, 4, 5), t->wrap1)
-                  : XI_LOOKUP ((xi) __builtin_shufflevector (v, v, 4, 5, 6, 7, 0, 1, 2, 3), t->wrap2);
+  out[0] = k == 1 ? XI_SHUFFLE ((xi) __builtin_shufflevector (v, v, 6, 7, 0, 1, 2, 3, 4, 5), t->wrap1)
+                  : XI_SHUFFLE ((xi) __builtin_shufflevector (v, v, 4, 5, 6, 7, 0, 1, 2, 3), t->wrap2);
 #elif XB_VL == 8
   const xi last = CHOOSE (k == 1 ? t->end1 : t->end4, before[1], in[1]);
   if (k == 1) {
     const xi_quads low = (xi_quads) in[0], high = (xi_quads) last;
-    out[0] = XI_LOOKUP ((xi) __builtin_shufflevector (high, low, 2, 3, 4, 5), t->wrap1);
+    out[0] = XI_SHUFFLE ((xi) __builtin_shufflevector (high, low, 2, 3, 4, 5), t->wrap1);
     out[1] = (xi) __builtin_shufflevector (low, high, 2, 3, 4, 5);
   } else {
-    out[0] = XI_LOOKUP (last, t->back4);
+    out[0] = XI_SHUFFLE (last, t->back4);
     out[1] = in[0];
   }
 #else
   UNROLL for (int part = 0; part < PARTS; part++)
-    out[part] = part >= k ? in[part - k] : XI_LOOKUP (CHOOSE (t->end4, before[part - k + PARTS], in[part - k + PARTS]), t->back4);
+    out[part] = part >= k ? in[part - k] : XI_SHUFFLE (CHOOSE (t->end4, before[part - k + PARTS], in[part - k + PARTS]), t->back4);
 #endif
 }
 
@@ -178,7 +191,7 @@ ALWAYS void load_planes (trellis *t, trellis_planes *p, const uint8_t *tile, con
 
 ALWAYS xi low_or_high (const xi pair, const int high)
 {
-  return (high ? xi_right (pair, 4) : pair) & xi_set (15);
+  return XI_NIBBLE (high ? xi_right (pair, 4) : pair);
 }
 
 /* Values of the quads i (low) and i + 4 (high). */
