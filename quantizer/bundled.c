@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+static const char *const texts[] = { "articles", "prose", "web", "lessons", "code", "languages" };
+
 GResource *qz_calibration_text_get_resource (void);
 
 static void append_part (GString *text, const char *part)
@@ -66,7 +68,8 @@ char *qz_calibration_bundled (const EngGguf *gguf)
 {
   GString *text = g_string_new (NULL);
   g_autoptr (GString) chats = g_string_new (NULL);
-  append_part (text, "articles");
+  for (guint i = 0; i < G_N_ELEMENTS (texts); i++)
+    append_part (text, texts[i]);
   append_part (chats, "chat");
   /* A new conversation begins after an empty line; further turns follow without one. A model without a template, or with one that wants
    * something else, sees the conversations as plain text. */
@@ -78,8 +81,5 @@ char *qz_calibration_bundled (const EngGguf *gguf)
     g_autofree char *rendered = template != NULL ? render (template, whole) : NULL;
     g_string_append_printf (text, "%s\n", rendered != NULL ? rendered : whole);
   }
-  append_part (text, "english");
-  append_part (text, "code");
-  append_part (text, "languages");
   return g_string_free (text, FALSE);
 }

@@ -53,7 +53,7 @@ static void test_fit (void)
   JsonObject *before = program_object (plan);
   g_assert_cmpint (int_of (before, "total_bytes"), <=, BUDGET_BYTES);
   /* A part of the usual text: the budget is what is held here, the last of the quality elsewhere. */
-  g_autofree char *text = g_test_build_filename (G_TEST_DIST, "..", "data", "calibration", "english.txt", NULL);
+  g_autofree char *text = g_test_build_filename (G_TEST_DIST, "..", "data", "calibration", "prose.txt", NULL);
   g_autoptr (ProgramRun) fit
     = program_run (home, "fit", "starter", "--ram", BUDGET, "--context", "512", "--calibration", text, "-o", "fitted", "--json", NULL);
   JsonObject *object = program_object (fit);
