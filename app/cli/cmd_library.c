@@ -101,15 +101,20 @@ int cli_list (int argc, char **argv)
 
 int cli_show (int argc, char **argv)
 {
-  if (!cli_parse (NULL, 1, 1, &argc, &argv))
+  g_autofree char *report = NULL;
+  const GOptionEntry entries[]
+    = { { "report", 0, 0, G_OPTION_ARG_FILENAME, &report, "Write what the fit is made of to a page to look at", "FILE.html" }, { NULL } };
+  if (!cli_parse (entries, 1, 1, &argc, &argv))
     return CLI_USAGE;
+  if (report && !g_str_has_suffix (report, ".html"))
+    return cli_usage ("--report %s does not end in .html", report);
   g_autoptr (GError) error = NULL;
   g_autoptr (ValiseLibrary) library = NULL;
   g_autoptr (ValiseModel) model = open_named (&library, argv[1], &error);
   if (!model)
     return cli_fail (error);
   g_autofree char *weights = valise_model_describe_weights (model, &error);
-  if (!weights)
+  if (!weights || (report && !valise_model_write_report (model, report, &error)))
     return cli_fail (error);
   if (cli_json) {
     JsonObject *object = valise_model_to_json (model);

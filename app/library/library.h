@@ -45,6 +45,8 @@ guint valise_model_get_context (ValiseModel *model);       /* trained context */
 /* What the model's file is and how its weights were made, read from it: "GGUF, mostly Q4_K", "a fit ...". NULL with an error when it cannot be
  * opened; free with g_free. */
 char *valise_model_describe_weights (ValiseModel *model, GError **error);
+/* A fit's depths, bytes and losses, promised and measured, as one HTML file without anything from outside. */
+gboolean valise_model_write_report (ValiseModel *model, const char *path, GError **error);
 void valise_json_set_number (JsonObject *object, const char *name, double value); /* null unless finite */
 JsonObject *valise_model_to_json (ValiseModel *model);     /* as `valise show --json`; owned by the caller */
 

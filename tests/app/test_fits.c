@@ -294,6 +294,61 @@ static void test_damaged_analysis (void)
   case_clear (&c);
 }
 
+/* The sum of `pattern`'s numbers in the page. */
+static double sum_of (const char *page, const char *pattern, guint *n)
+{
+  double sum = 0;
+  g_autoptr (GRegex) regex = g_regex_new (pattern, 0, 0, NULL);
+  g_autoptr (GMatchInfo) match = NULL;
+  *n = 0;
+  for (g_regex_match (regex, page, 0, &match); g_match_info_matches (match); g_match_info_next (match, NULL), ++*n) {
+    g_autofree char *number = g_match_info_fetch (match, 1);
+    sum += g_ascii_strtod (number, NULL);
+  }
+  return sum;
+}
+
+/* The page says what the file holds: every matrix, shares that sum to the whole, what was promised and measured; and asks for nothing from outside. */
+static void test_report (void)
+{
+  Case c;
+  case_init (&c);
+  const ValiseTarget target = { .bpw = 4, .program_base_bytes = BASE_BYTES };
+  QzResult result;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (ValiseModel) made = fit (&c, &target, "a <fit> & more", NULL, &result);
+  g_autofree char *path = scratch_path ("report.html");
+  g_assert_true (valise_model_write_report (made, path, &error));
+  g_assert_no_error (error);
+  g_autoptr (GBytes) bytes = scratch_read (path);
+  g_autofree char *page = g_strndup (g_bytes_get_data (bytes, NULL), g_bytes_get_size (bytes));
+  guint n_matrices = 1 + 7 * 2, n;
+  double shares = sum_of (page, ">([0-9.]+) %<span", &n);
+  g_assert_cmpuint (n, ==, 8 + 8 + 1); /* of bytes and of loss of each component, and of the rest's bytes */
+  g_assert_cmpfloat (ABS (shares - 200), <, 1);
+  double losses = sum_of (page, "<td>([0-9.]+) %</td>", &n);
+  g_assert_cmpuint (n, ==, n_matrices);
+  g_assert_cmpfloat (ABS (losses - 100), <, 0.1);
+  sum_of (page, "<svg role=\"img\"[^>]*aria-label=\"([0-9.]+) bits on average", &n);
+  g_assert_cmpuint (n, ==, n_matrices);
+  double weights = sum_of (page, "([0-9.]+) % of the weights", &n);
+  g_assert_cmpfloat (ABS (weights - 100), <, 0.5);
+  g_autofree char *measured = g_strdup_printf ("<dd>%.4f</dd>", result.kl_divergence);
+  g_assert_nonnull (strstr (page, measured));
+  g_assert_nonnull (strstr (page, "a &lt;fit&gt; &amp; more"));
+  g_assert_nonnull (strstr (page, "prefers-color-scheme:dark"));
+  g_assert_null (strstr (page, "http"));
+  g_assert_null (strstr (page, "<script"));
+  g_assert_null (strstr (page, "not recorded"));
+  g_assert_false (valise_model_write_report (c.model, path, &error));
+  g_assert_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT);
+  g_clear_error (&error);
+  g_autofree char *nowhere = scratch_path ("no folder/report.html");
+  g_assert_false (valise_model_write_report (made, nowhere, &error));
+  g_assert_nonnull (strstr (error->message, "no folder"));
+  case_clear (&c);
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
@@ -306,6 +361,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/fits/checkpoint-removed-meanwhile", test_checkpoint_removed);
   g_test_add_func ("/fits/bad-calibration", test_bad_calibration);
   g_test_add_func ("/fits/damaged-analysis", test_damaged_analysis);
+  g_test_add_func ("/fits/report", test_report);
   int status = g_test_run ();
   scratch_clean ();
   return status;
