@@ -18,14 +18,18 @@ EngDraft *eng_draft_new_model (EngModel *model, EngModel *target, EngWorkers *wo
 void eng_draft_free (EngDraft *draft);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngDraft, eng_draft_free)
 
-/* n_tokens: most that are guessed at a time; fewer while guesses fail. The plan counts their logits: EngSessionOptions.n_drafted. */
+/* A draft measures what passes take and how many of its guesses come true, and guesses no more than pays, which may be nothing: then it is tried
+ * again now and then. With this it guesses as much as it can, whatever that costs. */
+void eng_draft_set_always (EngDraft *draft);
+/* n_tokens: most that are guessed at a time. The plan counts their logits: EngSessionOptions.n_drafted. */
 guint eng_draft_n_tokens (const EngDraft *draft);
-/* Guesses made, and those that came true. */
+/* Guesses computed, and those that came true. */
 void eng_draft_counts (const EngDraft *draft, guint64 *guessed, guint64 *accepted);
 
-/* For the session: guesses at most `most` tokens after history[n]; says of each that came true; and how many did before the next guess. */
+/* For the session: guesses at most `most` tokens after history[n], those that are worth computing; is told of each that came true; and how long the
+ * pass over n tokens took, the one that was given and those guessed behind it. */
 guint eng_draft_guess (EngDraft *draft, const gint32 *history, guint n, gint32 *guess, guint most);
 void eng_draft_accept (EngDraft *draft);
-void eng_draft_learn (EngDraft *draft, guint guessed, guint accepted);
+void eng_draft_took (EngDraft *draft, guint n, gint64 us);
 
 #endif

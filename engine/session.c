@@ -162,14 +162,15 @@ static gboolean run_ahead (EngSession *session, gint32 token, GCancellable *canc
 {
   guint past = session->n_past, most = MIN (eng_draft_n_tokens (session->draft), eng_pool_batch (session->pool) - 1);
   gint32 *tokens = session->tokens + past;
-  eng_draft_learn (session->draft, session->n_guessed, session->n_guessed - session->n_ahead);
   eng_session_forget_ahead (session);
   tokens[0] = token;
   guint guessed = eng_draft_guess (session->draft, session->tokens, past + 1, tokens + 1, MIN (most, session->n_ctx - past - 1));
+  gint64 start = g_get_monotonic_time ();
   if (!run (session, tokens, 1 + guessed, past, guessed > 0 ? ENG_LOGITS_ALL : ENG_LOGITS_LAST, cancellable, error))
     return FALSE;
+  eng_draft_took (session->draft, 1 + guessed, g_get_monotonic_time () - start);
   session->n_held = session->n_past = past + 1;
-  session->n_guessed = session->n_ahead = guessed;
+  session->n_ahead = guessed;
   session->ahead_pass = session->pool->n_passes;
   session->first_logits_row = session->logits_row = 0;
   return TRUE;

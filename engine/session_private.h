@@ -20,7 +20,7 @@ struct EngSession {
   EngObserver observer;
   gpointer observer_data;
   EngDraft *draft;  /* or NULL */
-  guint n_guessed, n_ahead; /* by the last pass; those that may still come true: they stand in tokens and pages behind n_past ... */
+  guint n_ahead;    /* guesses of the last pass that may still come true: they stand in tokens and pages behind n_past ... */
   guint64 ahead_pass; /* ... as long as this was the pool's last pass */
 };
 
@@ -46,7 +46,7 @@ struct EngPool {
 
 static inline void eng_session_forget_ahead (EngSession *session)
 {
-  session->n_guessed = session->n_ahead = 0;
+  session->n_ahead = 0;
 }
 
 void eng_pool_close (EngPool *pool, EngSession *session);

@@ -239,11 +239,10 @@ static EngDraft *draft_of (EngModel *target, const char *kind)
 {
   g_autoptr (GError) error = NULL;
   EngSessionOptions options = { .n_ctx = 96, .activation_bits = 32 };
-  if (g_str_equal (kind, "lookup"))
-    return eng_draft_new_lookup (0);
-  g_autoptr (EngModel) model = open_model (kind);
-  EngDraft *draft = eng_draft_new_model (model, target, workers, &options, 0, 1e-6f, &error);
+  g_autoptr (EngModel) model = g_str_equal (kind, "lookup") ? NULL : open_model (kind);
+  EngDraft *draft = model == NULL ? eng_draft_new_lookup (0) : eng_draft_new_model (model, target, workers, &options, 0, 1e-6f, &error);
   g_assert_no_error (error);
+  eng_draft_set_always (draft);
   return draft;
 }
 
@@ -314,6 +313,7 @@ static void test_distribution (void)
   memcpy (prompt, text (), sizeof prompt);
   EngSessionOptions draft_options = { .n_ctx = 96, .activation_bits = 32 };
   EngDraft *draft = eng_draft_new_model (model, model, workers, &draft_options, 1, 1e-6f, NULL);
+  eng_draft_set_always (draft);
   eng_session_set_draft (session, draft);
   eval (exact, prompt, 12);
   gint32 first = greedy (exact);
@@ -361,6 +361,45 @@ static void test_distribution (void)
   g_assert_cmpfloat (chi2, <, bins + 4 * sqrt (2.0 * bins)); /* four deviations */
 }
 
+/* Guesses computed for the last 200 of 600 tokens of a text, each pass over n tokens taking `first` for the first and `more` for each of the others. */
+static guint64 guesses_of (const gint32 *words, gint64 first, gint64 more)
+{
+  g_autoptr (EngDraft) draft = eng_draft_new_lookup (8);
+  guint64 before = 0, guessed, accepted;
+  for (guint n = 8; n < 600;) {
+    gint32 guess[8];
+    guint found = eng_draft_guess (draft, words, n, guess, 8), came = 0;
+    g_assert_cmpuint (found, <=, 8);
+    while (came < found && words[n + came] == guess[came])
+      came++;
+    eng_draft_took (draft, 1 + found, first + more * found);
+    n += 1 + came;
+    eng_draft_counts (draft, &guessed, &accepted);
+    before = n < 400 ? guessed : before;
+  }
+  return guessed - before;
+}
+
+/* A text that repeats, one that does not, and one that half does, on a machine where passes over several tokens are cheap, and one where they are not. */
+static void test_pays (void)
+{
+  gint32 repeats[640], random[640], half[640];
+  g_autoptr (GRand) rand = g_rand_new_with_seed (5);
+  for (guint i = 0; i < 640; i++) {
+    repeats[i] = (gint32)(i % 37);
+    random[i] = g_rand_int_range (rand, 0, 6); /* pairs come again, what follows does not */
+    half[i] = i % 37 < 18 ? (gint32)(i % 37) : g_rand_int_range (rand, 18, 24);
+  }
+  g_test_message ("guesses computed for 200 tokens: %u, %u; %u, %u; %u, %u", (guint)guesses_of (repeats, 1000, 100), (guint)guesses_of (repeats, 1000, 1100),
+                  (guint)guesses_of (random, 1000, 100), (guint)guesses_of (random, 1000, 700), (guint)guesses_of (half, 1000, 100),
+                  (guint)guesses_of (half, 1000, 1100));
+  g_assert_cmpuint (guesses_of (repeats, 1000, 100), >=, 150);
+  g_assert_cmpuint (guesses_of (half, 1000, 100), >=, 50);
+  g_assert_cmpuint (guesses_of (repeats, 1000, 1100), <=, 10);
+  g_assert_cmpuint (guesses_of (random, 1000, 700), <=, 20);
+  g_assert_cmpuint (guesses_of (half, 1000, 1100), <=, 10);
+}
+
 static void test_vocabularies (void)
 {
   g_autoptr (EngModel) model = open_model ("llama"), tiny = tiny_model ();
@@ -384,6 +423,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/draft/greedy-tokens-stay", test_greedy);
   g_test_add_func ("/draft/seeds-draw-the-same", test_same_draws);
   g_test_add_func ("/draft/distribution-stays", test_distribution);
+  g_test_add_func ("/draft/guesses-as-much-as-pays", test_pays);
   g_test_add_func ("/draft/vocabulary-must-be-the-same", test_vocabularies);
   int result = g_test_run ();
   eng_workers_free (workers);
