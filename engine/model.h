@@ -48,6 +48,7 @@ typedef struct {
   gboolean rope_halves;     /* NeoX layout; else pairs */
   gboolean tied_head;
   gboolean qkv_bias;
+  guint n_merges;           /* of the vocabulary: what its tables take depends on them */
   guint64 n_parameters;
   guint64 file_bytes;
   guint n_ctx_planned;      /* the session a fit's budget was reckoned for: its context, 0 when nothing is said ... */

@@ -298,6 +298,7 @@ static gboolean read_vocabulary (const Reader *reader, EngTraits *traits)
 {
   EngKvType kind;
   gsize n = eng_gguf_array_length (reader->gguf, "tokenizer.ggml.tokens", &kind);
+  traits->n_merges = (guint)MIN (eng_gguf_array_length (reader->gguf, "tokenizer.ggml.merges", &kind), G_MAXINT);
   if (n == 0)
     return read_count (reader, "vocab_size", 0, 1 << 24, &traits->n_vocab);
   if (n > 1 << 24) {

@@ -2,6 +2,7 @@
  *     engine_bench MODEL [prompt tokens 512] [generate 128] [threads 0] [context 1024] [kv bits 16] [rounds 3] [activation bits 8]
  */
 #include "engine/memory_plan.h"
+#include "engine/sampler.h"
 #include "kernels/cpu.h"
 #include "kernels/ops.h"
 
@@ -77,8 +78,15 @@ int main (int argc, char **argv)
   }
   printf ("prompt %u: %.1f tokens/s, generate %u: %.1f tokens/s (best of %u)\n", n_prompt, prompt, n_generate, generate, rounds);
 
+  /* As a chat does: every weight and position, a word read and a token drawn. */
   EngMemoryPlan plan;
+  EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
+  const EngTraits *traits = eng_model_traits (model);
+  g_autoptr (EngSampler) sampler = eng_sampler_new (&sampling, traits->n_vocab);
+  g_autoptr (GArray) words = g_array_new (FALSE, FALSE, sizeof (gint32));
+  eng_tokenizer_encode (eng_model_tokenizer (model), "The quick brown fox.", 20, ENG_TOKENIZE_PLAIN, words);
   measure (session, options.n_ctx, FALSE);
+  eng_sampler_sample (sampler, eng_session_logits (session), eng_session_tokens (session), eng_session_n_past (session));
   eng_memory_plan (&plan, eng_model_traits (model), 0, &options, eng_workers_count (workers), base);
   guint64 peak = eng_memory_peak_rss ();
   printf ("context of %u filled: peak %.2f MB, planned %.2f (weights %.2f, kv %.2f, scratch %.2f, program %.2f of which base "

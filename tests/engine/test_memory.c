@@ -1,6 +1,14 @@
-/* test_memory.c: the plan against what a session really takes. */
+/* test_memory.c: the plan against what a session, and a whole program, really takes. */
 #include "engine/memory_plan.h"
+#include "engine/sampler.h"
+#include "kernels/cpu.h"
 #include "tests/fixtures/tiny_model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *self;
 
 /* A model whose KV and scratch (tens of MB) dwarf the noise of a test program. */
 static void test_plan_is_kept (void)
@@ -67,6 +75,115 @@ static void test_plan_grows (void)
   g_assert_cmpuint (a.total_bytes, <, 160000000);
 }
 
+/* ---- a program of its own ------------------------------------------------------------------------------------------------ */
+
+/* What a chat does, in this process: the model opened, a prompt that fills the context, the last few tokens drawn again. Prints the resident size before and
+ * the peak. One thread: the others would wait for a share of the machine. */
+static int chat_alone (const char *path, guint n_ctx, int bits)
+{
+  EngSamplerOptions sampling = { .temperature = 1, .top_p = 0.95f, .repeat_penalty = 1 }; /* of the whole vocabulary */
+  EngSessionOptions options = { .n_ctx = n_ctx, .kv_bits = bits };
+  guint64 base = eng_memory_rss ();
+  g_autoptr (EngModel) model = eng_model_open (path, NULL);
+  g_autoptr (EngWorkers) workers = eng_workers_new (1);
+  g_autoptr (EngSession) session = model != NULL ? eng_session_new (model, workers, &options, NULL) : NULL;
+  if (session == NULL)
+    return 1;
+  guint n_vocab = eng_model_traits (model)->n_vocab, prompt = n_ctx - 8;
+  g_autoptr (EngSampler) sampler = eng_sampler_new (&sampling, n_vocab);
+  g_autoptr (GArray) words = g_array_new (FALSE, FALSE, sizeof (gint32));
+  eng_tokenizer_encode (eng_model_tokenizer (model), "The quick brown fox.", 20, ENG_TOKENIZE_PLAIN, words);
+  g_autofree gint32 *tokens = g_new (gint32, n_ctx);
+  for (guint i = 0; i < n_ctx; i++)
+    tokens[i] = (gint32)((i * 7919u + 11) % n_vocab);
+  if (!eng_session_eval (session, tokens, n_ctx, FALSE, NULL, NULL))
+    return 1;
+  eng_session_truncate (session, prompt);
+  for (guint i = prompt; i < n_ctx; i++) {
+    tokens[i] = eng_sampler_sample (sampler, eng_session_logits (session), eng_session_tokens (session), i);
+    if (tokens[i] < 0 || !eng_session_eval (session, tokens + i, 1, FALSE, NULL, NULL))
+      return 1;
+  }
+  printf ("%" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT "\n", base, eng_memory_peak_rss ());
+  return 0;
+}
+
+/* The plan, made from the header alone, is never below the peak, and above it by 3% and what is left over of the allowance for a program whose model is
+ * next to nothing. */
+static void check_program (const char *path, guint n_ctx, int bits, guint64 left_over)
+{
+  g_autoptr (EngGguf) gguf = eng_gguf_open (path, NULL);
+  EngTraits traits;
+  EngMemoryPlan plan;
+  EngSessionOptions options = { .n_ctx = n_ctx, .kv_bits = bits };
+  g_assert_true (eng_traits_read (&traits, gguf, NULL));
+  if ((bits != 16 && (traits.head_dim % 32 != 0 || traits.value_dim % 32 != 0)) || (traits.learned_positions && n_ctx > traits.n_ctx_train))
+    return;
+  g_autofree char *n = g_strdup_printf ("%u", n_ctx), *depth = g_strdup_printf ("%d", bits), *answer = NULL;
+  const char *argv[] = { self, "--chat-alone", path, n, depth, NULL };
+  int status;
+  g_assert_true (g_spawn_sync (NULL, (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, &answer, NULL, &status, NULL));
+  g_assert_cmpint (status, ==, 0);
+  char *end;
+  guint64 base = g_ascii_strtoull (answer, &end, 10), peak = g_ascii_strtoull (end, NULL, 10);
+  eng_memory_plan (&plan, &traits, 0, &options, 1, base);
+  g_test_message ("%s, %u tokens, %d bits: peak %.3f MB, planned %.3f, %.2f%%", traits.architecture, n_ctx, bits, peak / 1e6, plan.total_bytes / 1e6,
+                  100.0 * plan.total_bytes / peak - 100);
+  g_assert_cmpuint (plan.total_bytes, >=, peak);
+  g_assert_cmpuint (plan.total_bytes, <=, peak + peak * 3 / 100 + left_over);
+}
+
+static gboolean is_sanitized (void)
+{
+#if defined(__SANITIZE_ADDRESS__)
+  return TRUE;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+  return TRUE;
+#else
+  return FALSE;
+#endif
+#else
+  return FALSE;
+#endif
+}
+
+static void test_architectures (void)
+{
+  const struct { guint n_ctx; int bits; } cases[] = { { 64, 16 }, { 512, 16 }, { 512, 4 } };
+  g_autofree char *folder = g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", NULL);
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  if (is_sanitized ()) {
+    g_test_skip ("a sanitizer takes memory of its own");
+    return;
+  }
+  for (const char *file; (file = g_dir_read_name (dir)) != NULL;) {
+    g_autofree char *path = g_build_filename (folder, file, NULL);
+    for (guint i = 0; g_str_has_suffix (file, ".gguf") && i < G_N_ELEMENTS (cases); i++)
+      check_program (path, cases[i].n_ctx, cases[i].bits, 1024 * 1024);
+  }
+}
+
+/* Of tens of megabytes: 3% and no more. */
+static void test_depths (void)
+{
+  TinyModel tiny = TINY_MODEL_DEFAULTS;
+  tiny.n_layers = 8;
+  tiny.n_embd = 256;
+  tiny.n_heads = tiny.n_kv_heads = 16;
+  tiny.head_dim = 64;
+  tiny.n_ff = 1024;
+  tiny.depth = 4;
+  g_autofree char *path = tiny_model_path ("program.gguf");
+  if (is_sanitized ()) {
+    g_test_skip ("a sanitizer takes memory of its own");
+    return;
+  }
+  tiny_model_write (&tiny, path);
+  for (int bits = 16; bits >= 4; bits /= 2)
+    check_program (path, 1024, bits, 0);
+}
+
 static void test_machine (void)
 {
   guint64 total, available;
@@ -80,9 +197,14 @@ static void test_machine (void)
 
 int main (int argc, char **argv)
 {
+  self = argv[0];
+  if (argc == 5 && g_str_equal (argv[1], "--chat-alone"))
+    return xb_cpu_init () != NULL || chat_alone (argv[2], (guint)atoi (argv[3]), atoi (argv[4]));
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/memory/plan-is-what-a-session-takes", test_plan_is_kept);
   g_test_add_func ("/memory/plan-follows-the-options", test_plan_grows);
+  g_test_add_func ("/memory/plan-holds-for-every-architecture", test_architectures);
+  g_test_add_func ("/memory/plan-holds-for-every-depth", test_depths);
   g_test_add_func ("/memory/machine-is-measured", test_machine);
   int result = g_test_run ();
   tiny_model_clean ();
