@@ -369,7 +369,35 @@ static void test_zero_matrix (void)
     model.data = (gpointer) names[i];
     case_init (&c, &model, 1);
     g_autoptr (QzAnalysis) analysis = analyse (&c);
+    QzCurves *curves = qz_analysis_curves (analysis);
+    g_autofree float *depths = g_new (float, qz_curves_n_matrices (curves));
+    qz_curves_depths (curves, qz_curves_max_bytes (curves), depths);
+    for (guint m = 0; m < qz_curves_n_matrices (curves); m++)
+      if (g_str_equal (qz_curves_matrix_name (curves, m), names[i]))
+        g_assert_cmpfloat (depths[m], ==, 0); /* however much room there is */
     fit_to (&c, analysis, out);
+    case_clear (&c);
+  }
+}
+
+/* Feed-forward units of one channel, and of a number that is a multiple of nothing: matrices of one row and of one column. */
+static void test_odd_widths (void)
+{
+  static const guint widths[] = { 1, 2, 37, 131 };
+  for (guint i = 0; i < G_N_ELEMENTS (widths); i++) {
+    TinyModel model = TINY_MODEL_DEFAULTS;
+    g_autofree char *out = tiny_model_path ("odd.gguf");
+    g_autoptr (GError) error = NULL;
+    Case c;
+    model.n_layers = 1;
+    model.n_ff = widths[i];
+    case_init (&c, &model, 2);
+    g_autoptr (QzAnalysis) analysis = analyse (&c);
+    QzResult result;
+    g_assert_true (qz_fit (c.gguf, analysis, &(QzTarget) { .bytes = qz_curves_max_bytes (qz_analysis_curves (analysis)) }, out, c.workers, &result, NULL, NULL,
+                           NULL, &error));
+    g_assert_no_error (error);
+    g_assert_cmpfloat (result.kl_divergence, <, 0.02);
     case_clear (&c);
   }
 }
@@ -480,6 +508,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/fit/refuses-bad-text", test_bad_text);
   g_test_add_func ("/fit/names-broken-weights", test_broken_weights);
   g_test_add_func ("/fit/zero-matrices", test_zero_matrix);
+  g_test_add_func ("/fit/odd-widths", test_odd_widths);
   g_test_add_func ("/fit/estimate-without-analysis", test_estimate);
   g_test_add_func ("/fit/refuses-a-fit", test_fit_of_fit);
   g_test_add_func ("/fit/names-a-missing-tensor", test_unknown_tensor);
