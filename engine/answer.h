@@ -1,20 +1,21 @@
-/* answer.h: one answer while it is written: the sampler, the grammar that it must obey, and text out of tokens. Whoever computes logits, for
+/* answer.h: one answer while it is written: the sampler, the grammar that it must obey, and text out of tokens, reasoning and calls of functions apart. Whoever computes logits, for
  * one session or for many, asks it for each next token. One thread at a time. */
 #ifndef ENG_ANSWER_H
 #define ENG_ANSWER_H
 
 #include "engine/grammar/grammar.h"
 #include "engine/sampler.h"
+#include "engine/segments.h"
 #include "engine/session.h"
 
 typedef struct {
   EngSamplerOptions sampling;
   guint max_tokens;    /* 0: to the end of the context */
-  EngGrammar *grammar; /* what the answer must be, or NULL: anything */
+  EngGrammar *grammar; /* what the answer must be, reasoning aside, or NULL: anything */
+  const char *const *stops; /* texts before which the answer ends, up to NULL; or NULL */
+  JsonArray *tools;    /* functions that may be called, as in OpenAI's requests, or NULL */
+  const char *prompt;  /* what the tokens before say, as far as its end tells whether reasoning was opened; NULL: it was not */
 } EngAnswerOptions;
-
-/* Called for each new stretch of whole characters. */
-typedef void (*EngTextFunc) (const char *text, gpointer data);
 
 typedef struct EngAnswer EngAnswer;
 /* What options point to stays the caller's, and must stay; the grammar is referenced. */
@@ -28,7 +29,7 @@ gboolean eng_answer_next (EngAnswer *answer, EngSession *session, gint32 *token,
 /* Gives on what was held back. Once, after the last token. */
 void eng_answer_end (EngAnswer *answer);
 guint eng_answer_n_tokens (const EngAnswer *answer);
-/* "stop": the model or the grammar ended it, "length": max_tokens or the context did; NULL: it goes on. */
+/* "stop": the model, the grammar or one of the stops ended it, "length": max_tokens or the context did; NULL: it goes on. */
 const char *eng_answer_finish_reason (const EngAnswer *answer);
 
 #endif

@@ -14,13 +14,16 @@ static void set_token_text (JsonObject *context, const char *name, const EngToke
   json_object_set_string_member (context, name, text);
 }
 
-GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, GError **error)
+GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, JsonObject *variables, char **prompt, GError **error)
 {
   const EngTokenizer *tokenizer = eng_model_tokenizer (model);
   const EngChatTemplate *chat_template = eng_model_template (model, error);
   if (chat_template == NULL)
     return NULL;
   g_autoptr (JsonObject) context = json_object_new ();
+  g_autoptr (GList) names = variables != NULL ? json_object_get_members (variables) : NULL;
+  for (GList *name = names; name != NULL; name = name->next)
+    json_object_set_member (context, name->data, json_node_copy (json_object_get_member (variables, name->data)));
   json_object_set_array_member (context, "messages", json_array_ref (messages));
   json_object_set_boolean_member (context, "add_generation_prompt", TRUE);
   set_token_text (context, "bos_token", tokenizer, eng_tokenizer_bos (tokenizer));
@@ -34,6 +37,8 @@ GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, GError **erro
   gint32 bos = eng_tokenizer_bos (tokenizer);
   if (bos >= 0 && eng_tokenizer_adds_bos (tokenizer) && (tokens->len == 0 || g_array_index (tokens, gint32, 0) != bos))
     g_array_prepend_val (tokens, bos);
+  if (prompt != NULL)
+    *prompt = g_steal_pointer (&text);
   return tokens;
 }
 
@@ -56,14 +61,15 @@ static JsonArray *without_old_turns (JsonArray *messages, guint n_system, guint 
 }
 
 /* Prompt tokens with room for `reserve` more where leaving out old turns can make it, and for one in any case. */
-static GArray *fitting_prompt (EngSession *session, JsonArray *messages, guint reserve, gboolean *shifted, GError **error)
+static GArray *fitting_prompt (EngSession *session, JsonArray *messages, guint reserve, gboolean *shifted, char **prompt, GError **error)
 {
   guint n = json_array_get_length (messages), n_ctx = eng_session_n_ctx (session), n_system = 0;
   while (n_system < n && g_str_equal (role_of (messages, n_system), "system"))
     n_system++;
   for (guint from = n_system;;) {
     g_autoptr (JsonArray) kept = without_old_turns (messages, n_system, from);
-    g_autoptr (GArray) tokens = eng_generate_prompt (eng_session_model (session), kept, error);
+    g_clear_pointer (prompt, g_free);
+    g_autoptr (GArray) tokens = eng_generate_prompt (eng_session_model (session), kept, NULL, prompt, error);
     guint next = from + 1;
     if (tokens == NULL)
       return NULL;
@@ -106,13 +112,13 @@ typedef struct {
   gint64 start;
 } Output;
 
-static void emit (const char *text, gpointer data)
+static void emit (EngTextKind kind, const char *text, gpointer data)
 {
   Output *output = data;
   if (output->stats->first_token_us == 0)
     output->stats->first_token_us = g_get_monotonic_time () - output->start;
   if (output->function != NULL)
-    output->function (text, output->data);
+    output->function (kind, text, output->data);
 }
 
 static gboolean generate (EngSession *session, EngAnswer *answer, EngGenerateStats *stats, GCancellable *cancellable, GError **error)
@@ -144,8 +150,9 @@ gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngA
   guint quarter = MAX (1, eng_session_n_ctx (session) / 4);
   stats = stats != NULL ? stats : &own;
   *stats = (EngGenerateStats){ 0 };
+  g_autofree char *text_before = NULL;
   g_autoptr (GArray) prompt
-      = fitting_prompt (session, messages, options->max_tokens > 0 ? MIN (options->max_tokens, quarter) : quarter, &stats->shifted, error);
+      = fitting_prompt (session, messages, options->max_tokens > 0 ? MIN (options->max_tokens, quarter) : quarter, &stats->shifted, &text_before, error);
   if (prompt == NULL)
     return FALSE;
 
@@ -162,7 +169,9 @@ gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngA
     return FALSE;
   }
   Output output = { text, data, stats, start };
-  g_autoptr (EngAnswer) answer = eng_answer_new (eng_session_model (session), options, emit, &output);
+  EngAnswerOptions own_options = *options;
+  own_options.prompt = text_before;
+  g_autoptr (EngAnswer) answer = eng_answer_new (eng_session_model (session), &own_options, emit, &output);
   ok = generate (session, answer, stats, cancellable, error);
   eng_answer_end (answer);
   stats->generate_us = g_get_monotonic_time () - prompt_end;

@@ -19,7 +19,8 @@ typedef struct {
  * conversation does not fit, the oldest turns after the system message are left out. */
 gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngAnswerOptions *options, EngTextFunc text, gpointer data,
                             EngGenerateStats *stats, GCancellable *cancellable, GError **error);
-/* The prompt's tokens, as eng_generate_chat would evaluate them. GArray of gint32. */
-GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, GError **error);
+/* The prompt's tokens, as eng_generate_chat would evaluate them. GArray of gint32. variables: further names for the template (tools, documents,
+ * enable_thinking, ...), or NULL; *prompt, unless NULL: the text, to be freed with g_free. */
+GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, JsonObject *variables, char **prompt, GError **error);
 
 #endif

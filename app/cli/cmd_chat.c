@@ -155,26 +155,56 @@ int cli_chat (int argc, char **argv)
 
 /* ---- one answer ---- */
 
-static void keep_text (const char *text, gpointer data)
+typedef struct {
+  GString *text, *reasoning;
+  gboolean shown, dim; /* on stdout as it comes; dim: reasoning is on the terminal now */
+} Written;
+
+static Written written_new (gboolean shown)
 {
-  g_string_append (data, text);
+  return (Written) { g_string_new (NULL), g_string_new (NULL), shown, FALSE };
 }
 
-static void show_text (const char *text, gpointer data)
+static void written_clear (Written *written)
 {
-  keep_text (text, data);
+  g_string_free (written->text, TRUE);
+  g_string_free (written->reasoning, TRUE);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Written, written_clear)
+
+/* A terminal shows reasoning too, dim and apart; a pipe gets the answer alone. */
+static void take_text (EngTextKind kind, const char *text, gpointer data)
+{
+  Written *written = data;
+  gboolean reasoning = kind == ENG_TEXT_REASONING;
+  g_string_append (reasoning ? written->reasoning : written->text, text);
+  if (!written->shown || (reasoning && !isatty (STDOUT_FILENO)))
+    return;
+  if (reasoning != written->dim)
+    fputs (reasoning ? "\033[2m" : "\033[0m\n\n", stdout);
+  written->dim = reasoning;
   fputs (text, stdout);
   fflush (stdout);
+}
+
+/* After the last text. */
+static void end_text (Written *written)
+{
+  if (written->dim)
+    fputs ("\033[0m", stdout);
+  written->dim = FALSE;
 }
 
 static int answer_once (Conversation *talk, const char *prompt)
 {
   g_autoptr (GError) error = NULL;
-  g_autoptr (GString) text = g_string_new (NULL);
+  g_auto (Written) written = written_new (!cli_json);
   EngGenerateStats stats = { 0 };
   add_message (talk, "user", prompt);
-  if (!eng_generate_chat (talk->session, talk->messages, &talk->options, cli_json ? keep_text : show_text, text, &stats,
-                          cli_cancellable (), &error))
+  gboolean done = eng_generate_chat (talk->session, talk->messages, &talk->options, take_text, &written, &stats, cli_cancellable (), &error);
+  end_text (&written);
+  if (!done)
     return cli_fail (error);
   int status = g_str_equal (stats.finish_reason, "cancelled") ? CLI_CANCELLED : CLI_OK;
   if (!cli_json) {
@@ -182,7 +212,8 @@ static int answer_once (Conversation *talk, const char *prompt)
     return status;
   }
   JsonObject *object = json_object_new ();
-  json_object_set_string_member (object, "text", text->str);
+  json_object_set_string_member (object, "text", written.text->str);
+  json_object_set_string_member (object, "reasoning", written.reasoning->str);
   json_object_set_int_member (object, "prompt_tokens", stats.prompt_tokens);
   json_object_set_int_member (object, "generated_tokens", stats.generated_tokens);
   valise_json_set_number (object, "prompt_tokens_per_second", cli_rate (stats.prompt_tokens - stats.reused_tokens, stats.prompt_us));
@@ -262,12 +293,12 @@ static gboolean obey (Conversation *talk, const char *line, gboolean *leave)
 static int take_turn (Conversation *talk, const char *line)
 {
   g_autoptr (GError) error = NULL;
-  g_autoptr (GString) text = g_string_new (NULL);
+  g_auto (Written) written = written_new (TRUE);
   EngGenerateStats stats = { 0 };
   add_message (talk, "user", line);
-  gboolean done = eng_generate_chat (talk->session, talk->messages, &talk->options, show_text, text, &stats,
-                                     cli_cancellable (), &error);
-  if (text->len > 0 || done)
+  gboolean done = eng_generate_chat (talk->session, talk->messages, &talk->options, take_text, &written, &stats, cli_cancellable (), &error);
+  end_text (&written);
+  if (written.text->len > 0 || done)
     printf ("\n");
   fflush (stdout);
   if (!done) {
@@ -276,7 +307,9 @@ static int take_turn (Conversation *talk, const char *line)
     json_array_remove_element (talk->messages, json_array_get_length (talk->messages) - 1);
     return CLI_FAILED;
   }
-  add_message (talk, "assistant", text->str);
+  add_message (talk, "assistant", written.text->str);
+  if (written.reasoning->len > 0) /* a template that shows it again knows it by this name */
+    json_object_set_string_member (json_array_get_object_element (talk->messages, json_array_get_length (talk->messages) - 1), "reasoning_content", written.reasoning->str);
   if (isatty (STDERR_FILENO) && isatty (STDIN_FILENO))
     fprintf (stderr, "[%u tokens, %.1f per second%s%s]\n", stats.generated_tokens, cli_rate (stats.generated_tokens, stats.generate_us),
              g_str_equal (stats.finish_reason, "cancelled") ? ", stopped" : g_str_equal (stats.finish_reason, "length") ? ", out of room" : "",

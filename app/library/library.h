@@ -157,6 +157,10 @@ typedef struct {
 } ValiseMessage;
 #define VALISE_TYPE_MESSAGE (valise_message_get_type ())
 GType valise_message_get_type (void);
+/* An answer's content may begin with the model's reasoning, between these; valise_message_answer is what follows: the answer itself. */
+#define VALISE_REASONING_BEGIN "<think>\n"
+#define VALISE_REASONING_END "\n</think>\n\n"
+const char *valise_message_answer (const char *content);
 ValiseMessage *valise_message_copy (const ValiseMessage *message);
 void valise_message_free (ValiseMessage *message);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (ValiseMessage, valise_message_free)

@@ -116,6 +116,14 @@ gboolean valise_library_select_sibling (ValiseLibrary *library, gint64 message_i
   return TRUE;
 }
 
+const char *valise_message_answer (const char *content)
+{
+  if (!g_str_has_prefix (content, VALISE_REASONING_BEGIN))
+    return content;
+  const char *end = strstr (content, VALISE_REASONING_END);
+  return end ? end + strlen (VALISE_REASONING_END) : content + strlen (content);
+}
+
 /* ---- helpers ---- */
 
 static ValiseMessage *message_from_row (sqlite3_stmt *statement)

@@ -37,6 +37,7 @@ typedef struct {
   GMutex mutex;
   GString *text; /* not yet told */
   guint text_source;
+  gboolean reasoning; /* the text ends within some */
   EngMemoryPlan plan;
   guint context_used, context_size;
 } Shared;
@@ -396,10 +397,15 @@ static gboolean text_due (gpointer data)
   return G_SOURCE_REMOVE;
 }
 
-static void take_text (const char *text, gpointer data)
+/* Reasoning is kept in front of an answer as every family's would be written in the first of them: valise_message_answer leaves it out. */
+static void take_text (EngTextKind kind, const char *text, gpointer data)
 {
   Shared *shared = data;
+  gboolean reasoning = kind == ENG_TEXT_REASONING;
   G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
+  if (reasoning != shared->reasoning)
+    g_string_append (shared->text, reasoning ? VALISE_REASONING_BEGIN : VALISE_REASONING_END);
+  shared->reasoning = reasoning;
   g_string_append (shared->text, text);
   shared->context_used = eng_session_n_past (shared->session);
   if (shared->text_source)
@@ -421,6 +427,7 @@ static void generate (Shared *shared, const Order *order)
     return;
   }
   const EngAnswerOptions options = { .sampling = order->sampling, .max_tokens = order->max_tokens };
+  shared->reasoning = FALSE;
   gboolean done = eng_generate_chat (shared->session, order->messages, &options, take_text, shared, &stats, order->cancellable, &error);
   g_mutex_lock (&shared->mutex);
   shared->context_used = eng_session_n_past (shared->session);

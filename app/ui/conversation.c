@@ -182,7 +182,7 @@ gboolean valise_conversation_answer (ValiseConversation *self, gint64 chat_id, g
     if (message->id == id)
       self->message = valise_message_copy (message);
     else
-      add_turn (messages, message->role, message->content);
+      add_turn (messages, message->role, g_str_equal (message->role, "assistant") ? valise_message_answer (message->content) : message->content);
   }
   if (!self->message) {
     g_set_error_literal (error, VALISE_ERROR, VALISE_ERROR_STORE, _("The answer has no place in its chat; open the chat again"));
