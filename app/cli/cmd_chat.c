@@ -74,19 +74,12 @@ static EngGrammar *read_grammar (const char *gbnf, const char *schema, GError **
 int cli_chat (int argc, char **argv)
 {
   g_autofree char *prompt = NULL, *system = NULL, *seed = NULL, *draft = NULL, *gbnf = NULL, *schema = NULL;
-  EngSamplerOptions sampling = ENG_SAMPLER_DEFAULTS;
-  double temperature = sampling.temperature, top_p = sampling.top_p, min_p = sampling.min_p, penalty = sampling.repeat_penalty;
-  int max_tokens = 0, context = 0, kv = 0, threads = 0, top_k = sampling.top_k;
+  int max_tokens = 0, context = 0, kv = 0, threads = 0;
   const GOptionEntry entries[] = {
     { "prompt", 'p', 0, G_OPTION_ARG_FILENAME, &prompt, "Answer this and exit (else a conversation)", "TEXT" },
     { "system", 0, 0, G_OPTION_ARG_FILENAME, &system, "What the model is told to be", "TEXT" },
     { "max-tokens", 'n', 0, G_OPTION_ARG_INT, &max_tokens, "Tokens of an answer at most (else to the end of the context)", "N" },
     { "seed", 0, 0, G_OPTION_ARG_FILENAME, &seed, "The same seed, the same answer (else a new one each time)", "N" },
-    { "temp", 0, 0, G_OPTION_ARG_DOUBLE, &temperature, "Temperature, 0: always the likeliest token (else 0.7)", "X" },
-    { "top-k", 0, 0, G_OPTION_ARG_INT, &top_k, "Choose among the k likeliest, 0: all (else 40)", "K" },
-    { "top-p", 0, 0, G_OPTION_ARG_DOUBLE, &top_p, "Choose among the likeliest that add up to p (else 0.95)", "P" },
-    { "min-p", 0, 0, G_OPTION_ARG_DOUBLE, &min_p, "Leave out what is less than p times as likely as the likeliest (else 0.05)", "P" },
-    { "repeat-penalty", 0, 0, G_OPTION_ARG_DOUBLE, &penalty, "Above 1: says the same less often (else 1)", "X" },
     { "grammar", 0, 0, G_OPTION_ARG_FILENAME, &gbnf, "Answers are what this grammar (GBNF) allows", "FILE" },
     { "json-schema", 0, 0, G_OPTION_ARG_FILENAME, &schema, "Answers are JSON that is valid under this schema", "FILE" },
     { "context", 'c', 0, G_OPTION_ARG_INT, &context, "Tokens of context (else what the fit was planned for, or 4096)", "TOKENS" },
@@ -95,12 +88,13 @@ int cli_chat (int argc, char **argv)
     { "threads", 't', 0, G_OPTION_ARG_INT, &threads, "Threads (else one per core)", "N" },
     { NULL },
   };
-  if (!cli_parse (entries, 1, 1, &argc, &argv) || !cli_check_text ("--prompt", prompt) || !cli_check_text ("--system", system))
+  g_autofree GOptionEntry *all = cli_sampling_entries (entries);
+  if (!cli_parse (all, 1, 1, &argc, &argv) || !cli_check_text ("--prompt", prompt) || !cli_check_text ("--system", system))
     return CLI_USAGE;
-  if (max_tokens < 0 || context < 0 || top_k < 0 || threads < 0 || threads > 1024)
+  if (max_tokens < 0 || context < 0 || threads < 0 || threads > 1024)
     return cli_usage ("a number of tokens or threads cannot be negative or that large");
-  if (!(temperature >= 0 && temperature <= 100) || !(top_p > 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1) || !(penalty > 0 && penalty <= 100))
-    return cli_usage ("a sampling option is out of range: --temp 0 to 100, --top-p above 0 to 1, --min-p 0 to 1, --repeat-penalty above 0 to 100");
+  if (!cli_sampling_check ())
+    return CLI_USAGE;
   if (gbnf && schema)
     return cli_usage ("--grammar and --json-schema cannot both be obeyed");
   if (kv != 0 && kv != 16 && kv != 8 && kv != 4)
@@ -108,7 +102,6 @@ int cli_chat (int argc, char **argv)
   guint64 seed_value = ((guint64) g_random_int () << 32) | g_random_int ();
   if (seed && !g_ascii_string_to_unsigned (seed, 10, 0, G_MAXUINT64, &seed_value, NULL))
     return cli_usage ("--seed %s is not a whole number", seed);
-  sampling = (EngSamplerOptions) { (float) temperature, top_k, (float) top_p, (float) min_p, (float) penalty, sampling.repeat_last_n, seed_value };
 
   g_autoptr (GError) error = NULL;
   g_autoptr (EngGrammar) grammar = gbnf || schema ? read_grammar (gbnf, schema, &error) : NULL;
@@ -131,6 +124,9 @@ int cli_chat (int argc, char **argv)
   if (eng_model_traits (model)->pictures && isatty (STDERR_FILENO))
     fprintf (stderr, "This model also sees pictures; Valise computes its text part only.\n");
   g_autoptr (EngWorkers) workers = eng_workers_new ((guint) threads);
+  EngSamplerOptions sampling;
+  cli_sampling_read (eng_model_gguf (model), &sampling);
+  sampling.seed = seed_value;
   options.n_drafted = draft ? ENG_DRAFT_TOKENS : 0;
   g_autoptr (EngSession) session = eng_session_new (model, workers, &options, &error);
   g_autoptr (EngDraft) guesser = session && draft ? open_draft (library, draft, model, workers, &options, &error) : NULL;

@@ -25,6 +25,8 @@ static const CliCommand commands[] = {
     cli_fit },
   { "chat", "MODEL", "Chat, or answer one prompt", "small --prompt \"Name three rivers.\"",
     cli_chat },
+  { "serve", "MODEL", "A model for other programs of this computer, as OpenAI's API", "small --port 8080",
+    cli_serve },
   { "eval", "MODEL", "Perplexity on a text, and divergence from a reference", "small --text book.txt --reference smol",
     cli_eval },
   { "bench", "MODEL", "Speed and memory", "small --prompt-tokens 256",
