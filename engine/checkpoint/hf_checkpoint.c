@@ -202,19 +202,6 @@ static void free_output (gpointer data)
   g_free (output);
 }
 
-/* "a.b.weight" -> module "a.b" and part "weight"; bitsandbytes hangs more parts on to the weight's name. */
-static char *split_name (const char *name, const char **part)
-{
-  const char *more = strstr (name, ".weight.");
-  if (more) {
-    *part = strrchr (name, '.') + 1;
-    return g_strndup (name, (gsize) (more - name));
-  }
-  const char *dot = strrchr (name, '.');
-  *part = dot ? dot + 1 : "weight";
-  return dot ? g_strndup (name, (gsize) (dot - name)) : g_strdup (name);
-}
-
 static gboolean note_module (Build *b, const char *module)
 {
   HfPlace place;
@@ -251,23 +238,17 @@ static gboolean note_modules (Build *b)
 {
   g_autoptr (GHashTable) seen = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   for (guint i = 0; i < eng_safetensors_n (b->hf.st); i++) {
-    const char *part;
-    char *module = split_name (eng_safetensors_tensor (b->hf.st, i)->name, &part);
-    gboolean attachment = strcmp (part, "weight") != 0 && strcmp (part, "bias") != 0 && !hf_is_attachment (part);
-    if (attachment) {
-      HfPlace place;
-      if (hf_place (&b->hf, eng_safetensors_tensor (b->hf.st, i)->name, &place) && place.part == HF_IGNORED) {
-        g_free (module);
-        continue;
-      }
-      g_free (module);
-      return fail (b, ENG_ERROR_UNSUPPORTED, eng_safetensors_tensor (b->hf.st, i)->name,
-                   "has no place in the decoder that Valise knows by this architecture's name, so the model would answer wrongly");
-    }
-    if (!g_hash_table_add (seen, module))
+    const char *part, *tensor = eng_safetensors_tensor (b->hf.st, i)->name;
+    if (hf_is_left_out (&b->hf, tensor))
+      continue;
+    g_autofree char *module = hf_split_name (tensor, &part);
+    if (strcmp (part, "weight") != 0 && strcmp (part, "bias") != 0 && !hf_is_attachment (part))
+      return fail (b, ENG_ERROR_UNSUPPORTED, tensor, "has no place in the decoder that Valise knows by this architecture's name, so the model would answer wrongly");
+    if (g_hash_table_contains (seen, module))
       continue;
     if (!note_module (b, module))
       return FALSE;
+    g_hash_table_add (seen, g_steal_pointer (&module));
   }
   return TRUE;
 }
@@ -287,36 +268,42 @@ static guint32 *qkv_order (const Hf *hf, guint rows)
   return order;
 }
 
-/* A vector: converted to f32 that the view owns. */
-static gboolean add_vector (Build *b, const char *name, const Output *output, const char *ending)
+/* Numbers that the view owns, [n_rows][n]. */
+static gboolean add_floats (Build *b, const char *name, guint n_dims, guint64 n, guint64 n_rows, float *data)
 {
-  EngTensor tensor = { .name = name, .type = ENG_TYPE_F32, .n_dims = 1, .dims = { 1, 1, 1, 1 } };
+  EngTensor tensor = { .name = name, .type = ENG_TYPE_F32, .n_dims = n_dims, .dims = { n, n_rows, 1, 1 }, .data = (const guint8 *) data };
+  tensor.bytes = n * n_rows * sizeof (float);
+  eng_gguf_own (b->gguf, data, g_free);
+  return eng_gguf_add_tensor (b->gguf, &tensor) || fail (b, ENG_ERROR_FORMAT, name, "is there twice; the files do not belong together");
+}
+
+/* A vector, or one of each module: converted to f32. */
+static gboolean add_vector (Build *b, const char *name, const Output *output, const char *part)
+{
   g_autoptr (GArray) values = g_array_new (FALSE, FALSE, sizeof (float));
+  guint64 width = 0, n_rows = output->modules->len;
   for (guint i = 0; i < output->modules->len; i++) {
-    g_autofree char *full = output->modules->pdata[i] ? g_strconcat (output->modules->pdata[i], ".", ending, NULL) : NULL;
-    const EngStTensor *from = full ? eng_safetensors_find (b->hf.st, full) : NULL;
+    const char *module = output->modules->pdata[i];
+    const EngStTensor *from = module ? hf_part (&b->hf, module, part) : NULL;
     guint64 n = from ? from->dims[0] * from->dims[1] * from->dims[2] * from->dims[3] : 0;
-    if (!from || from->type == ENG_ST_OTHER || n == 0 || n > 1 << 24 || (i > 0 && n != tensor.dims[0]))
-      return fail (b, ENG_ERROR_FORMAT, full ? full : name, "is missing, or no vector of numbers; the files are damaged");
-    tensor.dims[0] = n;
+    if (!from || from->type == ENG_ST_OTHER || n == 0 || n > 1 << 24 || (i > 0 && n != width))
+      return fail (b, ENG_ERROR_FORMAT, module ? module : name, "lacks a part, or has one that is no vector of numbers; the files are damaged");
+    width = n;
     g_array_set_size (values, (guint) (n * (i + 1)));
     eng_st_read (from, 0, n, (float *) (gpointer) values->data + n * i);
-  }
-  if (output->modules->len > 1) {
-    tensor.n_dims = 2;
-    tensor.dims[1] = output->modules->len;
+    if (output->modules->len == 1 && from->n_dims == 2 && (output->part == HF_EXPERTS || output->is_norm)) { /* a row to each expert or head */
+      width = from->dims[1];
+      n_rows = from->dims[0];
+    }
   }
   float *data = g_memdup2 (values->data, values->len * sizeof (float));
-  eng_gguf_own (b->gguf, data, g_free);
-  if (output->is_norm && b->hf.family->flags & HF_GAINS_LESS_ONE)
+  if (output->is_norm && b->hf.family->flags & HF_GAINS_LESS_ONE && strcmp (part, "weight") == 0)
     for (guint i = 0; i < values->len; i++)
       data[i] += 1;
   g_autofree guint32 *order = output->part == HF_QKV ? qkv_order (&b->hf, values->len) : NULL;
   for (guint i = 0; order && i < values->len; i++)
     data[i] = g_array_index (values, float, order[i]);
-  tensor.data = (const guint8 *) data;
-  tensor.bytes = values->len * sizeof (float);
-  return eng_gguf_add_tensor (b->gguf, &tensor) || fail (b, ENG_ERROR_FORMAT, name, "is there twice; the files do not belong together");
+  return add_floats (b, name, n_rows > 1 ? 2 : 1, width, n_rows, data);
 }
 
 static gboolean add_packed (Build *b, const char *name, EngPacked *packed, guint n_dims, guint64 cols, guint64 rows, guint64 experts, guint64 bytes)
@@ -338,11 +325,10 @@ static guint64 stored_bytes (const Build *b, const char *module)
 {
   static const char *const parts[] = { "weight", "qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx",
                                        "weight_scale_inv", "weight.absmax", "weight.quant_map", "SCB", "q_weight", "q_scale", "q_scale_max", "q_groups",
-                                       "q_perm", "q_invperm", "trellis", "suh", "svh", "su", "sv" };
+                                       "q_perm", "q_invperm", "blocks", "trellis", "suh", "svh", "su", "sv" };
   guint64 bytes = 0;
   for (guint i = 0; i < G_N_ELEMENTS (parts); i++) {
-    g_autofree char *name = g_strconcat (module, ".", parts[i], NULL);
-    const EngStTensor *t = eng_safetensors_find (b->hf.st, name);
+    const EngStTensor *t = hf_part (&b->hf, module, parts[i]);
     bytes += t ? t->bytes : 0;
   }
   return bytes;
@@ -355,13 +341,12 @@ static EngPacked *open_matrix (Build *b, const char *module, guint *rows, guint 
   EngPacked *packed = hf_quantized_open (&b->hf, module, rows, cols, &handled, b->error);
   if (handled)
     return packed;
-  g_autofree char *name = g_strconcat (module, ".weight", NULL);
-  const EngStTensor *t = eng_safetensors_find (b->hf.st, name);
+  const EngStTensor *t = hf_part (&b->hf, module, "weight");
   guint64 n_rows = 1;
   for (guint i = 0; t && i + 1 < t->n_dims; i++)
     n_rows *= t->dims[i];
   if (!t || t->n_dims < 1 || t->type == ENG_ST_OTHER || t->bytes == 0 || n_rows > G_MAXINT32 || t->dims[t->n_dims - 1] > G_MAXINT32) {
-    fail (b, ENG_ERROR_FORMAT, name, "is missing, or no matrix of numbers; the files are damaged");
+    fail (b, ENG_ERROR_FORMAT, module, "lacks its weights, or they are no matrix of numbers; the files are damaged");
     return NULL;
   }
   *rows = (guint) n_rows;
@@ -404,24 +389,96 @@ static gboolean add_experts (Build *b, const Output *output, const char *name)
   return add_joined (b, name, parts, rows, cols, NULL, rows * n, n, bytes);
 }
 
-/* [experts][gate rows, then up rows][cols] */
-static gboolean add_gate_up (Build *b, const Output *output, const EngStTensor *t)
+/* [experts][rows][cols], or the other way round: TRUE where it is three numbers that a matrix can have. */
+static gboolean is_of_experts (const EngStTensor *t)
 {
-  guint n = (guint) t->dims[0], half = (guint) t->dims[1] / 2, cols = (guint) t->dims[2];
+  return t && t->n_dims == 3 && t->dims[0] > 0 && t->dims[0] <= 4096 && t->dims[1] > 1 && t->dims[1] <= G_MAXINT32 / 4096 && t->dims[2] > 1
+         && t->dims[2] <= G_MAXINT32 / 4096 && t->bytes > 0 && t->type != ENG_ST_OTHER;
+}
+
+/* Whether experts in one tensor are stored [columns][rows]: gpt-oss' are unless they are quantized, others' where their shape says so. */
+static gboolean is_turned (const Build *b, const EngStTensor *t, gboolean is_down)
+{
+  if (!is_of_experts (t))
+    return FALSE;
+  gboolean plain = t->dims[is_down ? 1 : 2] == b->hf.n_embd, turned = t->dims[is_down ? 2 : 1] == b->hf.n_embd;
+  return turned && (!plain || b->hf.family->flags & HF_EXPERTS_TURNED);
+}
+
+/* The name of the other half of what is stored as gate and up together. */
+static char *half_name (const Output *output, guint up, const char *ending)
+{
+  g_autoptr (GString) name = g_string_new (output->name);
+  if (up)
+    g_string_replace (name, "ffn_gate_exps", "ffn_up_exps", 1);
+  return g_strconcat (name->str, ending, NULL);
+}
+
+/* Row i of gate (up = 0) or up (1) in n experts' rows of both: one behind the other, or in turns. */
+static guint half_row (const Build *b, guint i, guint half, guint up)
+{
+  guint inside = b->hf.family->flags & HF_EXPERTS_MIXED ? i % half * 2 + up : up * half + i % half;
+  return i / half * 2 * half + inside;
+}
+
+static gboolean add_gate_up (Build *b, const Output *output, const char *module)
+{
+  const EngStTensor *t = hf_part (&b->hf, module, "weight"), *blocks = hf_part (&b->hf, module, "blocks");
+  guint64 n = t ? t->dims[0] : blocks ? blocks->dims[0] : 0;
   for (guint up = 0; up < 2; up++) {
+    guint rows = 0, cols = 0;
+    g_autofree char *name = half_name (output, up, ".weight");
+    if (is_turned (b, t, FALSE)) {
+      gboolean mixed = (b->hf.family->flags & HF_EXPERTS_MIXED) != 0;
+      guint half = (guint) t->dims[2] / 2;
+      if (!add_packed (b, name, hf_turned_open (t, mixed ? up : up * half, mixed ? 2 : 1, half), 3, t->dims[1], half, n, t->bytes / 2))
+        return FALSE;
+      continue;
+    }
+    EngPacked *packed = open_matrix (b, module, &rows, &cols);
+    if (!packed)
+      return FALSE;
+    if (n < 1 || n > 4096 || rows % (2 * n) != 0) {
+      eng_packed_free (packed);
+      return fail (b, ENG_ERROR_FORMAT, module, "does not hold a gate and an up matrix to each expert; the files are damaged");
+    }
+    guint half = rows / 2 / (guint) n, wanted = rows / 2;
+    guint32 *order = g_new (guint32, (gsize) wanted + 1);
+    for (guint i = 0; i < wanted; i++)
+      order[i] = half_row (b, i, half, up);
     GPtrArray *parts = g_ptr_array_new_with_free_func ((GDestroyNotify) eng_packed_free);
-    g_ptr_array_add (parts, hf_floats_open (t));
-    guint32 *order = g_new (guint32, (gsize) n * half + 1);
-    for (guint i = 0; i < n * half; i++)
-      order[i] = i / half * 2 * half + up * half + i % half;
-    g_autoptr (GString) name = g_string_new (output->name);
-    if (up)
-      g_string_replace (name, "ffn_gate_exps", "ffn_up_exps", 1);
-    g_string_append (name, ".weight");
-    if (!add_joined (b, name->str, parts, n * half * 2, cols, order, n * half, n, t->bytes / 2))
+    g_ptr_array_add (parts, packed);
+    if (!add_joined (b, name, parts, rows, cols, order, wanted, (guint) n, stored_bytes (b, module) / 2))
       return FALSE;
   }
   return TRUE;
+}
+
+static gboolean add_gate_up_bias (Build *b, const Output *output, const EngStTensor *t)
+{
+  if (t->n_dims != 2 || t->dims[0] < 1 || t->dims[0] > 4096 || t->dims[1] < 2 || t->dims[1] > 1 << 20 || t->dims[1] % 2 != 0 || t->type == ENG_ST_OTHER)
+    return fail (b, ENG_ERROR_FORMAT, t->name, "is no two vectors to each expert; the files are damaged");
+  guint n = (guint) t->dims[0], half = (guint) t->dims[1] / 2;
+  g_autofree float *all = g_new (float, 2 * (gsize) n * half);
+  eng_st_read (t, 0, 2 * (guint64) n * half, all);
+  for (guint up = 0; up < 2; up++) {
+    g_autofree char *name = half_name (output, up, ".bias");
+    float *data = g_new (float, (gsize) n * half);
+    for (guint i = 0; i < n * half; i++)
+      data[i] = all[half_row (b, i, half, up)];
+    if (!add_floats (b, name, 2, half, n, data))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+/* A matrix of a layer that stands the other way round, [columns][rows], or one of all experts that does. */
+static gboolean add_turned (Build *b, const char *name, const EngStTensor *t)
+{
+  guint64 cols = t->dims[t->n_dims - 2], rows = t->dims[t->n_dims - 1], experts = t->n_dims == 3 ? t->dims[0] : 1;
+  if (cols < 1 || rows < 1 || cols > G_MAXINT32 / 4096 || rows > G_MAXINT32 / 4096 || t->type == ENG_ST_OTHER)
+    return fail (b, ENG_ERROR_FORMAT, t->name, "is no matrix of numbers; the files are damaged");
+  return add_packed (b, name, hf_turned_open (t, 0, 1, (guint) rows), experts > 1 ? 3 : 2, cols, rows, experts, t->bytes);
 }
 
 static gboolean add_matrix (Build *b, const Output *output, const char *name)
@@ -429,18 +486,18 @@ static gboolean add_matrix (Build *b, const Output *output, const char *name)
   const char *module = output->modules->pdata[0];
   if (!module)
     return fail (b, ENG_ERROR_FORMAT, name, "is incomplete; the files are damaged");
-  guint rows = 0, cols = 0, type;
-  g_autofree char *full = g_strconcat (module, ".weight", NULL);
-  const EngStTensor *t = eng_safetensors_find (b->hf.st, full);
-  if (t && t->n_dims == 3 && t->dims[0] <= 4096 && t->dims[1] <= G_MAXINT32 / 4096 && t->dims[1] > 1 && t->dims[2] <= G_MAXINT32 && t->bytes > 0
-      && t->type != ENG_ST_OTHER && output->part == HF_GATE_UP_EXPERTS)
-    return add_gate_up (b, output, t);
+  guint rows = 0, cols = 0, type = ENG_TYPE_F32;
+  const EngStTensor *t = hf_part (&b->hf, module, "weight"), *blocks = hf_part (&b->hf, module, "blocks");
+  if (output->part == HF_GATE_UP_EXPERTS)
+    return add_gate_up (b, output, module);
+  if ((output->part == HF_EXPERTS && is_turned (b, t, TRUE)) || (b->hf.family->flags & HF_TURNED && t && t->n_dims == 2 && g_str_has_prefix (name, "blk.")))
+    return add_turned (b, name, t);
   EngPacked *packed = open_matrix (b, module, &rows, &cols);
   if (!packed)
     return FALSE;
   guint32 *order = output->part == HF_QKV ? qkv_order (&b->hf, rows) : NULL;
   gboolean is_floats = t && !packed->layout && can_stay (t, &type) && strcmp (packed->class->method, "floats") == 0;
-  guint experts = t && t->n_dims == 3 ? (guint) t->dims[0] : 1;
+  guint64 experts = t && t->n_dims == 3 ? t->dims[0] : blocks && blocks->n_dims == 4 ? blocks->dims[0] : 1;
   if (is_floats && !order) {
     eng_packed_free (packed);
     EngTensor tensor = { .name = name, .type = type, .n_dims = experts > 1 ? 3 : 2, .dims = { cols, rows / experts, experts, 1 }, .bytes = t->bytes, .data = t->data };
@@ -454,23 +511,21 @@ static gboolean add_matrix (Build *b, const Output *output, const char *name)
   return add_joined (b, name, parts, rows, cols, order, rows, 1, bytes);
 }
 
-static gboolean has_part (const Build *b, const Output *output, const char *ending, guint *n_dims)
+static const EngStTensor *first_part (const Build *b, const Output *output, const char *part)
 {
-  g_autofree char *name = output->modules->pdata[0] ? g_strconcat (output->modules->pdata[0], ".", ending, NULL) : NULL;
-  const EngStTensor *t = name ? eng_safetensors_find (b->hf.st, name) : NULL;
-  *n_dims = t ? t->n_dims : 0;
-  return t != NULL;
+  return output->modules->pdata[0] ? hf_part (&b->hf, output->modules->pdata[0], part) : NULL;
 }
 
 static gboolean add_output (Build *b, const Output *output)
 {
-  guint n_dims;
   g_autofree char *weight = g_strconcat (output->name, ".weight", NULL), *bias = g_strconcat (output->name, ".bias", NULL);
-  if (has_part (b, output, "bias", &n_dims) && !add_vector (b, bias, output, "bias"))
+  const EngStTensor *w = first_part (b, output, "weight"), *v = first_part (b, output, "bias");
+  if (output->part == HF_BIAS)
+    return add_vector (b, bias, output, "weight");
+  if (v && !(output->part == HF_GATE_UP_EXPERTS ? add_gate_up_bias (b, output, v) : add_vector (b, bias, output, "bias")))
     return FALSE;
-  gboolean plain = has_part (b, output, "weight", &n_dims);
   /* One row that is added up with the hidden state: a vector, however it is written. */
-  if (plain && (n_dims <= 1 || g_str_has_suffix (output->name, "ffn_gate_inp_shexp") || output->is_norm))
+  if (w && (w->n_dims <= 1 || g_str_has_suffix (output->name, "ffn_gate_inp_shexp") || output->is_norm))
     return add_vector (b, weight, output, "weight");
   return output->part == HF_EXPERT ? add_experts (b, output, weight) : add_matrix (b, output, weight);
 }
@@ -502,8 +557,12 @@ static gboolean read_config (Build *b, JsonNode *root)
                          : NULL;
   JsonNode *text = json_object_get_member (config, "text_config"); /* a model that sees pictures as well */
   if (text && JSON_NODE_HOLDS_OBJECT (text)) {
+    JsonNode *tied = json_object_get_member (config, "tie_word_embeddings");
     config = json_node_get_object (text);
     type = hf_string (config, "model_type", type);
+    if (tied)
+      json_object_set_member (config, "tie_word_embeddings", json_node_copy (tied));
+    hf_add_defaults (config, type);
   }
   b->hf.config = config;
   b->hf.family = hf_family_find (type);

@@ -53,6 +53,7 @@ static guint code_at (const HfInts *d, guint row, guint col)
     guint per_word = 32 / d->bits;
     return word_at (d->codes, (guint64) row * ((d->cols + per_word - 1) / per_word) + col / per_word) >> (col % per_word * d->bits) & ((1u << d->bits) - 1);
   }
+  case HF_INTS_QUARTERS: return d->codes->data[(guint64) (row % (d->rows / 4)) * d->cols + col] >> (row / (d->rows / 4) * 2) & 3;
   default: return d->codes->data[(guint64) row * d->cols + col] ^ 128u;
   }
 }
@@ -75,11 +76,12 @@ static int zero_at (const Ints *ints, guint row, guint group)
   }
 }
 
-static float scale_at (const Ints *ints, guint row, guint group)
+static double scale_at (const Ints *ints, guint row, guint group)
 {
+  const HfInts *d = &ints->d;
   float scale;
-  eng_st_read (ints->d.scales, ints->d.scales_by_group ? (guint64) group * ints->d.rows + row : (guint64) row * ints->n_groups + group, 1, &scale);
-  return scale;
+  eng_st_read (d->scales, d->one_scale ? 0 : d->scales_by_group ? (guint64) group * d->rows + row : (guint64) row * ints->n_groups + group, 1, &scale);
+  return (d->divides ? 1 / (double) scale : (double) scale) / d->divisor;
 }
 
 static guint group_of (const Ints *ints, guint col)
@@ -92,7 +94,7 @@ static guint group_of (const Ints *ints, guint col)
 static void read_rows (const EngPacked *packed, guint64 row0, guint64 n, float *out)
 {
   const Ints *ints = (const Ints *) packed;
-  g_autofree float *scales = g_new (float, ints->n_groups);
+  g_autofree double *scales = g_new (double, ints->n_groups);
   g_autofree int *zeros = g_new (int, ints->n_groups);
   for (guint64 i = 0; i < n; i++, out += ints->d.cols) {
     guint row = (guint) (row0 + i);
@@ -102,7 +104,7 @@ static void read_rows (const EngPacked *packed, guint64 row0, guint64 n, float *
     }
     for (guint col = 0; col < ints->d.cols; col++) {
       guint g = group_of (ints, col);
-      out[col] = (float) ((double) scales[g] * ((int) code_at (&ints->d, row, col) - zeros[g]) / ints->d.divisor);
+      out[col] = (float) (scales[g] * ((int) code_at (&ints->d, row, col) - zeros[g]));
     }
   }
 }
@@ -119,7 +121,7 @@ static void fill_band (const EngPacked *packed, guint band, EngBand *out)
   for (guint g = 0; g < stored; g++) {
     guint first = ints->per_row ? 0 : g * ints->stored_group, group = group_of (ints, ints->order ? ints->order[first] : first);
     for (guint r = 0; r < n; r++) {
-      out->scale[g * XB_TILE_ROWS + r] = (float) ((double) scale_at (ints, band * XB_TILE_ROWS + r, group) / d->divisor);
+      out->scale[g * XB_TILE_ROWS + r] = (float) scale_at (ints, band * XB_TILE_ROWS + r, group);
       if (ints->layout.has_offset)
         out->offset[g * XB_TILE_ROWS + r] = (float) zero_at (ints, band * XB_TILE_ROWS + r, group);
     }
@@ -159,6 +161,7 @@ static const char *check_arrays (const Ints *ints)
   case HF_INTS_COLUMNS: codes = (guint64) d->cols * d->bits % 32 == 0 && has_shape (d->codes, ENG_ST_I32, (guint64) d->cols * d->bits / 32, d->rows); break;
   case HF_INTS_AWQ: codes = d->rows % 8 == 0 && has_shape (d->codes, ENG_ST_I32, d->cols, d->rows / 8); break;
   case HF_INTS_ROWS: codes = has_shape (d->codes, ENG_ST_I32, d->rows, (d->cols + per_word - 1) / per_word); break;
+  case HF_INTS_QUARTERS: codes = d->rows % 4 == 0 && has_shape (d->codes, ENG_ST_U8, d->rows / 4, d->cols); break;
   default: codes = has_shape (d->codes, ENG_ST_I8, d->rows, d->cols); break;
   }
   switch (d->zeros_packing) {
@@ -169,7 +172,7 @@ static const char *check_arrays (const Ints *ints)
   default: break;
   }
   guint64 count = d->scales ? d->scales->dims[0] * d->scales->dims[1] * d->scales->dims[2] * d->scales->dims[3] : 0;
-  scales = d->scales && (d->scales->type <= ENG_ST_BF16) && count == (guint64) g * d->rows;
+  scales = d->scales && (d->scales->type <= ENG_ST_BF16) && count == (d->one_scale ? 1 : (guint64) g * d->rows);
   return codes && zeros && scales ? NULL : "has codes, scales or zero points of another shape than its settings say; the files are damaged";
 }
 
@@ -215,7 +218,7 @@ static const char *choose_layout (Ints *ints)
   int least = G_MAXINT, most = G_MININT;
   for (guint row = 0; row < d->rows; row++)
     for (guint g = 0; g < ints->n_groups; g++) {
-      float scale = (float) ((double) scale_at (ints, row, g) / d->divisor);
+      float scale = (float) scale_at (ints, row, g);
       int zero = zero_at (ints, row, g);
       is_half = is_half && xb_round_scale (scale) == scale;
       least = MIN (least, zero);

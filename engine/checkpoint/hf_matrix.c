@@ -29,15 +29,67 @@ static void free_plain (EngPacked *packed)
 
 static const EngPackedClass floats_class = { "floats", floats_read_rows, NULL, floats_drop, free_plain };
 
+/* The smallest type that holds every number. */
+static guint number_type (const EngStTensor *tensor)
+{
+  switch (tensor->type) {
+  case ENG_ST_F16: case ENG_ST_F8_E4M3: case ENG_ST_F8_E5M2: case ENG_ST_I8: case ENG_ST_U8: case ENG_ST_BOOL: return ENG_TYPE_F16;
+  case ENG_ST_BF16: return ENG_TYPE_BF16;
+  default: return ENG_TYPE_F32;
+  }
+}
+
 EngPacked *hf_floats_open (const EngStTensor *tensor)
 {
   Floats *f = g_new0 (Floats, 1);
-  gboolean fits_half = tensor->type == ENG_ST_F16 || tensor->type == ENG_ST_F8_E4M3 || tensor->type == ENG_ST_F8_E5M2 || tensor->type == ENG_ST_I8
-                       || tensor->type == ENG_ST_U8 || tensor->type == ENG_ST_BOOL;
-  f->packed = (EngPacked) { .class = &floats_class,
-                            .number_type = fits_half ? ENG_TYPE_F16 : tensor->type == ENG_ST_BF16 ? ENG_TYPE_BF16 : ENG_TYPE_F32 };
+  f->packed = (EngPacked) { .class = &floats_class, .number_type = number_type (tensor) };
   f->tensor = tensor;
   f->cols = tensor->dims[MAX (tensor->n_dims, 1) - 1];
+  return &f->packed;
+}
+
+/* ---- the other way round ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+  EngPacked packed;
+  const EngStTensor *tensor; /* [experts][cols][all] */
+  guint64 cols, all;
+  guint first, step, rows;   /* of each expert's the rows that are wanted */
+} Turned;
+
+static void turned_read_rows (const EngPacked *packed, guint64 row0, guint64 n, float *out)
+{
+  const Turned *f = (const Turned *) packed;
+  for (guint64 done = 0; done < n;) {
+    guint64 expert = (row0 + done) / f->rows, row = (row0 + done) % f->rows, run = MIN (MIN (n - done, f->rows - row), 256);
+    guint64 span = (run - 1) * f->step + 1;
+    g_autofree float *line = g_new (float, span);
+    for (guint64 col = 0; col < f->cols; col++) {
+      eng_st_read (f->tensor, (expert * f->cols + col) * f->all + f->first + row * f->step, span, line);
+      for (guint64 i = 0; i < run; i++)
+        out[(done + i) * f->cols + col] = line[i * f->step];
+    }
+    done += run;
+  }
+}
+
+static void turned_drop (const EngPacked *packed)
+{
+  eng_st_drop (((const Turned *) packed)->tensor);
+}
+
+static const EngPackedClass turned_class = { "floats", turned_read_rows, NULL, turned_drop, free_plain };
+
+EngPacked *hf_turned_open (const EngStTensor *tensor, guint first, guint step, guint rows)
+{
+  Turned *f = g_new0 (Turned, 1);
+  f->packed = (EngPacked) { .class = &turned_class, .number_type = number_type (tensor) };
+  f->tensor = tensor;
+  f->cols = tensor->dims[tensor->n_dims - 2];
+  f->all = tensor->dims[tensor->n_dims - 1];
+  f->first = first;
+  f->step = step;
+  f->rows = rows;
   return &f->packed;
 }
 

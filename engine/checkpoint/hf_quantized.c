@@ -10,7 +10,7 @@ static const char *const attachments[] = {
   "qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx", "weight_global_scale",
   "input_scale", "input_global_scale", "input_zero_point", "output_scale", "k_scale", "v_scale", "weight_scale_inv", "SCB", "weight_format", "absmax",
   "quant_map", "nested_absmax", "nested_quant_map", "bitsandbytes__nf4", "bitsandbytes__fp4", "q_weight", "q_scale", "q_scale_max", "q_groups", "q_perm",
-  "q_invperm", "q_group_map", "trellis", "suh", "svh", "su", "sv", "mcg", "mul1",
+  "q_invperm", "q_group_map", "blocks", "trellis", "suh", "svh", "su", "sv", "mcg", "mul1",
 };
 
 gboolean hf_is_attachment (const char *part)
@@ -19,12 +19,6 @@ gboolean hf_is_attachment (const char *part)
     if (strcmp (attachments[i], part) == 0)
       return TRUE;
   return FALSE;
-}
-
-const EngStTensor *hf_part (const Hf *hf, const char *module, const char *part)
-{
-  g_autofree char *name = g_strconcat (module, ".", part, NULL);
-  return eng_safetensors_find (hf->st, name);
 }
 
 EngPacked *hf_refuse (const Hf *hf, const char *module, const char *why, GError **error)
@@ -102,8 +96,9 @@ static EngPacked *open_compressed (const Hf *hf, const char *module, guint *rows
 {
   const EngStTensor *codes = hf_part (hf, module, "weight_packed"), *shape = hf_part (hf, module, "weight_shape");
   JsonObject *settings = weight_settings (hf);
+  const EngStTensor *scales = hf_part (hf, module, "weight_scale");
   if (codes && codes->type == ENG_ST_U8)
-    return hf_nvfp4_open (hf, module, rows, cols, error);
+    return scales && scales->type == ENG_ST_U8 ? hf_mxfp4_open (hf, module, rows, cols, error) : hf_nvfp4_open (hf, module, rows, cols, error);
   gint64 bits = hf_int (settings, "num_bits", 4), size[2] = { 0, 0 };
   if (!is_matrix (codes) || bits < 2 || bits > 8 || !shape || shape->bytes != 16 || shape->type != ENG_ST_I64)
     return hf_refuse (hf, module, "is packed by compressed-tensors in a way that Valise does not know; choose another file", error);
@@ -132,6 +127,21 @@ static EngPacked *open_bytes (const Hf *hf, const char *module, const EngStTenso
   return open_ints (hf, module, &ints, rows, cols, error);
 }
 
+/* ---- BitNet ------------------------------------------------------------------------------------------------------------------------- */
+
+static EngPacked *open_bitnet (const Hf *hf, const char *module, guint *rows, guint *cols, GError **error)
+{
+  const EngStTensor *codes = hf_part (hf, module, "weight");
+  if (!is_matrix (codes) || codes->dims[0] > G_MAXINT32 / 256)
+    return hf_refuse (hf, module, "is BitNet's of another shape than a matrix's; the files are damaged", error);
+  HfInts ints = { .method = "BitNet", .rows = (guint) codes->dims[0] * 4, .cols = (guint) codes->dims[1], .bits = 2, .codes = codes,
+                  .scales = hf_part (hf, module, "weight_scale"), .packing = HF_INTS_QUARTERS, .zero = 1, .divisor = 1, .one_scale = TRUE };
+  ints.group = ints.cols;
+  /* The older kind of module divides by its scale. */
+  ints.divides = strcmp (hf_string (hf->quantization, "linear_class", "bitlinear"), "autobitlinear") != 0;
+  return open_ints (hf, module, &ints, rows, cols, error);
+}
+
 /* ---- which ---------------------------------------------------------------------------------------------------------------------------- */
 
 EngPacked *hf_quantized_open (const Hf *hf, const char *module, guint *rows, guint *cols, gboolean *handled, GError **error)
@@ -140,6 +150,8 @@ EngPacked *hf_quantized_open (const Hf *hf, const char *module, guint *rows, gui
   *handled = TRUE;
   if (hf_part (hf, module, "trellis"))
     return hf_exl3_open (hf, module, rows, cols, error);
+  if (hf_part (hf, module, "blocks"))
+    return hf_mxfp4_open (hf, module, rows, cols, error);
   if (hf_part (hf, module, "q_weight"))
     return hf_exl2_open (hf, module, rows, cols, error);
   if (hf_part (hf, module, "qweight"))
@@ -148,6 +160,8 @@ EngPacked *hf_quantized_open (const Hf *hf, const char *module, guint *rows, gui
     return open_compressed (hf, module, rows, cols, error);
   if (weight && weight->type == ENG_ST_I8)
     return open_bytes (hf, module, weight, rows, cols, error);
+  if (weight && g_strcmp0 (hf_string (hf->quantization, "quant_method", NULL), "bitnet") == 0 && hf_part (hf, module, "weight_scale"))
+    return open_bitnet (hf, module, rows, cols, error);
   if (weight && weight->type == ENG_ST_U8)
     return hf_fp4_open (hf, module, rows, cols, error);
   if (weight && (hf_part (hf, module, "weight_scale_inv") || hf_part (hf, module, "weight_scale")))

@@ -4,8 +4,6 @@
 
 #include "engine/checkpoint/hf.h"
 
-/* MODULE.part, NULL if absent. */
-const EngStTensor *hf_part (const Hf *hf, const char *module, const char *part);
 /* NULL, and the sentence "FOLDER: tensor MODULE why". */
 EngPacked *hf_refuse (const Hf *hf, const char *module, const char *why, GError **error);
 
@@ -13,6 +11,8 @@ EngPacked *hf_refuse (const Hf *hf, const char *module, const char *why, GError 
 EngPacked *hf_scaled_open (const Hf *hf, const char *module, guint *rows, guint *cols, GError **error);
 /* bitsandbytes' NF4 and FP4, with or without scales that are quantized themselves. */
 EngPacked *hf_fp4_open (const Hf *hf, const char *module, guint *rows, guint *cols, GError **error);
+/* gpt-oss' experts (MXFP4 in MODULE_blocks and MODULE_scales), compressed-tensors' MXFP4. */
+EngPacked *hf_mxfp4_open (const Hf *hf, const char *module, guint *rows, guint *cols, GError **error);
 /* compressed-tensors' NVFP4. */
 EngPacked *hf_nvfp4_open (const Hf *hf, const char *module, guint *rows, guint *cols, GError **error);
 /* exl2.c, exl3.c */

@@ -1,4 +1,4 @@
-/* hf_scaled.c: small floats with scales: FP8 with scales of blocks, rows or all; bitsandbytes' tables of 16; NVFP4. */
+/* hf_scaled.c: small floats with scales: FP8 with scales of blocks, rows or all; bitsandbytes' tables of 16. */
 #include "engine/checkpoint/hf_quantized.h"
 
 #include "engine/error.h"
@@ -160,77 +160,4 @@ EngPacked *hf_fp4_open (const Hf *hf, const char *module, guint *rows, guint *co
   made->class = (EngPackedClass) { strcmp (kind, "nf4") == 0 ? "bitsandbytes NF4" : "bitsandbytes FP4", fp4_read_rows, NULL, fp4_drop, free_plain };
   made->packed = (EngPacked) { .class = &made->class, .number_type = ENG_TYPE_F16 };
   return &made->packed;
-}
-
-/* ---- NVFP4 ------------------------------------------------------------------------------------------------------------------------------ */
-
-static const gint8 fp4_values[1][16] = { { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 } };
-
-enum { NV_GROUP = 16 };
-
-typedef struct {
-  EngPacked packed;
-  const EngStTensor *codes, *scales;
-  double global;          /* what everything is divided by */
-  xb_layout layout;
-  xb_cell cell;
-  guint32 stripe_end, panel_end;
-} Nvfp4;
-
-static guint nv_code (const Nvfp4 *f, guint64 row, guint col)
-{
-  return f->codes->data[row * (f->layout.cols / 2) + col / 2] >> (col % 2 * 4) & 15;
-}
-
-static void nv_read_rows (const EngPacked *packed, guint64 row0, guint64 n, float *out)
-{
-  const Nvfp4 *f = (const Nvfp4 *) packed;
-  for (guint64 row = row0; row < row0 + n; row++)
-    for (guint col = 0; col < f->layout.cols; col++) {
-      float scale;
-      eng_st_read (f->scales, row * (f->layout.cols / NV_GROUP) + col / NV_GROUP, 1, &scale);
-      *out++ = (float) ((double) fp4_values[0][nv_code (f, row, col)] * 0.5 * (double) scale / f->global);
-    }
-}
-
-static void nv_fill_band (const EngPacked *packed, guint band, EngBand *out)
-{
-  const Nvfp4 *f = (const Nvfp4 *) packed;
-  guint cols = f->layout.cols;
-  for (guint r = 0; r < XB_TILE_ROWS && band * XB_TILE_ROWS + r < f->layout.rows; r++) {
-    guint64 row = (guint64) band * XB_TILE_ROWS + r;
-    for (guint col = 0; col < cols; col++)
-      out->codes[(gsize) r * ((cols + 31) / 32 * 32) + col] = (guint8) nv_code (f, row, col);
-    for (guint g = 0; g < cols / NV_GROUP; g++)
-      out->scale[g * XB_TILE_ROWS + r] = f->scales->data[row * (cols / NV_GROUP) + g] & 127;
-    out->super[r] = (float) (0.5 / f->global);
-  }
-}
-
-static void nv_drop (const EngPacked *packed)
-{
-  eng_st_drop (((const Nvfp4 *) packed)->codes);
-}
-
-static const EngPackedClass nv_class = { "NVFP4", nv_read_rows, nv_fill_band, nv_drop, free_plain };
-
-EngPacked *hf_nvfp4_open (const Hf *hf, const char *module, guint *rows, guint *cols, GError **error)
-{
-  const EngStTensor *codes = hf_part (hf, module, "weight_packed"), *scales = hf_part (hf, module, "weight_scale");
-  float global = eng_st_scalar (hf_part (hf, module, "weight_global_scale"), 0);
-  if (!codes || codes->n_dims != 2 || codes->dims[0] < 1 || codes->dims[0] > G_MAXINT32 / 64 || codes->dims[1] < 8 || codes->dims[1] > G_MAXINT32 / 128 || !scales
-      || scales->type != ENG_ST_F8_E4M3 || codes->dims[1] % 8 != 0 || scales->dims[0] != codes->dims[0] || scales->dims[1] != codes->dims[1] / 8
-      || scales->bytes != scales->dims[0] * scales->dims[1] || !(global > 0))
-    return hf_refuse (hf, module, "is packed in a way that Valise does not know, or its scales are damaged; choose another file", error);
-  Nvfp4 *f = g_new0 (Nvfp4, 1);
-  f->packed = (EngPacked) { .class = &nv_class, .layout = &f->layout };
-  f->codes = codes;
-  f->scales = scales;
-  f->global = (double) global;
-  f->stripe_end = *rows = (guint) codes->dims[0];
-  f->panel_end = *cols = (guint) codes->dims[1] * 2;
-  f->cell = (xb_cell) { .depth = 4, .codebook = XB_TABLE };
-  f->layout = (xb_layout) { .rows = *rows, .cols = *cols, .group = NV_GROUP, .scale_kind = XB_SCALE_GROUP_E4M3, .n_stripes = 1, .n_panels = 1, .n_tables = 1,
-                            .stripe_end = &f->stripe_end, .panel_end = &f->panel_end, .cells = &f->cell, .tables = fp4_values };
-  return &f->packed;
 }

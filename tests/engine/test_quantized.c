@@ -262,6 +262,42 @@ static void pack_nvfp4 (const Format *f, StFile *st, const char *module, guint r
   add (st, module, "weight_global_scale", "F32", 1, 1, 0, 0, &global, 4);
 }
 
+/* ---- MXFP4: two codes to a byte, a power of two to 32 of them ------------------------------------------------------------------------------------- */
+
+static void pack_mxfp4 (const Format *f, StFile *st, const char *module, guint rows, guint cols, double *w)
+{
+  static const double values[16] = { 0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6 };
+  g_autofree guint8 *codes = g_new0 (guint8, rows * cols / 2), *scales = g_new (guint8, rows * cols / 32);
+  for (guint i = 0; i < rows * cols / 32; i++)
+    scales[i] = (guint8) g_rand_int_range (rng, 119, 125);
+  for (guint i = 0; i < rows * cols; i++) {
+    guint q = code (4);
+    codes[i / 2] |= (guint8) (q << (i % 2 * 4));
+    w[i] = ldexp (values[q], scales[i / 32] - 127);
+  }
+  add (st, module, "weight_packed", "U8", 2, rows, cols / 2, 0, codes, rows * cols / 2);
+  add (st, module, "weight_scale", "U8", 2, rows, cols / 32, 0, scales, rows * cols / 32);
+}
+
+/* ---- BitNet: -1, 0 and 1, a quarter of the rows in each two bits of a byte; flag: the scale multiplies --------------------------------------------- */
+
+static void pack_bitnet (const Format *f, StFile *st, const char *module, guint rows, guint cols, double *w)
+{
+  g_autofree guint8 *codes = g_new0 (guint8, rows / 4 * cols);
+  double size = sqrt (1.5 / cols) * g_rand_double_range (rng, 0.8, 1.2);
+  float scale = bfloat ((float) (f->flag ? size : 1 / size));
+  guint16 stored;
+  memcpy (&stored, (const char *) &scale + 2, 2);
+  for (guint row = 0; row < rows; row++)
+    for (guint col = 0; col < cols; col++) {
+      guint q = (guint) g_rand_int_range (rng, 0, 3);
+      codes[row % (rows / 4) * cols + col] |= (guint8) (q << (row / (rows / 4) * 2));
+      w[row * cols + col] = f->flag ? ((double) q - 1) * (double) scale : ((double) q - 1) / (double) scale;
+    }
+  add (st, module, "weight", "U8", 2, rows / 4, cols, 0, codes, rows / 4 * cols);
+  add (st, module, "weight_scale", "BF16", 1, 1, 0, 0, &stored, 2);
+}
+
 /* ---- EXL2: groups of several depths, columns in the order of importance --------------------------------------------------------------------------- */
 
 static void pack_exl2 (const Format *f, StFile *st, const char *module, guint rows, guint cols, double *w)
@@ -425,6 +461,9 @@ static const Format formats[] = {
   { "EXL3-6", "{\"quant_method\":\"exl3\",\"bits\":6.0}", pack_exl3, 6, 2, .tolerance = 5e-4 },
   { "EXL3-7", "{\"quant_method\":\"exl3\",\"bits\":7.0}", pack_exl3, 7, 0, .tolerance = 5e-4 },
   { "EXL3-8", "{\"quant_method\":\"exl3\",\"bits\":8.0}", pack_exl3, 8, 1, .tolerance = 5e-4 },
+  { "MXFP4", "{\"quant_method\":\"compressed-tensors\",\"format\":\"mxfp4-pack-quantized\"}", pack_mxfp4, 4, 0 },
+  { "BitNet", "{\"quant_method\":\"bitnet\",\"linear_class\":\"bitlinear\"}", pack_bitnet, 2, 0, .tolerance = 1.2e-7 },
+  { "BitNet-multiplied", "{\"quant_method\":\"bitnet\",\"linear_class\":\"autobitlinear\"}", pack_bitnet, 2, 0, TRUE, .tolerance = 1.2e-7 },
 };
 
 /* ---- a model of it ------------------------------------------------------------------------------------------------------------------------------------- */
