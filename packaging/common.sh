@@ -90,6 +90,7 @@ fetch_openai () {
   python_there=$cache/python-openai
   if [ ! -d "$python_there/openai" ]; then
     say "downloading OpenAI's Python client, for one test"
+    rm -rf "$python_there.part"
     python3 -m pip install -q --disable-pip-version-check --target "$python_there.part" openai >&2 && mv "$python_there.part" "$python_there" || say "it could not be downloaded: its test is skipped"
   fi
   PYTHONPATH=$python_there${PYTHONPATH:+:$PYTHONPATH}

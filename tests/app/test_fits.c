@@ -184,7 +184,7 @@ static void test_remembers_its_chat (void)
   Case c;
   case_init (&c);
   g_autoptr (GError) error = NULL;
-  const ValiseTarget target = { .ram_bytes = 3000000, .context = 96, .kv_bits = 8, .program_base_bytes = BASE_BYTES };
+  const ValiseTarget target = { .ram_bytes = 4000000, .context = 96, .kv_bits = 8, .program_base_bytes = BASE_BYTES };
   g_autoptr (ValiseModel) made = fit (&c, &target, NULL, NULL, NULL);
   g_autoptr (EngModel) model = valise_library_open_model (c.library, made, NULL, NULL, NULL, &error);
   g_assert_no_error (error);
