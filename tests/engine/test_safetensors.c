@@ -204,8 +204,8 @@ static void test_microscaled_experts (void)
   enum { EXPERTS = 3, EMBD = 64, FF = 32 };
   StFile st;
   st_init (&st);
-  g_autofree guint8 *bytes[2] = { g_new (guint8, EXPERTS * 2 * FF * EMBD / 2), g_new (guint8, EXPERTS * EMBD * FF / 2) };
-  g_autofree guint8 *scales[2] = { g_new (guint8, EXPERTS * 2 * FF * EMBD / 32), g_new (guint8, EXPERTS * EMBD * FF / 32) };
+  guint8 *bytes[2] = { g_new (guint8, EXPERTS * 2 * FF * EMBD / 2), g_new (guint8, EXPERTS * EMBD * FF / 2) };
+  guint8 *scales[2] = { g_new (guint8, EXPERTS * 2 * FF * EMBD / 32), g_new (guint8, EXPERTS * EMBD * FF / 32) };
   for (guint part = 0; part < 2; part++) {
     guint rows = part ? EMBD : 2 * FF, cols = part ? FF : EMBD;
     for (guint i = 0; i < EXPERTS * rows * cols / 2; i++)
@@ -245,6 +245,10 @@ static void test_microscaled_experts (void)
         guint byte = bytes[part][at / 2], nibble = col % 2 ? byte >> 4 : byte & 15;
         g_assert_cmpfloat ((double) read[row * cols + col], ==, ldexp (values[nibble], scales[part][stored * (cols / 32) + col / 32] - 127));
       }
+  }
+  for (guint part = 0; part < 2; part++) {
+    g_free (bytes[part]);
+    g_free (scales[part]);
   }
 }
 
