@@ -13,7 +13,7 @@ typedef struct {
   char *id;          /* "bundled" or "own", and the beginning of the text's SHA-256 */
 } QzCalibration;
 
-enum { QZ_DEFAULT_TOKENS = 16384, QZ_SEQUENCE_TOKENS = 256 };
+enum { QZ_DEFAULT_TOKENS = 12288, QZ_SEQUENCE_TOKENS = 256 };
 
 /* The text is spread over: sequences are taken from all of it, evenly. Refuses what is not UTF-8 or too short, in one sentence. */
 QzCalibration *qz_calibration_new (const QzSource *source, const QzOptions *options, GError **error);

@@ -4,8 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* So many columns back a decision may still change when a column is done. */
-enum { MOST_STATES = 1 << (XB_WORD_BITS - 1), LATE_COLS = 2 };
+enum { MOST_STATES = 1 << (XB_WORD_BITS - 1) };
 
 /* Errors of a weight of unit variance that are larger than this count alike; the search has whole numbers for those below. */
 static const float most_error[XB_TRELLIS_DEPTH + 1] = { 0, 12, 6, 3, 1.5f, 0.6f, 0.3f };
@@ -141,8 +140,9 @@ static void extend (QzChain *c, const QzSegment *s, guint j)
   xb_trellis_extend (&t->search, c->cost, x, weight, QZ_CHAIN_ROWS, c->back + (gsize) j * QZ_CHAIN_ROWS * c->n_states);
 }
 
-/* The words of columns j0..j on the best path so far. */
-static void trace (QzChain *c, guint j0, guint j)
+/* The words of all columns up to j on the best path so far, of which those up to `known` have words of an earlier one: where the two meet they are one from
+ * there on back. Returns the first column whose words may have changed. */
+static guint trace (QzChain *c, guint known, guint j)
 {
   guint16 least = G_MAXUINT16;
   guint state = 0;
@@ -150,10 +150,14 @@ static void trace (QzChain *c, guint j0, guint j)
     least = MIN (least, c->cost[i]);
   while (c->cost[state] != least)
     state++;
-  for (guint i = (j + 1) * QZ_CHAIN_ROWS; i-- > j0 * QZ_CHAIN_ROWS;) {
-    c->words[i] = xb_trellis_trace (&c->t->search, c->back + (gsize) i * c->n_states, state);
-    state = c->words[i] >> c->t->search.depth;
+  for (guint i = (j + 1) * QZ_CHAIN_ROWS; i-- > 0;) {
+    guint16 word = xb_trellis_trace (&c->t->search, c->back + (gsize) i * c->n_states, state);
+    if (i < known * QZ_CHAIN_ROWS && c->words[i] == word)
+      return i / QZ_CHAIN_ROWS;
+    c->words[i] = word;
+    state = word >> c->t->search.depth;
   }
+  return 0;
 }
 
 /* Carries the errors of column j, as the words have it now, into all columns after it, also into those that are done: their errors are then what they are. */
@@ -185,14 +189,12 @@ void qz_chain_encode (QzChain *c, const QzSegment *s, guint8 *codes, float *valu
     extend (c, s, j);
     if (s->factor == NULL || j + 1 == s->n_cols + s->ahead)
       continue;
-    guint j0 = j < LATE_COLS ? 0 : j - LATE_COLS;
-    trace (c, j0, j);
-    for (guint k = j0; k <= j; k++)
+    for (guint k = trace (c, j, j); k <= j; k++)
       carry (c, s, k);
   }
   if (s->ahead)
     extend (c, s, s->n_cols);
-  trace (c, 0, s->n_cols + s->ahead - 1);
+  trace (c, s->factor != NULL ? s->n_cols + s->ahead - 1 : 0, s->n_cols + s->ahead - 1);
   c->state = c->words[s->n_cols * QZ_CHAIN_ROWS - 1] & (c->n_states - 1);
   for (guint j = 0; j < s->n_cols; j++) {
     if (s->factor != NULL)
