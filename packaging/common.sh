@@ -6,6 +6,10 @@ cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/valise
 say () { printf '%s\n' "valise: $*" >&2; }
 die () { say "$*"; exit 1; }
 
+is_installed () {
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2> /dev/null)" = installed ]
+}
+
 # install_packages STAGE...: those of deps.apt that this system lacks; root is asked for only then.
 install_packages () {
   command -v dpkg-query > /dev/null || { say "this is not a Debian or Ubuntu system; install what packaging/deps.apt names by hand"; return 0; }
@@ -14,7 +18,7 @@ install_packages () {
     case $package in ''|\#*) continue ;; esac
     for wanted in "$@"; do
       if [ "$stage" = "$wanted" ]; then
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing="$missing $package"
+        is_installed "$package" || missing="$missing $package"
       fi
     done
   done < packaging/deps.apt
@@ -36,10 +40,9 @@ install_packages () {
 packages_there () {
   if command -v dpkg-query > /dev/null; then
     grep -v '^#' packaging/deps.apt | while read -r package stage; do
-      [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] && echo "$package"
+      if is_installed "$package"; then echo "$package"; fi # not `&&`: a last package that is not there would end the script
     done
   fi
-  return 0
 }
 
 # build DIRECTORY [MESON OPTION...]: configures once, and again where packages came since, then compiles what changed.
