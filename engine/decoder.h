@@ -33,12 +33,6 @@ typedef struct {
   gsize bytes;
 } EngScratchLayout;
 
-/* An expert that a token goes to. */
-typedef struct {
-  guint32 expert;
-  float weight;
-} EngChoice;
-
 /* Most tokens of a pass under these options. */
 guint eng_batch_of (const EngSessionOptions *options);
 void eng_scratch_layout (EngScratchLayout *layout, const EngTraits *traits, const EngSessionOptions *options, guint n_workers);

@@ -4,6 +4,7 @@
 #define ENG_DECODER_PRIVATE_H
 
 #include "engine/decoder.h"
+#include "engine/route.h"
 
 enum { ENG_MAX_PRODUCTS = 3 };
 

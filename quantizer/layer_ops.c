@@ -266,64 +266,9 @@ void qz_activate_backward (EngActivation activation, const float *gate, const fl
 
 /* ---- routing ------------------------------------------------------------------------------------------------------------- */
 
-/* Leaves the best groups' worths only: by their best expert, or, where they are corrected, by the sum of their best two (DeepSeek-AI 2024,
- * DeepSeek-V2, section 2.2.2; DeepSeek-V3, section 2.1.2). */
-static void keep_best_groups (const EngTraits *t, gboolean corrected, float *worths, float *of_group)
-{
-  guint size = t->n_experts / t->n_expert_groups;
-  for (guint g = 0; g < t->n_expert_groups; g++) {
-    float best = -INFINITY, second = -INFINITY;
-    for (guint e = g * size; e < (g + 1) * size; e++) {
-      second = MAX (second, MIN (best, worths[e]));
-      best = MAX (best, worths[e]);
-    }
-    of_group[g] = corrected && size > 1 ? best + second : best;
-  }
-  for (guint left = t->n_expert_groups; left > t->n_expert_groups_used; left--) {
-    guint worst = 0;
-    for (guint g = 1; g < t->n_expert_groups; g++)
-      worst = of_group[g] < of_group[worst] ? g : worst;
-    of_group[worst] = INFINITY;
-    for (guint e = worst * size; e < (worst + 1) * size; e++)
-      worths[e] = -INFINITY;
-  }
-}
-
-/* What the worths of a token's choices are multiplied by to be their weights. */
-static float weight_scale (const EngTraits *t, float sum)
-{
-  return (t->expert_norm && sum > 0 ? 1 / sum : 1) * (t->expert_scale > 0 ? t->expert_scale : 1);
-}
-
-void qz_route (const EngTraits *t, const float *correction, float *scores, float *spare, QzChoice *choices)
-{
-  float sum = 0, *ranked = spare, *weights = spare + t->n_experts;
-  if (t->expert_score == ENG_EXPERT_SIGMOID)
-    for (guint e = 0; e < t->n_experts; e++)
-      scores[e] = 1 / (1 + expf (-scores[e]));
-  else if (t->expert_score == ENG_EXPERT_SOFTMAX)
-    xb_softmax (scores, t->n_experts);
-  for (guint e = 0; e < t->n_experts; e++)
-    ranked[e] = scores[e] + (correction != NULL ? correction[e] : 0);
-  if (t->n_expert_groups > 0)
-    keep_best_groups (t, correction != NULL, ranked, weights);
-  for (guint i = 0; i < t->n_experts_used; i++) {
-    guint best = xb_argmax (ranked, t->n_experts);
-    choices[i].expert = best;
-    weights[i] = scores[best];
-    ranked[best] = -INFINITY;
-  }
-  if (t->expert_score == ENG_EXPERT_SOFTMAX_CHOSEN)
-    xb_softmax (weights, t->n_experts_used);
-  for (guint i = 0; i < t->n_experts_used; i++)
-    sum += weights[i];
-  for (guint i = 0; i < t->n_experts_used; i++)
-    choices[i].weight = weights[i] * weight_scale (t, sum);
-}
-
 /* w_i = c p_i / sum of the chosen p: d_p_i = c / sum (d_w_i - sum_j d_w_j p_j / sum); without that norm d_p_i = c d_w_i. Then d_score =
  * p (d_p - sum p d_p) of a softmax, over all or over the chosen ones, p (1 - p) d_p of logistic scores. */
-void qz_route_backward (const EngTraits *t, const float *worths, const QzChoice *choices, const float *d_weight, float *d_scores)
+void qz_route_backward (const EngTraits *t, const float *worths, const EngChoice *choices, const float *d_weight, float *d_scores)
 {
   gboolean of_chosen = t->expert_score == ENG_EXPERT_SOFTMAX_CHOSEN, normed = t->expert_norm && !of_chosen;
   float sum = 0, dot = 0, total = 0, scale = t->expert_scale > 0 ? t->expert_scale : 1;

@@ -3,7 +3,7 @@
 #ifndef QZ_LAYER_OPS_H
 #define QZ_LAYER_OPS_H
 
-#include "engine/model.h"
+#include "engine/route.h"
 
 /* RMS norm (Zhang & Sennrich 2019), or layer norm (Ba et al. 2016) where centred. gain and bias [cols] may be NULL. */
 typedef struct {
@@ -63,16 +63,7 @@ void qz_activate (EngActivation activation, const float *gate, const float *up, 
 /* d_gate = and d_up = from d_out; d_gate may be d_out. */
 void qz_activate_backward (EngActivation activation, const float *gate, const float *up, const float *d_out, gsize n, float *d_gate, float *d_up);
 
-/* An expert that a token goes to. */
-typedef struct {
-  guint expert;
-  float weight;
-} QzChoice;
-
-/* From a router's scores [n_experts] of one token, which become worths as traits.expert_score says, its n_experts_used choices, the best first.
- * correction [n_experts] is added to the worths to choose by, not to weigh by, or NULL; spare [2][n_experts]. */
-void qz_route (const EngTraits *t, const float *correction, float *scores, float *spare, QzChoice *choices);
-/* d_scores [n_experts] = from d_weight [n_experts_used]; worths as qz_route left them. */
-void qz_route_backward (const EngTraits *t, const float *worths, const QzChoice *choices, const float *d_weight, float *d_scores);
+/* d_scores [n_experts] = from d_weight [n_experts_used]; worths as eng_route left them. */
+void qz_route_backward (const EngTraits *t, const float *worths, const EngChoice *choices, const float *d_weight, float *d_scores);
 
 #endif

@@ -39,7 +39,7 @@ const float *qz_observing_middle (const QzObserving *o)
   return o->base != NULL ? o->base : o->x;
 }
 
-void qz_observing_route (const QzObserving *o, guint n, const float *in, float *worths, QzChoice *choices)
+void qz_observing_route (const QzObserving *o, guint n, const float *in, float *worths, EngChoice *choices)
 {
   const EngTraits *t = o->traits;
   g_autofree float *spare = g_new (float, 2 * t->n_experts);
@@ -48,7 +48,7 @@ void qz_observing_route (const QzObserving *o, guint n, const float *in, float *
   qz_product (o->workers, false, true, n, t->n_experts, t->n_embd, in, t->n_embd, o->weights.router, t->n_embd, o->weights.router_bias != NULL, worths,
               t->n_experts);
   for (guint i = 0; i < n; i++)
-    qz_route (t, o->weights.expert_correction, worths + (gsize) i * t->n_experts, spare, choices + (gsize) i * t->n_experts_used);
+    eng_route (t, o->weights.expert_correction, worths + (gsize) i * t->n_experts, spare, choices + (gsize) i * t->n_experts_used);
 }
 
 void qz_shared_weights (const QzObserving *o, guint n, const float *in, float *weight)
@@ -147,7 +147,7 @@ static void allocate (QzObserving *o)
   }
   if (t->n_experts > 0) {
     o->added = g_new (float, all);
-    o->choices = g_new (QzChoice, o->n_all * t->n_experts_used);
+    o->choices = g_new (EngChoice, o->n_all * t->n_experts_used);
     o->d_in = g_new (float, back);
     o->d_y = g_new (float, back);
     o->stream = g_new (float, back);

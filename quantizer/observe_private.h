@@ -34,7 +34,7 @@ typedef struct {
   float *base;                   /* [n_all][n_embd] as it was before attention, where both halves read that */
   float *added;                  /* [n_all][n_embd] what a mixture adds */
   float *gathered;               /* [batch_rows][n_embd] rows of one expert */
-  QzChoice *choices;             /* [n_all][n_experts_used] */
+  EngChoice *choices;             /* [n_all][n_experts_used] */
   float *dx;                     /* [n_back][n_embd] gradient of the stream */
   float *d_base;                 /* [n_back][n_embd] ... through the feed-forward half, where both halves read the same */
   float *d_in, *d_y, *stream;    /* [n_back][n_embd], mixtures only: gradients of their input and output, and what they read */
@@ -59,7 +59,7 @@ gboolean qz_observing_hand_over (QzObserving *o, guint input, guint factor, QzMo
 /* The stream that the feed-forward half reads. */
 const float *qz_observing_middle (const QzObserving *o);
 /* Scores of the router for n rows of what it reads, turned into worths [n][n_experts], and each row's choices. */
-void qz_observing_route (const QzObserving *o, guint n, const float *in, float *worths, QzChoice *choices);
+void qz_observing_route (const QzObserving *o, guint n, const float *in, float *worths, EngChoice *choices);
 /* Rows of a shared unit's output count by a gate of their own: weight [n] = logistic (gate . in). */
 void qz_shared_weights (const QzObserving *o, guint n, const float *in, float *weight);
 

@@ -285,7 +285,7 @@ static void test_activation (void)
 
 typedef struct {
   EngTraits traits;
-  const QzChoice *choices;
+  const EngChoice *choices;
 } RouteCase;
 
 enum { EXPERTS = 6, USED = 3, GROUPS = 3 };
@@ -343,10 +343,10 @@ static void test_route (void)
                                 .expert_scale = variant / 3 & 2 ? 2.5f : 0, .n_expert_groups = variant / 3 & 4 ? GROUPS : 0, .n_expert_groups_used = 2 } };
     g_autofree float *scores = random_floats (&state, EXPERTS, 1, 0), *worths = g_memdup2 (scores, sizeof (float) * EXPERTS);
     g_autofree float *d_weight = random_floats (&state, USED, 1, 0), *correction = random_floats (&state, EXPERTS, 0.3, 0);
-    QzChoice choices[USED];
+    EngChoice choices[USED];
     float weights[USED], d_scores[EXPERTS], spare[2 * EXPERTS];
     gboolean corrected = variant / 3 & 8;
-    qz_route (&c.traits, corrected ? correction : NULL, worths, spare, choices);
+    eng_route (&c.traits, corrected ? correction : NULL, worths, spare, choices);
     c.choices = choices;
     check_choices (&c, scores, corrected ? correction : NULL);
     for (guint i = 0; i < USED; i++)
