@@ -1,6 +1,8 @@
 /* journal.c: a key, then records one behind the other, each with a checksum; a torn one at the end is written over. */
 #include "quantizer/journal.h"
 
+#include "engine/file_at.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -35,38 +37,12 @@ static void digest (const void *data, gsize size, guint8 out[32])
   g_checksum_get_digest (sum, out, &length);
 }
 
-static gboolean read_at (int fd, guint64 offset, void *data, gsize size)
-{
-  for (guint8 *p = data; size > 0;) {
-    gssize n = pread (fd, p, size, (off_t) offset);
-    if (n <= 0 && !(n < 0 && errno == EINTR))
-      return FALSE;
-    p += MAX (n, 0);
-    offset += MAX (n, 0);
-    size -= MAX (n, 0);
-  }
-  return TRUE;
-}
-
-static gboolean write_at (int fd, guint64 offset, const void *data, gsize size)
-{
-  for (const guint8 *p = data; size > 0;) {
-    gssize n = pwrite (fd, p, size, (off_t) offset);
-    if (n <= 0 && !(n < 0 && errno == EINTR))
-      return FALSE;
-    p += MAX (n, 0);
-    offset += MAX (n, 0);
-    size -= MAX (n, 0);
-  }
-  return TRUE;
-}
-
 /* Finds the records that are whole; the place after them is where the next one goes. */
 static void read_records (QzJournal *journal, guint64 file_bytes)
 {
   Entry entry;
   guint8 sum[32];
-  while (file_bytes - journal->end >= sizeof (Record) && read_at (journal->fd, journal->end, &entry.record, sizeof (Record))) {
+  while (file_bytes - journal->end >= sizeof (Record) && eng_read_at (journal->fd, journal->end, &entry.record, sizeof (Record))) {
     digest (&entry.record, offsetof (Record, header_sum), sum);
     entry.offset = journal->end + sizeof (Record);
     if (memcmp (sum, entry.record.header_sum, 32) != 0 || entry.record.size > file_bytes - entry.offset)
@@ -89,10 +65,10 @@ QzJournal *qz_journal_open (const char *prefix, const char *key)
   digest (key, strlen (key), wanted);
   gboolean is_ours = flock (journal->fd, LOCK_EX | LOCK_NB) == 0 && fstat (journal->fd, &status) == 0 && stat (path, &there) == 0
                      && status.st_ino == there.st_ino && status.st_dev == there.st_dev;
-  if (is_ours && status.st_size >= 32 && read_at (journal->fd, 0, found, 32) && memcmp (found, wanted, 32) == 0) {
+  if (is_ours && status.st_size >= 32 && eng_read_at (journal->fd, 0, found, 32) && memcmp (found, wanted, 32) == 0) {
     journal->end = 32;
     read_records (journal, status.st_size);
-  } else if (is_ours && ftruncate (journal->fd, 0) == 0 && write_at (journal->fd, 0, wanted, 32)) {
+  } else if (is_ours && ftruncate (journal->fd, 0) == 0 && eng_write_at (journal->fd, 0, wanted, 32)) {
     journal->end = 32;
   } else {
     close (journal->fd);
@@ -115,7 +91,7 @@ gboolean qz_journal_find (QzJournal *journal, guint matrix, void *blob, gsize si
 {
   guint8 sum[32];
   const Entry *entry = g_hash_table_lookup (journal->entries, GUINT_TO_POINTER (matrix + 1));
-  if (entry == NULL || entry->record.size != size || !read_at (journal->fd, entry->offset, blob, size))
+  if (entry == NULL || entry->record.size != size || !eng_read_at (journal->fd, entry->offset, blob, size))
     return FALSE;
   digest (blob, size, sum);
   *loss = entry->record.loss;
@@ -130,7 +106,7 @@ void qz_journal_add (QzJournal *journal, guint matrix, const void *blob, gsize s
   digest (blob, size, record.checksum);
   digest (&record, offsetof (Record, header_sum), record.header_sum);
   /* The blob first: a record that can be read is whole. */
-  if (write_at (journal->fd, journal->end + sizeof record, blob, size) && write_at (journal->fd, journal->end, &record, sizeof record))
+  if (eng_write_at (journal->fd, journal->end + sizeof record, blob, size) && eng_write_at (journal->fd, journal->end, &record, sizeof record))
     journal->end += sizeof record + size;
   else if (ftruncate (journal->fd, (off_t) journal->end) < 0)
     g_debug ("the journal of packed matrices cannot be cut: %s", g_strerror (errno));

@@ -2,6 +2,7 @@
 #include "quantizer/store.h"
 
 #include "engine/error.h"
+#include "engine/file_at.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -79,35 +80,14 @@ gboolean qz_store_sync (QzStore *store, GError **error)
 
 gboolean qz_store_write (QzStore *store, guint64 offset, const void *data, gsize size, GError **error)
 {
-  const guint8 *p = data;
-  while (size > 0) {
-    gssize done = pwrite (store->fd, p, size, store->base + offset);
-    if (done < 0 && errno == EINTR)
-      continue;
-    if (done <= 0)
-      return write_failed (store, done < 0 ? errno : ENOSPC, error);
-    p += done;
-    offset += done;
-    size -= done;
-  }
-  return TRUE;
+  return eng_write_at (store->fd, store->base + offset, data, size) || write_failed (store, errno, error);
 }
 
 gboolean qz_store_read (const QzStore *store, guint64 offset, void *data, gsize size, GError **error)
 {
-  guint8 *p = data;
-  while (size > 0) {
-    gssize done = pread (store->fd, p, size, store->base + offset);
-    if (done < 0 && errno == EINTR)
-      continue;
-    if (done <= 0) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "the stored analysis cannot be read (%s): analyse the model again",
-                   done < 0 ? g_strerror (errno) : "it is cut short");
-      return FALSE;
-    }
-    p += done;
-    offset += done;
-    size -= done;
-  }
-  return TRUE;
+  if (eng_read_at (store->fd, store->base + offset, data, size))
+    return TRUE;
+  g_set_error (error, ENG_ERROR, ENG_ERROR_IO, "the stored analysis cannot be read (%s): analyse the model again",
+               errno != 0 ? g_strerror (errno) : "it is cut short");
+  return FALSE;
 }

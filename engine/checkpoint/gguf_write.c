@@ -11,6 +11,7 @@
 
 #include "engine/checkpoint/gguf_private.h"
 #include "engine/error.h"
+#include "engine/file_at.h"
 
 typedef struct {
   char *name;
@@ -279,22 +280,9 @@ static gboolean write_error (const EngGgufWriter *w, GError **error)
   return FALSE;
 }
 
-static gboolean write_at (EngGgufWriter *w, guint64 offset, const guint8 *data, gsize size, GError **error)
+static gboolean write_at (EngGgufWriter *w, guint64 offset, const void *data, gsize size, GError **error)
 {
-  while (size > 0) {
-    gssize n = pwrite (w->fd, data, MIN (size, (gsize) 1 << 30), (off_t) offset);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n <= 0) {
-      if (n == 0)
-        errno = ENOSPC;
-      return write_error (w, error);
-    }
-    data += n;
-    offset += (guint64) n;
-    size -= (gsize) n;
-  }
-  return TRUE;
+  return eng_write_at (w->fd, offset, data, size) || write_error (w, error);
 }
 
 static gboolean check_space (const EngGgufWriter *w, const char *folder, guint64 needed, GError **error)
