@@ -1,5 +1,6 @@
 /* test_first_light.c: the whole way through the built command on a tiny model: import, plan, fit, chat, measure, export, remove. */
 #include "tests/fixtures/program.h"
+#include "tests/fixtures/sanitized.h"
 #include "tests/fixtures/scratch.h"
 #include "tests/fixtures/tiny_model.h"
 
@@ -291,11 +292,7 @@ static void test_fit_to_file (void)
 
 /* ---- chat and measures ---- */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MEASURES_MEMORY FALSE /* a sanitizer's own memory is counted with ours */
-#else
-#define MEASURES_MEMORY TRUE
-#endif
+#define MEASURES_MEMORY (!IS_SANITIZED) /* a sanitizer's own memory is counted with ours */
 
 #define CHAT_MEMBERS \
   "text:s prompt_tokens:i generated_tokens:i prompt_tokens_per_second:d generated_tokens_per_second:d peak_rss_bytes:i finish_reason:s"

@@ -1,5 +1,6 @@
 /* test_memory.c: a checkpoint larger than what fitting it may take in memory: stated before, kept to, under a limit that the system enforces. */
 #include "tests/fixtures/program.h"
+#include "tests/fixtures/sanitized.h"
 #include "tests/fixtures/scratch.h"
 #include "tests/fixtures/tiny_model.h"
 
@@ -11,21 +12,6 @@
 
 static char *home, *source, *text;
 static guint64 source_bytes;
-
-static gboolean is_sanitized (void)
-{
-#if defined(__SANITIZE_ADDRESS__)
-  return TRUE;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-  return TRUE;
-#else
-  return FALSE;
-#endif
-#else
-  return FALSE;
-#endif
-}
 
 static void make_source (void)
 {
@@ -50,7 +36,7 @@ static guint64 stated (const char *memory)
 
 static void test_kept_to (void)
 {
-  if (is_sanitized ()) {
+  if (IS_SANITIZED) {
     g_test_skip ("a sanitizer takes memory of its own");
     return;
   }

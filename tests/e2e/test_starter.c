@@ -1,5 +1,6 @@
 /* test_starter.c: the promise on a real model: the starter's wheel ($VALISE_STARTER) imported, fitted to a budget of RAM, and asked. */
 #include "tests/fixtures/program.h"
+#include "tests/fixtures/sanitized.h"
 #include "tests/fixtures/scratch.h"
 
 #include <glib/gstdio.h>
@@ -10,11 +11,7 @@
 #define BUDGET_BYTES 150000000
 #define QUESTION "What is the capital of France"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MEASURES_MEMORY FALSE /* a sanitizer's own memory is counted with ours */
-#else
-#define MEASURES_MEMORY TRUE
-#endif
+#define MEASURES_MEMORY (!IS_SANITIZED) /* a sanitizer's own memory is counted with ours */
 
 static char *home;
 

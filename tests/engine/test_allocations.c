@@ -1,57 +1,8 @@
 /* test_allocations.c: nothing is allocated per token: the C library's own functions are counted while a text is generated. */
 #include "engine/draft.h"
 #include "engine/sampler.h"
+#include "tests/fixtures/allocations.h"
 #include "tests/fixtures/tiny_model.h"
-
-#include <errno.h>
-#include <stdatomic.h>
-#include <stdlib.h>
-
-static _Atomic guint counted;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTS FALSE
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define COUNTS FALSE
-#endif
-#endif
-
-#ifndef COUNTS
-#ifdef __GLIBC__
-#define COUNTS TRUE
-extern void *__libc_malloc (size_t size);
-extern void *__libc_calloc (size_t n, size_t size);
-extern void *__libc_realloc (void *memory, size_t size);
-extern void *__libc_memalign (size_t alignment, size_t size);
-
-void *malloc (size_t size)
-{
-  counted++;
-  return __libc_malloc (size);
-}
-
-void *calloc (size_t n, size_t size)
-{
-  counted++;
-  return __libc_calloc (n, size);
-}
-
-void *realloc (void *memory, size_t size)
-{
-  counted++;
-  return __libc_realloc (memory, size);
-}
-
-int posix_memalign (void **memory, size_t alignment, size_t size)
-{
-  counted++;
-  return (*memory = __libc_memalign (alignment, size)) != NULL ? 0 : ENOMEM;
-}
-#else
-#define COUNTS FALSE
-#endif
-#endif
 
 static EngSession *open_session (EngWorkers *workers, int kv_bits, int activation_bits)
 {
@@ -72,13 +23,13 @@ static EngSession *open_session (EngWorkers *workers, int kv_bits, int activatio
 /* Allocations while n tokens are drawn, computed and turned into text. */
 static guint count (EngSession *session, EngSampler *sampler, EngDetokenizer *detokenizer, guint n)
 {
-  guint before = counted;
+  guint before = n_allocations;
   for (guint i = 0; i < n; i++) {
     gint32 token = eng_sampler_sample (sampler, eng_session_logits (session), eng_session_tokens (session), eng_session_n_past (session));
     g_assert_nonnull (eng_detokenizer_push (detokenizer, token));
     g_assert_true (eng_session_eval (session, &token, 1, FALSE, NULL, NULL));
   }
-  return counted - before;
+  return n_allocations - before;
 }
 
 static void check (EngWorkers *workers, int kv_bits, int activation_bits, gboolean drafts)
@@ -104,13 +55,13 @@ static void check (EngWorkers *workers, int kv_bits, int activation_bits, gboole
 static void test_tokens (void)
 {
   g_autoptr (EngWorkers) workers = eng_workers_new (2);
-  guint before = counted;
+  guint before = n_allocations;
   g_free (g_malloc (1000));
-  if (!COUNTS) {
+  if (!COUNTS_ALLOCATIONS) {
     g_test_skip ("allocations cannot be counted in this build");
     return;
   }
-  g_assert_cmpuint (counted, >, before);
+  g_assert_cmpuint (n_allocations, >, before);
   for (int bits = 16; bits >= 4; bits /= 2)
     check (workers, bits, 8, FALSE);
   check (workers, 16, 32, FALSE);

@@ -2,6 +2,7 @@
 #include "engine/memory_plan.h"
 #include "engine/sampler.h"
 #include "kernels/cpu.h"
+#include "tests/fixtures/sanitized.h"
 #include "tests/fixtures/tiny_model.h"
 
 #include <stdio.h>
@@ -133,27 +134,12 @@ static void check_program (const char *path, guint n_ctx, int bits, guint64 left
   g_assert_cmpuint (plan.total_bytes, <=, peak + peak * 3 / 100 + left_over);
 }
 
-static gboolean is_sanitized (void)
-{
-#if defined(__SANITIZE_ADDRESS__)
-  return TRUE;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-  return TRUE;
-#else
-  return FALSE;
-#endif
-#else
-  return FALSE;
-#endif
-}
-
 static void test_architectures (void)
 {
   const struct { guint n_ctx; int bits; } cases[] = { { 64, 16 }, { 512, 16 }, { 512, 4 } };
   g_autofree char *folder = g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", NULL);
   g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
-  if (is_sanitized ()) {
+  if (IS_SANITIZED) {
     g_test_skip ("a sanitizer takes memory of its own");
     return;
   }
@@ -175,7 +161,7 @@ static void test_depths (void)
   tiny.n_ff = 1024;
   tiny.depth = 4;
   g_autofree char *path = tiny_model_path ("program.gguf");
-  if (is_sanitized ()) {
+  if (IS_SANITIZED) {
     g_test_skip ("a sanitizer takes memory of its own");
     return;
   }

@@ -2,6 +2,7 @@
 #include "engine/error.h"
 #include "engine/memory_plan.h"
 #include "engine/pool.h"
+#include "tests/fixtures/allocations.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -238,38 +239,6 @@ static void test_window (gconstpointer name)
 
 /* ---- allocations --------------------------------------------------------------------------------------------------------- */
 
-#if defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
-#define COUNTS_ALLOCATIONS 0
-static gint n_allocations;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define COUNTS_ALLOCATIONS 0
-static gint n_allocations;
-#endif
-#endif
-#ifndef COUNTS_ALLOCATIONS
-#define COUNTS_ALLOCATIONS 1
-static gint n_allocations;
-void *__libc_malloc (size_t n);
-void *__libc_calloc (size_t n, size_t size);
-void *__libc_realloc (void *memory, size_t n);
-void *malloc (size_t n)
-{
-  __atomic_fetch_add (&n_allocations, 1, __ATOMIC_RELAXED);
-  return __libc_malloc (n);
-}
-void *calloc (size_t n, size_t size)
-{
-  __atomic_fetch_add (&n_allocations, 1, __ATOMIC_RELAXED);
-  return __libc_calloc (n, size);
-}
-void *realloc (void *memory, size_t n)
-{
-  __atomic_fetch_add (&n_allocations, 1, __ATOMIC_RELAXED);
-  return __libc_realloc (memory, n);
-}
-#endif
-
 static void test_allocations (void)
 {
   if (!COUNTS_ALLOCATIONS) {
@@ -282,16 +251,16 @@ static void test_allocations (void)
     g_autoptr (EngPool) pool = open_pool (model, (EngSessionOptions){ .n_ctx = 640, .n_sessions = 2, .batch = 64 });
     g_autoptr (EngSession) a = open_session (pool), b = open_session (pool);
     eval (a, text (0), 10);
-    gint before = n_allocations;
+    guint before = n_allocations;
     g_free (g_malloc (10));
-    g_assert_cmpint (n_allocations, ==, before + 1); /* the counter counts */
+    g_assert_cmpuint (n_allocations, ==, before + 1); /* the counter counts */
     before = n_allocations;
     for (guint j = 10; j < 200; j++) {
       EngPart parts[] = { { a, text (0) + j, 1, ENG_LOGITS_LAST }, { b, text (1) + j, 1, ENG_LOGITS_LAST } };
       g_assert_true (eng_pool_eval (pool, parts, 2, NULL, NULL));
       g_assert_true (eng_session_eval (a, text (0) + j, 1, FALSE, NULL, NULL));
     }
-    g_assert_cmpint (n_allocations, ==, before);
+    g_assert_cmpuint (n_allocations, ==, before);
   }
 }
 

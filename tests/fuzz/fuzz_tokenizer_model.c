@@ -1,26 +1,14 @@
 /* fuzz_tokenizer_model.c: any bytes as a tokenizer.model of SentencePiece: refused with a sentence, or a text can be encoded. */
-#include "engine/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/tokenizer_files.h"
 
 #include <string.h>
 
-static const char text[] = "<s>The quick 12345 fo\xCC\x81x\n  jumps \xE4\xB8\x96\xFF ab";
-
 int LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
 {
-  g_autoptr (GError) error = NULL;
   g_autoptr (GBytes) bytes = g_bytes_new (data, size);
   EngVocabFiles files = { .folder = "fuzz", .tokenizer_model = bytes };
-  g_autoptr (EngVocab) vocab = eng_vocab_new_from_files (&files, 0, &error);
-  g_assert_true ((vocab == NULL) == (error != NULL));
-  g_autoptr (EngTokenizer) tokenizer = vocab != NULL ? eng_tokenizer_new_from_vocab (vocab, &error) : NULL;
-  g_assert_true ((tokenizer == NULL) == (error != NULL));
-  if (tokenizer != NULL) {
-    g_autoptr (GArray) out = g_array_new (FALSE, FALSE, sizeof (gint32));
-    eng_tokenizer_encode (tokenizer, text, -1, ENG_TOKENIZE_SPECIAL, out);
-    for (guint i = 0; i < out->len; i++)
-      g_assert_cmpuint ((guint) g_array_index (out, gint32, i), <, eng_tokenizer_n_tokens (tokenizer));
-  }
+  check_tokenizer_files (&files);
   return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "engine/error.h"
 #include "engine/session.h"
 #include "quantizer/fit.h"
+#include "tests/fixtures/same_file.h"
 #include "tests/fixtures/tiny_model.h"
 
 #include <glib/gstdio.h>
@@ -150,15 +151,6 @@ static void test_metadata (void)
   g_assert_cmpuint (traits.n_ctx_planned, ==, 48);
   g_assert_cmpint (traits.kv_bits_planned, ==, 8);
   case_clear (&c);
-}
-
-static void assert_same_file (const char *a, const char *b)
-{
-  g_autofree char *x = NULL, *y = NULL;
-  gsize nx, ny;
-  g_assert_true (g_file_get_contents (a, &x, &nx, NULL));
-  g_assert_true (g_file_get_contents (b, &y, &ny, NULL));
-  g_assert_cmpmem (x, nx, y, ny);
 }
 
 static void fit_to (Case *c, const QzAnalysis *analysis, const char *path)

@@ -3,6 +3,7 @@
 #include "quantizer/fit.h"
 #include "quantizer/journal.h"
 #include "quantizer/work.h"
+#include "tests/fixtures/same_file.h"
 #include "tests/fixtures/scratch.h"
 #include "tests/fixtures/tiny_model.h"
 
@@ -89,15 +90,6 @@ static gboolean make_in_child (const Case *c, guint die_at, guint die_after_ms)
   else
     g_assert_cmpint (WEXITSTATUS (status), ==, 0);
   return WIFEXITED (status);
-}
-
-static void assert_same_file (const char *a, const char *b)
-{
-  g_autofree char *x = NULL, *y = NULL;
-  gsize nx, ny;
-  g_assert_true (g_file_get_contents (a, &x, &nx, NULL));
-  g_assert_true (g_file_get_contents (b, &y, &ny, NULL));
-  g_assert_cmpmem (x, nx, y, ny);
 }
 
 static const TinyModel plain = TINY_MODEL_DEFAULTS;
