@@ -13,6 +13,7 @@ struct EngAnswer {
   EngConstraint *constraint; /* or NULL */
   EngDetokenizer *detokenizer;
   EngSegments *segments;
+  gboolean calls;
   gint32 opener;       /* a token that opens reasoning, which the grammar lets pass at the start; -1: none */
   const char *const *stops;
   GString *held;       /* what may be the beginning of a stop */
@@ -120,13 +121,14 @@ EngAnswer *eng_answer_new (EngModel *model, const EngAnswerOptions *options, Eng
   a->text = text;
   a->data = data;
   a->opener = -1;
+  a->calls = options->calls;
   if (sampling.dry_multiplier > 0 && sampling.dry_breakers == NULL)
     sampling.dry_breakers = a->breakers = dry_breakers (a->tokenizer);
   a->sampler = eng_sampler_new (&sampling, eng_model_traits (model)->n_vocab);
   a->detokenizer = eng_detokenizer_new (a->tokenizer);
   a->segments = eng_segments_new (options->prompt, options->tools, take_segment, a);
   if (options->grammar != NULL) {
-    a->constraint = eng_constraint_new (options->grammar, a->tokenizer, eng_model_token_bytes (model));
+    a->constraint = eng_constraint_new (options->grammar, a->tokenizer, eng_model_token_bytes (model, options->calls));
     a->opener = find_opener (a->tokenizer, eng_gguf_chat_template (eng_model_gguf (model)));
   }
   return a;
@@ -167,9 +169,11 @@ static gboolean limit (EngAnswer *a, float *logits, GError **error)
 gboolean eng_answer_next (EngAnswer *a, EngSession *session, gint32 *token, GError **error)
 {
   float *logits = eng_session_logits (session);
-  gboolean held = a->constraint != NULL && !eng_segments_before_answer (a->segments);
+  gboolean held = a->constraint != NULL && !(a->calls ? eng_segments_in_reasoning (a->segments) : eng_segments_before_answer (a->segments));
   if (held && !limit (a, logits, error))
     return FALSE;
+  if (a->constraint != NULL && !held) /* no turn ends in the middle of its reasoning */
+    eng_constraint_keep_open (a->constraint, logits, eng_model_traits (a->model)->n_vocab);
   *token = eng_sampler_sample (a->sampler, logits, eng_session_tokens (session), eng_session_n_past (session));
   if (*token < 0) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s computes no numbers any more: the file is damaged, download it again",

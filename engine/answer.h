@@ -12,6 +12,7 @@ typedef struct {
   EngSamplerOptions sampling;
   guint max_tokens;    /* 0: to the end of the context */
   EngGrammar *grammar; /* what the answer must be, reasoning aside, or NULL: anything */
+  gboolean calls;      /* the grammar is eng_call_grammar_new's (call_form.h): of marks as well, which a model may have control tokens for */
   const char *const *stops; /* texts before which the answer ends, up to NULL; or NULL */
   JsonArray *tools;    /* functions that may be called, as in OpenAI's requests, or NULL */
   const char *prompt;  /* what the tokens before say, as far as its end tells whether reasoning was opened; NULL: it was not */

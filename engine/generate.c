@@ -14,7 +14,7 @@ static void set_token_text (JsonObject *context, const char *name, const EngToke
   json_object_set_string_member (context, name, text);
 }
 
-GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, JsonObject *variables, char **prompt, GError **error)
+char *eng_generate_text (EngModel *model, JsonArray *messages, JsonObject *variables, gboolean answer_follows, GArray *values, GError **error)
 {
   const EngTokenizer *tokenizer = eng_model_tokenizer (model);
   const EngChatTemplate *chat_template = eng_model_template (model, error);
@@ -25,11 +25,17 @@ GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, JsonObject *v
   for (GList *name = names; name != NULL; name = name->next)
     json_object_set_member (context, name->data, json_node_copy (json_object_get_member (variables, name->data)));
   json_object_set_array_member (context, "messages", json_array_ref (messages));
-  json_object_set_boolean_member (context, "add_generation_prompt", TRUE);
+  json_object_set_boolean_member (context, "add_generation_prompt", answer_follows);
   set_token_text (context, "bos_token", tokenizer, eng_tokenizer_bos (tokenizer));
   set_token_text (context, "eos_token", tokenizer, eng_tokenizer_eos (tokenizer));
+  return eng_chat_template_render (chat_template, context, values, error);
+}
+
+GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, JsonObject *variables, char **prompt, GError **error)
+{
+  const EngTokenizer *tokenizer = eng_model_tokenizer (model);
   g_autoptr (GArray) values = g_array_new (FALSE, FALSE, sizeof (EngSpan));
-  g_autofree char *text = eng_chat_template_render (chat_template, context, values, error);
+  g_autofree char *text = eng_generate_text (model, messages, variables, TRUE, values, error);
   if (text == NULL)
     return NULL;
   GArray *tokens = g_array_new (FALSE, FALSE, sizeof (gint32));

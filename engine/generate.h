@@ -22,5 +22,7 @@ gboolean eng_generate_chat (EngSession *session, JsonArray *messages, const EngA
 /* The prompt's tokens, as eng_generate_chat would evaluate them. GArray of gint32. variables: further names for the template (tools, documents,
  * enable_thinking, ...), or NULL; *prompt, unless NULL: the text, to be freed with g_free. */
 GArray *eng_generate_prompt (EngModel *model, JsonArray *messages, JsonObject *variables, char **prompt, GError **error);
+/* What the template makes of messages: answer_follows: up to where an answer begins. values (may be NULL): filled with the EngSpan of what a person wrote. */
+char *eng_generate_text (EngModel *model, JsonArray *messages, JsonObject *variables, gboolean answer_follows, GArray *values, GError **error);
 
 #endif

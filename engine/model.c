@@ -3,6 +3,7 @@
 #include "engine/error.h"
 #include "engine/families.h"
 #include "engine/model.h"
+#include "engine/segments.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -15,7 +16,7 @@ struct EngModel {
   EngChatTemplate *chat_template; /* or NULL and the reason */
   GError *template_error;
   GMutex mutex;
-  EngTokenBytes *token_bytes; /* NULL until asked for */
+  EngTokenBytes *token_bytes[2]; /* without and with marks; NULL until asked for */
 
   EngLayer *layers;
   EngMatrix embedding, head, positions;
@@ -479,7 +480,8 @@ void eng_model_unref (EngModel *model)
   g_clear_pointer (&model->chat_template, eng_chat_template_free);
   g_clear_pointer (&model->tokenizer, eng_tokenizer_free);
   g_clear_error (&model->template_error);
-  g_clear_pointer (&model->token_bytes, eng_token_bytes_free);
+  g_clear_pointer (&model->token_bytes[0], eng_token_bytes_free);
+  g_clear_pointer (&model->token_bytes[1], eng_token_bytes_free);
   g_mutex_clear (&model->mutex);
   g_clear_pointer (&model->bound, g_hash_table_unref);
   g_ptr_array_unref (model->matrices);
@@ -508,12 +510,13 @@ const EngTokenizer *eng_model_tokenizer (const EngModel *model)
   return model->tokenizer;
 }
 
-const EngTokenBytes *eng_model_token_bytes (EngModel *model)
+const EngTokenBytes *eng_model_token_bytes (EngModel *model, gboolean marks)
 {
   G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&model->mutex);
-  if (model->token_bytes == NULL)
-    model->token_bytes = eng_token_bytes_new (model->tokenizer);
-  return model->token_bytes;
+  EngTokenBytes **bytes = &model->token_bytes[marks ? 1 : 0];
+  if (*bytes == NULL)
+    *bytes = eng_token_bytes_new (model->tokenizer, marks ? eng_segments_is_mark : NULL);
+  return *bytes;
 }
 
 const EngChatTemplate *eng_model_template (const EngModel *model, GError **error)

@@ -157,8 +157,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngModel, eng_model_unref)
 const EngTraits *eng_model_traits (const EngModel *model);
 EngGguf *eng_model_gguf (const EngModel *model);
 const EngTokenizer *eng_model_tokenizer (const EngModel *model);
-/* Made when first asked for, 12 bytes for each different beginning of a token. */
-const EngTokenBytes *eng_model_token_bytes (EngModel *model);
+/* Made when first asked for, 12 bytes for each different beginning of a token. marks: control tokens that divide an answer (segments.h) are text as well. */
+const EngTokenBytes *eng_model_token_bytes (EngModel *model, gboolean marks);
 const EngChatTemplate *eng_model_template (const EngModel *model, GError **error); /* ChatML when the file has none */
 const char *eng_gguf_chat_template (const EngGguf *gguf); /* its text, the same rule */
 const EngLayer *eng_model_layer (const EngModel *model, guint i);

@@ -110,6 +110,31 @@ static gboolean closed_by (const char *prompt)
   return FALSE;
 }
 
+void eng_segments_strip_reasoning (char *prompt)
+{
+  gsize n = strlen (prompt);
+  for (gboolean again = TRUE; again;) {
+    again = FALSE;
+    while (n > 0 && g_ascii_isspace (prompt[n - 1]))
+      n--;
+    prompt[n] = '\0';
+    for (guint i = 0; i < G_N_ELEMENTS (thoughts) && !again; i++) {
+      const char *mark = g_str_has_suffix (prompt, thoughts[i].begin) ? thoughts[i].begin : g_str_has_suffix (prompt, thoughts[i].end) ? thoughts[i].end : NULL;
+      again = mark != NULL;
+      n -= again ? strlen (mark) : 0;
+    }
+  }
+}
+
+const char *eng_segments_after_reasoning (const char *text, const char *end)
+{
+  const char *after = text;
+  for (guint i = 0; i < G_N_ELEMENTS (thoughts); i++)
+    for (const char *at; (at = memmem (after, (gsize) (end - after), thoughts[i].end, strlen (thoughts[i].end))) != NULL;)
+      after = at + strlen (thoughts[i].end);
+  return after == text ? text : after + MIN (strspn (after, " \r\n"), (gsize) (end - after));
+}
+
 EngSegments *eng_segments_new (const char *prompt, JsonArray *tools, EngTextFunc text, gpointer data)
 {
   EngSegments *s = g_new0 (EngSegments, 1);
@@ -142,6 +167,11 @@ void eng_segments_free (EngSegments *s)
 gboolean eng_segments_before_answer (const EngSegments *s)
 {
   return s->state == STATE_REASONING || s->state == STATE_HEADER || (s->state == STATE_MESSAGE && s->kind != ENG_TEXT_ANSWER);
+}
+
+gboolean eng_segments_in_reasoning (const EngSegments *s)
+{
+  return s->state == STATE_REASONING || (s->state == STATE_MESSAGE && s->kind == ENG_TEXT_REASONING);
 }
 
 gboolean eng_segments_at_start (const EngSegments *s)
@@ -376,7 +406,7 @@ void eng_segments_end (EngSegments *s)
 {
   while (s->waiting->len > 0 && run (s, TRUE))
     ;
-  gboolean reasoning = s->state == STATE_REASONING || (s->state == STATE_MESSAGE && s->kind == ENG_TEXT_REASONING);
+  gboolean reasoning = eng_segments_in_reasoning (s);
   if (s->state != STATE_HEADER)
     give (s, reasoning ? ENG_TEXT_REASONING : ENG_TEXT_ANSWER, s->waiting->str, s->waiting->len, FALSE);
   if (s->space->len > 0 && !reasoning && !s->thought && s->text != NULL)

@@ -25,11 +25,17 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngSegments, eng_segments_free)
 gboolean eng_segments_is_mark (const char *piece, gsize length);
 /* Whether that text opens a model's reasoning. */
 gboolean eng_segments_opens_reasoning (const char *piece, gsize length);
+/* Cuts what opens reasoning, or what encloses none, and white space from the end of a prompt. */
+void eng_segments_strip_reasoning (char *prompt);
+/* What stands in text, before `end`, behind the last end of reasoning and white space; text where there is none. */
+const char *eng_segments_after_reasoning (const char *text, const char *end);
 void eng_segments_push (EngSegments *segments, const char *text);
 /* Nothing comes any more: gives what was held back. */
 void eng_segments_end (EngSegments *segments);
 /* Whether what comes next is no part of the answer yet: reasoning, or a channel's name. */
 gboolean eng_segments_before_answer (const EngSegments *segments);
+/* Whether it is reasoning that goes on. */
+gboolean eng_segments_in_reasoning (const EngSegments *segments);
 /* Whether nothing but white space has come, and reasoning may still be opened. */
 gboolean eng_segments_at_start (const EngSegments *segments);
 

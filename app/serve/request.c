@@ -1,6 +1,7 @@
 /* request.c: bodies of chat/completions and completions, as OpenAI's API has them, and with llama.cpp's names for further ways to sample. */
 #include "app/serve/serve-private.h"
 
+#include "engine/call_form.h"
 #include "engine/error.h"
 #include "engine/generate.h"
 #include "engine/json_reader.h"
@@ -181,10 +182,47 @@ static gboolean read_form (ValiseAsked *asked, JsonObject *body, GError **error)
   return TRUE;
 }
 
-static gboolean read_tools (ValiseAsked *asked, JsonObject *body, JsonObject *variables, GError **error)
+/* tool_choice: whether a function may be called, must be, and which one, or NULL. */
+typedef struct {
+  gboolean may, must;
+  const char *only;
+} Choice;
+
+static gboolean read_choice (JsonObject *body, Choice *choice, GError **error)
+{
+  JsonNode *node = member (body, "tool_choice");
+  const char *word = holds (node, G_TYPE_STRING) ? json_node_get_string (node) : NULL;
+  JsonObject *function = NULL;
+  *choice = (Choice){ .may = TRUE };
+  if (node == NULL || g_strcmp0 (word, "auto") == 0)
+    return TRUE;
+  choice->may = g_strcmp0 (word, "none") != 0;
+  choice->must = choice->may;
+  if (!choice->may || g_strcmp0 (word, "required") == 0)
+    return TRUE;
+  if (!JSON_NODE_HOLDS_OBJECT (node) || !get_object (json_node_get_object (node), "function", &function, NULL) || function == NULL ||
+      !valise_asked_string (function, "name", &choice->only, NULL) || choice->only == NULL)
+    return refuse (error, "tool_choice is neither auto, none, required nor a function with a name");
+  return TRUE;
+}
+
+/* The template may want past calls' arguments as text; and a call that must be made is a form of the answer. */
+static gboolean read_calls (ValiseAsked *asked, EngModel *model, JsonObject *variables, const Choice *choice, gboolean *text, GError **error)
+{
+  g_autoptr (EngCallForm) form = eng_call_form_new (model, variables);
+  *text = form->text;
+  if (!choice->must)
+    return TRUE;
+  if (asked->tools == NULL)
+    return refuse (error, "tool_choice asks for a call, and tools names no function");
+  asked->answer.grammar = eng_call_grammar_new (form, asked->tools, choice->only, error);
+  asked->answer.calls = TRUE;
+  return asked->answer.grammar != NULL;
+}
+
+static gboolean read_tools (ValiseAsked *asked, JsonObject *body, JsonObject *variables, Choice *choice, GError **error)
 {
   JsonArray *tools;
-  JsonNode *choice = member (body, "tool_choice");
   if (!get_array (body, "tools", &tools, error))
     return FALSE;
   for (guint i = 0; tools != NULL && i < json_array_get_length (tools); i++) {
@@ -195,9 +233,9 @@ static gboolean read_tools (ValiseAsked *asked, JsonObject *body, JsonObject *va
         !valise_asked_string (function, "name", &name, NULL) || name == NULL)
       return refuse (error, "tools[%u] is no function with a name", i);
   }
-  if (choice != NULL && !(holds (choice, G_TYPE_STRING) && (g_str_equal (json_node_get_string (choice), "auto") || g_str_equal (json_node_get_string (choice), "none"))))
-    return refuse (error, "tool_choice can be auto or none: this model cannot be made to call a function");
-  if (tools == NULL || json_array_get_length (tools) == 0 || (choice != NULL && g_str_equal (json_node_get_string (choice), "none")))
+  if (!read_choice (body, choice, error))
+    return FALSE;
+  if (tools == NULL || json_array_get_length (tools) == 0 || !choice->may)
     return TRUE;
   if (asked->answer.grammar != NULL)
     return refuse (error, "an answer in a form cannot call tools: leave one of them out");
@@ -232,12 +270,23 @@ static gboolean read_content (JsonObject *message, guint i, GError **error)
   return TRUE;
 }
 
-/* Calls' arguments are strings of JSON to a client and objects to a template. */
-static void open_arguments (JsonObject *message)
+static JsonArray *calls_of (JsonArray *messages, guint i)
 {
-  JsonArray *calls;
-  if (!get_array (message, "tool_calls", &calls, NULL) || calls == NULL)
-    return;
+  JsonArray *calls = NULL;
+  get_array (json_array_get_object_element (messages, i), "tool_calls", &calls, NULL);
+  return calls;
+}
+
+static gboolean has_calls (JsonArray *messages)
+{
+  for (guint i = 0; i < json_array_get_length (messages); i++)
+    if (calls_of (messages, i) != NULL)
+      return TRUE;
+  return FALSE;
+}
+
+static void open_calls (JsonArray *calls)
+{
   for (guint i = 0; i < json_array_get_length (calls); i++) {
     JsonNode *call = json_array_get_element (calls, i);
     JsonObject *function = NULL;
@@ -249,6 +298,14 @@ static void open_arguments (JsonObject *message)
     if (arguments != NULL)
       json_object_set_member (function, "arguments", arguments);
   }
+}
+
+/* Calls' arguments are strings of JSON to a client and, for most templates, objects. */
+static void open_arguments (JsonArray *messages)
+{
+  for (guint i = 0; i < json_array_get_length (messages); i++)
+    if (calls_of (messages, i) != NULL)
+      open_calls (calls_of (messages, i));
 }
 
 static JsonArray *read_messages (JsonObject *body, GError **error)
@@ -278,7 +335,6 @@ static JsonArray *read_messages (JsonObject *body, GError **error)
       return NULL;
     if (g_str_equal (role, "developer"))
       json_object_set_string_member (message, "role", "system");
-    open_arguments (message);
   }
   return g_steal_pointer (&messages);
 }
@@ -288,11 +344,18 @@ static gboolean read_chat (ValiseAsked *asked, EngModel *model, JsonObject *body
   JsonObject *further;
   g_autoptr (JsonObject) variables = json_object_new ();
   g_autoptr (JsonArray) messages = read_messages (body, error);
-  if (messages == NULL || !read_tools (asked, body, variables, error) || !get_object (body, "chat_template_kwargs", &further, error))
+  gboolean text = FALSE;
+  Choice choice;
+  if (messages == NULL || !read_tools (asked, body, variables, &choice, error) || !get_object (body, "chat_template_kwargs", &further, error))
     return FALSE;
   g_autoptr (GList) names = further != NULL ? json_object_get_members (further) : NULL;
   for (GList *name = names; name != NULL; name = name->next)
     json_object_set_member (variables, name->data, json_node_copy (json_object_get_member (further, name->data)));
+  gboolean called = has_calls (messages);
+  if ((called || choice.must) && !read_calls (asked, model, variables, &choice, &text, error))
+    return FALSE;
+  if (called && !text)
+    open_arguments (messages);
   asked->prompt = eng_generate_prompt (model, messages, variables, &asked->text, error);
   asked->answer.prompt = asked->text;
   return asked->prompt != NULL;

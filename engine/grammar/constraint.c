@@ -55,12 +55,18 @@ gboolean eng_constraint_limit (EngConstraint *c, float *logits, guint n_vocab, G
   return FALSE;
 }
 
+void eng_constraint_keep_open (const EngConstraint *c, float *logits, guint n_vocab)
+{
+  for (guint i = 0; i < MIN (n_vocab, eng_tokenizer_n_tokens (c->tokenizer)); i++)
+    if (c->ends[i / 32] >> i % 32 & 1)
+      logits[i] = -INFINITY;
+}
+
 void eng_constraint_take (EngConstraint *c, gint32 token)
 {
   gsize length;
-  const char *piece = eng_tokenizer_piece (c->tokenizer, token, FALSE, &length);
-  if (!eng_tokenizer_is_end (c->tokenizer, token))
-    eng_matcher_take (c->matcher, piece, length);
+  const char *piece = eng_token_bytes_piece (c->bytes, token, &length);
+  eng_matcher_take (c->matcher, piece, length);
 }
 
 gboolean eng_constraint_is_complete (const EngConstraint *c)

@@ -13,6 +13,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngConstraint, eng_constraint_free)
 /* Makes what may not follow impossible in logits[n_vocab]; tokens that end a turn may follow where the text may end. FALSE when nothing may:
  * the vocabulary lacks what the grammar asks for. */
 gboolean eng_constraint_limit (EngConstraint *constraint, float *logits, guint n_vocab, GError **error);
+/* Makes the tokens that end a turn impossible: what is held has not come yet. */
+void eng_constraint_keep_open (const EngConstraint *constraint, float *logits, guint n_vocab);
 /* One that eng_constraint_limit left. */
 void eng_constraint_take (EngConstraint *constraint, gint32 token);
 /* Nothing but the end may follow. */

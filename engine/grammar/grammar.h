@@ -21,5 +21,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngGrammar, eng_grammar_unref)
 
 /* A schema as GBNF, rules and all: `root` is the value. */
 char *eng_schema_to_gbnf (JsonNode *schema, const char *name, GError **error);
+/* The same for a larger grammar: eng_schema_begin's rules stand in it once, `object` among them; then come those of each schema, numbered from *n_rules on. Returns the name
+ * of the value's rule, to be freed with g_free. */
+GString *eng_schema_begin (void);
+char *eng_schema_append (GString *rules, guint *n_rules, JsonNode *schema, const char *name, GError **error);
+/* What GBNF writes a text as. */
+char *eng_gbnf_literal (const char *text);
 
 #endif

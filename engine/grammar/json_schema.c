@@ -490,19 +490,36 @@ static char *value_rule (EngSchema *s, JsonNode *node, const char *path)
   return eng_schema_rule (s, expression);
 }
 
-char *eng_schema_to_gbnf (JsonNode *schema, const char *name, GError **error)
+GString *eng_schema_begin (void)
+{
+  return g_string_new (basics);
+}
+
+char *eng_schema_append (GString *rules, guint *n_rules, JsonNode *schema, const char *name, GError **error)
 {
   GError *failure = NULL;
-  EngSchema s = { .root = schema, .name = name, .rules = g_string_new (basics), .references = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free),
-                  .merged = g_ptr_array_new_with_free_func ((GDestroyNotify) json_node_unref), .error = &failure };
-  g_autofree char *root = value_rule (&s, schema, "");
-  if (root != NULL)
-    g_string_append_printf (s.rules, "root ::= %s\n", root);
+  EngSchema s = { .root = schema, .name = name, .rules = rules, .references = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free),
+                  .merged = g_ptr_array_new_with_free_func ((GDestroyNotify) json_node_unref), .n_rules = *n_rules, .error = &failure };
+  gsize length = rules->len;
+  char *root = value_rule (&s, schema, "");
+  *n_rules = s.n_rules;
+  if (root == NULL)
+    g_string_truncate (rules, length);
   g_hash_table_unref (s.references);
   g_ptr_array_unref (s.merged);
   if (failure != NULL)
     g_propagate_error (error, failure);
-  return g_string_free (s.rules, root == NULL);
+  return root;
+}
+
+char *eng_schema_to_gbnf (JsonNode *schema, const char *name, GError **error)
+{
+  guint n_rules = 0;
+  GString *rules = eng_schema_begin ();
+  g_autofree char *root = eng_schema_append (rules, &n_rules, schema, name, error);
+  if (root != NULL)
+    g_string_append_printf (rules, "root ::= %s\n", root);
+  return g_string_free (rules, root == NULL);
 }
 
 EngGrammar *eng_grammar_new_from_schema (JsonNode *schema, const char *name, GError **error)

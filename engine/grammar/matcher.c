@@ -45,6 +45,8 @@ struct EngMatcher {
 };
 
 struct EngTokenBytes {
+  const EngTokenizer *tokenizer;
+  EngMarkFunc marks;
   guint n_tokens;
   EngTrie *trie;
   guint32 *same; /* [n_tokens] the next token with the same bytes, or ENG_TRIE_NONE */
@@ -52,16 +54,26 @@ struct EngTokenBytes {
 
 /* ---- tokens --------------------------------------------------------------------------------------------------------------- */
 
-EngTokenBytes *eng_token_bytes_new (const EngTokenizer *tokenizer)
+const char *eng_token_bytes_piece (const EngTokenBytes *b, gint32 token, gsize *length)
+{
+  const char *piece = eng_tokenizer_piece (b->tokenizer, token, b->marks != NULL, length);
+  if (eng_tokenizer_is_end (b->tokenizer, token) || (b->marks != NULL && eng_tokenizer_is_control (b->tokenizer, token) && !b->marks (piece, *length)))
+    *length = 0;
+  return piece;
+}
+
+EngTokenBytes *eng_token_bytes_new (const EngTokenizer *tokenizer, EngMarkFunc marks)
 {
   EngTokenBytes *b = g_new0 (EngTokenBytes, 1);
+  b->tokenizer = tokenizer;
+  b->marks = marks;
   guint n = b->n_tokens = eng_tokenizer_n_tokens (tokenizer);
   g_autofree const char **texts = g_new (const char *, n);
   g_autofree guint32 *lengths = g_new (guint32, n), *values = g_new (guint32, n);
   for (guint i = 0; i < n; i++) {
     gsize length;
-    texts[i] = eng_tokenizer_piece (tokenizer, (int) i, FALSE, &length);
-    lengths[i] = eng_tokenizer_is_end (tokenizer, (int) i) || length > MAX_TOKEN_BYTES ? 0 : (guint32) length;
+    texts[i] = eng_token_bytes_piece (b, (gint32) i, &length);
+    lengths[i] = length > MAX_TOKEN_BYTES ? 0 : (guint32) length;
     values[i] = i;
   }
   b->trie = eng_trie_new (texts, lengths, values, n);

@@ -6,9 +6,13 @@
 #include "engine/grammar/grammar.h"
 #include "engine/tokenizer/tokenizer.h"
 
-/* What tokens are in bytes; made once for a vocabulary. Control tokens are left out. Immutable: any thread. */
+/* What tokens are in bytes; made once for a vocabulary. Control tokens are left out, but those of which `marks` (may be NULL) says that they are text to a
+ * grammar as well. Immutable: any thread. The tokenizer stays the caller's, and must stay. */
 typedef struct EngTokenBytes EngTokenBytes;
-EngTokenBytes *eng_token_bytes_new (const EngTokenizer *tokenizer);
+typedef gboolean (*EngMarkFunc) (const char *piece, gsize length);
+EngTokenBytes *eng_token_bytes_new (const EngTokenizer *tokenizer, EngMarkFunc marks);
+/* A token's text to a grammar; *length 0: none. */
+const char *eng_token_bytes_piece (const EngTokenBytes *bytes, gint32 token, gsize *length);
 void eng_token_bytes_free (EngTokenBytes *bytes);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngTokenBytes, eng_token_bytes_free)
 

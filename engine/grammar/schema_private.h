@@ -18,8 +18,6 @@ typedef struct {
 char *eng_schema_refuse (EngSchema *s, const char *path, const char *format, ...) G_GNUC_PRINTF (3, 4);
 /* A rule of its own for an expression, which is taken; returns its name. NULL stays NULL. */
 char *eng_schema_rule (EngSchema *s, char *expression);
-/* What GBNF writes a text as. */
-char *eng_gbnf_literal (const char *text);
 
 /* schema_merge.c */
 /* The node that "#/..." names, or NULL. */

@@ -66,7 +66,7 @@ int main (int argc, char **argv)
     return 1;
   }
   gint64 start = now_us ();
-  g_autoptr (EngTokenBytes) bytes = eng_token_bytes_new (tokenizer);
+  g_autoptr (EngTokenBytes) bytes = eng_token_bytes_new (tokenizer, NULL);
   printf ("%u tokens, sorted in %lld us\n", eng_tokenizer_n_tokens (tokenizer), (long long) (now_us () - start));
   for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
     run (&cases[i], tokenizer, bytes);

@@ -27,6 +27,11 @@ value = json.loads(shaped.choices[0].message.content)
 assert 1 <= value["n"] <= 5 and isinstance(value["ok"], bool)
 tools = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}]
 client.chat.completions.create(**ask, tools=tools)
+for choice in ("required", {"type": "function", "function": {"name": "f"}}):
+    called = client.chat.completions.create(**{**ask, "max_tokens": 150}, tools=tools, tool_choice=choice).choices[0]
+    if called.finish_reason != "length":  # of noise, an integer may be long
+        assert called.finish_reason == "tool_calls" and called.message.tool_calls[0].function.name == "f"
+        assert isinstance(json.loads(called.message.tool_calls[0].function.arguments), dict)
 text = client.completions.create(model="tiny", prompt="hello", max_tokens=6, seed=1)
 streamed = "".join(c.choices[0].text for c in client.completions.create(model="tiny", prompt="hello", max_tokens=6, seed=1, stream=True))
 assert streamed == text.choices[0].text

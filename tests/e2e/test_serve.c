@@ -133,7 +133,32 @@ static void test_schema (void)
   g_assert_true (n >= 2 && n <= 9);
 }
 
-/* The grammar has the model of noise write a call. */
+/* A function that must be called is, even by a model of noise, with arguments that its parameters allow. */
+static void test_must_call (void)
+{
+  static const char *const choices[] = { "\"required\"", "{\"type\":\"function\",\"function\":{\"name\":\"g\"}}" };
+  for (guint i = 0; i < G_N_ELEMENTS (choices) * 2; i++) {
+    g_autofree char *body = g_strdup_printf ("{" HELLO ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\",\"properties\":{\"n\":{\"enum\":[1,2]}},"
+                                             "\"required\":[\"n\"],\"additionalProperties\":false}}},{\"type\":\"function\",\"function\":{\"name\":\"g\",\"parameters\":{\"type\":\"object\",\"properties\":{\"ok\":"
+                                             "{\"type\":\"boolean\"}},\"required\":[\"ok\"],\"additionalProperties\":false}}}],\"tool_choice\":%s,\"seed\":%u,\"temperature\":2}", choices[i % 2], i);
+    g_auto (Reply) reply = ask ("/chat/completions", body);
+    JsonObject *choice = choice_of (object_of (&reply)), *message = json_object_get_object_member (choice, "message");
+    g_assert_cmpstr (json_object_get_string_member (choice, "finish_reason"), ==, "tool_calls");
+    g_assert_true (json_object_get_null_member (message, "content"));
+    JsonArray *calls = json_object_get_array_member (message, "tool_calls");
+    g_assert_cmpuint (json_array_get_length (calls), ==, 1);
+    JsonObject *function = json_object_get_object_member (json_array_get_object_element (calls, 0), "function");
+    const char *name = json_object_get_string_member (function, "name");
+    g_autoptr (JsonNode) arguments = json_from_string (json_object_get_string_member (function, "arguments"), NULL);
+    JsonObject *values = json_node_get_object (arguments);
+    g_assert_true (g_str_equal (name, "g") || (i % 2 == 0 && g_str_equal (name, "f")));
+    if (g_str_equal (name, "f"))
+      g_assert_true (json_object_get_int_member (values, "n") == 1 || json_object_get_int_member (values, "n") == 2);
+    else
+      g_assert_true (json_node_get_value_type (json_object_get_member (values, "ok")) == G_TYPE_BOOLEAN);
+  }
+}
+
 static void test_tools (void)
 {
   g_auto (Reply) reply = ask ("/chat/completions", "{" HELLO ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{}}}],\"seed\":3,\"max_tokens\":8}");
@@ -188,7 +213,9 @@ static void test_refuses (void)
     { "/chat/completions", "{" HELLO ",\"n\":2}", 400, "n can be 1 only" }, { "/chat/completions", "{" HELLO ",\"logprobs\":true}", 400, "logprobs" }, { "/chat/completions", "{" HELLO ",\"stop\":7}", 400, "stop is neither" },
     { "/chat/completions", "{" HELLO ",\"response_format\":{\"type\":\"xml\"}}", 400, "response_format's type" }, { "/chat/completions", "{" HELLO ",\"grammar\":\"root ::= (\"}", 400, "the grammar's line 1" },
     { "/chat/completions", "{" HELLO ",\"json_schema\":{\"not\":{}}}", 400, "the schema at #: not cannot be obeyed" }, { "/chat/completions", "{" HELLO ",\"logit_bias\":{\"9999\":1}}", 400, "logit_bias names the token 9999" },
-    { "/chat/completions", "{" HELLO ",\"tools\":[{}]}", 400, "tools[0] is no function" }, { "/chat/completions", "{" HELLO ",\"tool_choice\":\"required\"}", 400, "tool_choice" },
+    { "/chat/completions", "{" HELLO ",\"tools\":[{}]}", 400, "tools[0] is no function" }, { "/chat/completions", "{" HELLO ",\"tool_choice\":\"required\"}", 400, "tools names no function" },
+    { "/chat/completions", "{" HELLO ",\"tool_choice\":7}", 400, "neither auto, none, required" },
+    { "/chat/completions", "{" HELLO ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"h\"}}}", 400, "h is to be called" },
     { "/completions", "{\"prompt\":[\"a\",\"b\"]}", 400, "prompt[0]" }, { "/completions", "{\"prompt\":\"\"}", 400, "prompt is empty" }, { "/tokenize", "{}", 400, "content is no string" }, { "/nothing", "{}", 404, "nothing under this path" },
     { "/models", "{}", 405, "GET" }, { "/chat/completions", NULL, 405, "POST" },
   };
@@ -276,6 +303,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/serve/chat-says-what-the-terminal-says", test_chat);
   g_test_add_func ("/serve/json-schema", test_schema);
   g_test_add_func ("/serve/tools", test_tools);
+  g_test_add_func ("/serve/tools-that-must-be-called", test_must_call);
   g_test_add_func ("/serve/completions-and-tokens", test_completions);
   g_test_add_func ("/serve/many-at-once-say-what-each-says-alone", test_many);
   g_test_add_func ("/serve/refuses-with-a-sentence", test_refuses);

@@ -211,7 +211,7 @@ static void test_masks (void)
 {
   static const char schema_text[] = "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"array\",\"items\":{\"type\":\"integer\"}},\"b\":{\"type\":\"string\",\"maxLength\":9},\"t\":{\"type\":\"boolean\"}}}";
   g_autoptr (EngTokenizer) t = tiny_tokenizer (300);
-  g_autoptr (EngTokenBytes) bytes = eng_token_bytes_new (t);
+  g_autoptr (EngTokenBytes) bytes = eng_token_bytes_new (t, NULL);
   g_autoptr (JsonNode) schema = eng_json_parse (schema_text, strlen (schema_text), NULL);
   g_autoptr (EngGrammar) json = eng_grammar_new_from_schema (schema, "the schema", NULL), object = eng_grammar_new_json_object ();
   g_autoptr (EngGrammar) palindrome = grammar_of ("root ::= \"a\" root \"a\" | \"b\" root \"b\" | \":\""), any = grammar_of ("root ::= .{3,8}");
@@ -256,7 +256,7 @@ static void test_memory_is_bounded (void)
   g_assert_no_error (error);
   g_autoptr (EngTokenizer) t = eng_tokenizer_new_from_vocab (vocab, &error);
   g_assert_no_error (error);
-  g_autoptr (EngTokenBytes) bytes = eng_token_bytes_new (t);
+  g_autoptr (EngTokenBytes) bytes = eng_token_bytes_new (t, NULL);
   const guint32 *mask = eng_matcher_mask (fresh, bytes);
   for (guint token = 0; token < eng_tokenizer_n_tokens (t); token++)
     g_assert_true (mask[token / 32] >> token % 32 & 1);
