@@ -38,6 +38,8 @@ typedef struct {
   GString *text; /* not yet told */
   guint text_source;
   gboolean reasoning; /* the text ends within some */
+  EngModel *lent; /* model, from the moment it is ready; not a reference of its own */
+  int kv_bits;
   EngMemoryPlan plan;
   guint context_used, context_size;
 } Shared;
@@ -223,6 +225,15 @@ void valise_runner_stop (ValiseRunner *runner)
     cancel_all (runner);
 }
 
+EngModel *valise_runner_ref_engine (ValiseRunner *runner, guint *context, int *kv_bits)
+{
+  Shared *shared = runner->shared;
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
+  *context = shared->context_size;
+  *kv_bits = shared->kv_bits;
+  return shared->lent ? eng_model_ref (shared->lent) : NULL;
+}
+
 gboolean valise_runner_get_plan (ValiseRunner *runner, EngMemoryPlan *plan, guint *context_used, guint *context_size)
 {
   Shared *shared = runner->shared;
@@ -351,6 +362,9 @@ static void report_loading (double fraction, const char *what, gpointer data)
 
 static void unload (Shared *shared)
 {
+  g_mutex_lock (&shared->mutex);
+  shared->lent = NULL;
+  g_mutex_unlock (&shared->mutex);
   g_clear_pointer (&shared->session, eng_session_free);
   g_clear_pointer (&shared->model, eng_model_unref);
   shared->loaded = 0;
@@ -382,6 +396,8 @@ static gboolean load (Shared *shared, const Order *order, GError **error)
   G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
   eng_memory_plan (&shared->plan, traits, 0, &options, eng_workers_count (shared->workers), valise_program_base_bytes (TRUE));
   shared->context_size = options.n_ctx;
+  shared->kv_bits = options.kv_bits;
+  shared->lent = shared->model;
   return TRUE;
 }
 

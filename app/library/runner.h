@@ -26,6 +26,9 @@ ValiseModel *valise_runner_get_model (ValiseRunner *runner); /* borrowed, NULL w
 /* messages: array of {role, content}; waits for the load if it is under way. */
 void valise_runner_generate (ValiseRunner *runner, JsonArray *messages, const EngSamplerOptions *sampling, guint max_tokens);
 void valise_runner_stop (ValiseRunner *runner); /* within one token; "finished" follows with "cancelled" */
+/* The engine's model, to be computed with by others as well (a reference), with the context and depth it was opened with; NULL when nothing is loaded. Whoever holds it on
+ * holds its memory. */
+EngModel *valise_runner_ref_engine (ValiseRunner *runner, guint *context, int *kv_bits);
 /* The plan of what is loaded, context used and size (0 when nothing is loaded). */
 gboolean valise_runner_get_plan (ValiseRunner *runner, EngMemoryPlan *plan, guint *context_used, guint *context_size);
 

@@ -1,5 +1,5 @@
 /* serve.h: an OpenAI-compatible endpoint on the loopback: one model, a queue, several answers at once. Everything but the computing happens on the main
- * context it was made on. */
+ * context of the thread that made it. */
 #ifndef VALISE_SERVE_H
 #define VALISE_SERVE_H
 

@@ -246,8 +246,12 @@ ValiseServer *valise_server_new (EngModel *model, EngWorkers *workers, const Val
   s->soup = soup_server_new ("server-header", "valise ", NULL);
   soup_server_add_handler (s->soup, NULL, answer, s, NULL);
   soup_server_add_early_handler (s->soup, NULL, answer_early, s, NULL);
-  if (!soup_server_listen_local (s->soup, options->port, SOUP_SERVER_LISTEN_IPV4_ONLY, error)) {
-    g_prefix_error (error, "port %u cannot be listened on, choose another with --port: ", options->port);
+  g_autoptr (GError) failure = NULL;
+  if (!soup_server_listen_local (s->soup, options->port, SOUP_SERVER_LISTEN_IPV4_ONLY, &failure)) {
+    if (failure->code == G_IO_ERROR_ADDRESS_IN_USE)
+      g_set_error (error, VALISE_ERROR, VALISE_ERROR_BUSY, "port %u is taken by another program: choose another", options->port);
+    else
+      g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "port %u cannot be listened on, choose another: %s", options->port, failure->message);
     return NULL;
   }
   return g_steal_pointer (&s);
@@ -258,7 +262,7 @@ void valise_server_free (ValiseServer *s)
   if (s == NULL)
     return;
   g_clear_pointer (&s->batch, eng_batch_free);
-  while (g_main_context_iteration (NULL, FALSE)) /* the ends that its thread has told are sent */
+  while (g_main_context_iteration (g_main_context_get_thread_default (), FALSE)) /* the ends that its thread has told are sent */
     ;
   if (s->soup != NULL)
     soup_server_disconnect (s->soup);

@@ -11,6 +11,7 @@ struct _ValiseApplication {
   ValiseLibrary *library;
   ValiseRunner *runner;
   ValiseConversation *conversation;
+  ValiseServing *serving;
   GListStore *jobs;
   int status;
 };
@@ -38,6 +39,11 @@ ValiseRunner *valise_application_get_runner (ValiseApplication *self)
 ValiseConversation *valise_application_get_conversation (ValiseApplication *self)
 {
   return self->conversation;
+}
+
+ValiseServing *valise_application_get_serving (ValiseApplication *self)
+{
+  return self->serving;
 }
 
 GListModel *valise_application_get_jobs (ValiseApplication *self)
@@ -149,6 +155,7 @@ static gboolean open_library (ValiseApplication *self)
   }
   self->runner = valise_runner_new (self->library);
   self->conversation = valise_conversation_new (self->library, self->runner);
+  self->serving = valise_serving_new (self->runner);
   return TRUE;
 }
 
@@ -200,6 +207,7 @@ static void shutdown (GApplication *application)
 static void finalize (GObject *object)
 {
   ValiseApplication *self = VALISE_APPLICATION (object);
+  g_clear_object (&self->serving);
   g_clear_object (&self->conversation);
   g_clear_object (&self->runner);
   g_clear_object (&self->library);

@@ -6,6 +6,7 @@
 
 #include "app/library/job.h"
 #include "app/ui/conversation.h"
+#include "app/ui/serving.h"
 #include "app/ui/settings.h"
 
 G_BEGIN_DECLS
@@ -21,6 +22,7 @@ ValiseApplication *valise_app (void);
 ValiseLibrary *valise_application_get_library (ValiseApplication *self);
 ValiseRunner *valise_application_get_runner (ValiseApplication *self);
 ValiseConversation *valise_application_get_conversation (ValiseApplication *self);
+ValiseServing *valise_application_get_serving (ValiseApplication *self);
 /* Jobs that run or whose end has not been dismissed; borrowed. */
 GListModel *valise_application_get_jobs (ValiseApplication *self);
 /* Takes a reference; the job lives on when every window is closed. */

@@ -11,7 +11,11 @@ static const int kv_bits[] = { 16, 8, 4 };
 struct _ValisePreferences {
   AdwPreferencesWindow parent;
   AdwEntryRow *ram_row;
-  GtkSpinButton *context_spin, *threads_spin;
+  GtkSpinButton *context_spin, *threads_spin, *port_spin;
+  AdwActionRow *serve_row, *address_row;
+  AdwPasswordEntryRow *token_row;
+  GtkSwitch *serve_switch;
+  GtkButton *copy_address_button;
   AdwComboRow *kv_row, *scheme_row;
   AdwActionRow *machine_row, *library_row;
   GtkSwitch *wrap_switch, *notify_switch;
@@ -55,6 +59,35 @@ static void on_scheme (ValisePreferences *self)
   const char *const *ids = gtk_source_style_scheme_manager_get_scheme_ids (gtk_source_style_scheme_manager_get_default ());
   if (!self->setting)
     g_settings_set_string (valise_settings (), "code-style", selected ? ids[selected - 1] : "");
+}
+
+static void show_serving (ValisePreferences *self)
+{
+  ValiseServing *serving = valise_application_get_serving (valise_app ());
+  const char *url = valise_serving_get_url (serving);
+  gboolean failed;
+  g_autofree char *sentence = valise_serving_describe (serving, &failed), *escaped = g_markup_escape_text (sentence, -1);
+  adw_action_row_set_subtitle (self->serve_row, escaped);
+  adw_action_row_set_subtitle (self->address_row, url ? url : "");
+  gtk_widget_set_visible (GTK_WIDGET (self->address_row), url != NULL);
+  if (failed)
+    gtk_widget_add_css_class (GTK_WIDGET (self->serve_row), "error");
+  else
+    gtk_widget_remove_css_class (GTK_WIDGET (self->serve_row), "error");
+}
+
+static void on_copy_address (ValisePreferences *self)
+{
+  const char *url = valise_serving_get_url (valise_application_get_serving (valise_app ()));
+  if (!url)
+    return;
+  gdk_clipboard_set_text (gtk_widget_get_clipboard (GTK_WIDGET (self)), url);
+  adw_preferences_window_add_toast (ADW_PREFERENCES_WINDOW (self), adw_toast_new (C_("preferences", "The address was copied")));
+}
+
+static void on_token_apply (ValisePreferences *self)
+{
+  g_settings_set_string (valise_settings (), "serve-token", gtk_editable_get_text (GTK_EDITABLE (self->token_row)));
 }
 
 static void on_open_library (ValisePreferences *self)
@@ -102,6 +135,12 @@ static void valise_preferences_class_init (ValisePreferencesClass *klass)
   gtk_widget_class_bind_template_child (widget_class, ValisePreferences, ram_row);
   gtk_widget_class_bind_template_child (widget_class, ValisePreferences, context_spin);
   gtk_widget_class_bind_template_child (widget_class, ValisePreferences, threads_spin);
+  gtk_widget_class_bind_template_child (widget_class, ValisePreferences, port_spin);
+  gtk_widget_class_bind_template_child (widget_class, ValisePreferences, serve_row);
+  gtk_widget_class_bind_template_child (widget_class, ValisePreferences, address_row);
+  gtk_widget_class_bind_template_child (widget_class, ValisePreferences, token_row);
+  gtk_widget_class_bind_template_child (widget_class, ValisePreferences, serve_switch);
+  gtk_widget_class_bind_template_child (widget_class, ValisePreferences, copy_address_button);
   gtk_widget_class_bind_template_child (widget_class, ValisePreferences, kv_row);
   gtk_widget_class_bind_template_child (widget_class, ValisePreferences, scheme_row);
   gtk_widget_class_bind_template_child (widget_class, ValisePreferences, machine_row);
@@ -112,6 +151,8 @@ static void valise_preferences_class_init (ValisePreferencesClass *klass)
   gtk_widget_class_bind_template_callback (widget_class, on_kv);
   gtk_widget_class_bind_template_callback (widget_class, on_scheme);
   gtk_widget_class_bind_template_callback (widget_class, on_open_library);
+  gtk_widget_class_bind_template_callback (widget_class, on_copy_address);
+  gtk_widget_class_bind_template_callback (widget_class, on_token_apply);
 }
 
 static void valise_preferences_init (ValisePreferences *self)
@@ -125,6 +166,13 @@ static void valise_preferences_init (ValisePreferences *self)
   g_settings_bind (settings, "notify-jobs", self->notify_switch, "active", G_SETTINGS_BIND_DEFAULT);
   int bits = g_settings_get_int (settings, "kv-bits");
   adw_combo_row_set_selected (self->kv_row, bits == 4 ? 2 : bits == 8 ? 1 : 0);
+  g_settings_bind (settings, "serve", self->serve_switch, "active", G_SETTINGS_BIND_DEFAULT);
+  g_settings_bind (settings, "serve-port", gtk_spin_button_get_adjustment (self->port_spin), "value", G_SETTINGS_BIND_DEFAULT);
+  g_autofree char *token = g_settings_get_string (settings, "serve-token");
+  gtk_editable_set_text (GTK_EDITABLE (self->token_row), token);
+  g_signal_connect_object (valise_application_get_serving (valise_app ()), "changed", G_CALLBACK (show_serving), self, G_CONNECT_SWAPPED);
+  g_signal_connect_object (settings, "changed::serve", G_CALLBACK (show_serving), self, G_CONNECT_SWAPPED | G_CONNECT_AFTER);
+  show_serving (self);
   show_ram (self);
   fill_schemes (self);
   show_machine (self);
