@@ -2,8 +2,10 @@
 #include "quantizer/analysis.h"
 
 #include "engine/error.h"
+#include "quantizer/awq.h"
 #include "quantizer/calibration.h"
 #include "quantizer/factor.h"
+#include "quantizer/method.h"
 #include "quantizer/moments.h"
 #include "quantizer/observe.h"
 #include "quantizer/seal.h"
@@ -180,10 +182,11 @@ typedef struct {
   QzSource *source;
   QzAnalysis *analysis;
   EngWorkers *workers;
+  guint bits;    /* that scales are searched for */
   GError *error; /* of an order, which cannot fail */
 } Learner;
 
-enum { SAMPLED_ROWS = 4 /* every so many say enough */ };
+enum { SAMPLED_ROWS = 4 /* every so many say enough */, MOST_HADAMARD = 4096 };
 
 /* squares [cols] += w^2 of the columns of some rows row0..row1-1. */
 static gboolean add_column_squares (const QzSource *source, guint m, guint row0, guint row1, double *squares, guint *count, GError **error)
@@ -245,19 +248,73 @@ static void order_channels (gpointer data, guint number, guint expert, const dou
   qz_source_set_order (l->source, number, expert, order);
 }
 
-/* From an input's moments over all tokens: what goes in front of its matrices. */
-static gboolean learn_transform (Learner *l, guint input, const QzMoments *h, GError **error)
+static QzTransform *balanced (const Learner *l, guint input, const QzMoments *h, GError **error)
 {
   guint cols = h->n;
   g_autofree double *moments = g_new (double, cols);
   g_autofree double *squares = g_new (double, cols);
   g_autofree float *diagonal = g_new (float, cols);
   if (!column_squares (l->source, input, squares, error))
-    return FALSE;
+    return NULL;
   qz_moments_diagonal (h, moments);
   qz_transform_balance (cols, moments, squares, diagonal);
-  l->analysis->transforms[input] = qz_transform_new (cols, l->analysis->seed, diagonal, error);
-  return l->analysis->transforms[input] != NULL;
+  return qz_transform_new (cols, l->analysis->seed, diagonal, error);
+}
+
+/* Within the blocks that are factored together. */
+static QzTransform *ordered_by_moment (const QzMoments *h, GError **error)
+{
+  g_autofree double *moments = g_new (double, h->n);
+  g_autofree Channel *channels = g_new (Channel, h->n);
+  g_autofree guint32 *permutation = g_new (guint32, h->n);
+  qz_moments_diagonal (h, moments);
+  for (guint j = 0; j < h->n; j++)
+    channels[j] = (Channel){ moments[j], j };
+  for (guint begin = 0; begin < h->n; begin += h->block)
+    qsort (channels + begin, MIN (h->block, h->n - begin), sizeof (Channel), compare_channels);
+  for (guint j = 0; j < h->n; j++)
+    permutation[j] = channels[j].channel;
+  return qz_transform_plain (h->n, permutation, NULL, error);
+}
+
+static QzTransform *scaled (const Learner *l, guint input, QzMoments *h, GError **error)
+{
+  g_autofree float *diagonal = g_new (float, h->n);
+  return qz_awq_scales (l->source, input, h, l->bits, l->workers, diagonal, error) ? qz_transform_plain (h->n, NULL, diagonal, error) : NULL;
+}
+
+/* Blocks of moments need not be whole numbers of wide Hadamards. */
+static QzTransform *rotated (const Learner *l, const QzMoments *h, GError **error)
+{
+  guint block = QZ_HADAMARD_BLOCK;
+  while (h->block == h->n && 2 * block <= MIN (h->n, MOST_HADAMARD))
+    block *= 2;
+  return qz_transform_hadamard (h->n, block, l->analysis->seed, NULL, error);
+}
+
+/* From an input's moments over all tokens: what goes in front of its matrices. */
+static gboolean learn_transform (Learner *l, guint input, QzMoments *h, GError **error)
+{
+  QzTransform *transform = NULL;
+  switch (qz_method_traits (l->analysis->method)->front) {
+  case QZ_FRONT_NOTHING:
+    transform = qz_transform_plain (h->n, NULL, NULL, error);
+    break;
+  case QZ_FRONT_BY_MOMENT:
+    transform = ordered_by_moment (h, error);
+    break;
+  case QZ_FRONT_SCALES:
+    transform = scaled (l, input, h, error);
+    break;
+  case QZ_FRONT_HADAMARD:
+    transform = rotated (l, h, error);
+    break;
+  case QZ_FRONT_BALANCED:
+    transform = balanced (l, input, h, error);
+    break;
+  }
+  l->analysis->transforms[input] = transform;
+  return transform != NULL;
 }
 
 static gboolean learn_moments (gpointer data, guint input, guint factor, QzMoments *h, GError **error)
@@ -413,12 +470,12 @@ static gboolean restore_learned (gpointer data, GBytes *saved)
 }
 
 /* Everything that what is computed depends on. */
-static char *work_key (const QzAnalysis *a, const QzCalibration *c, const QzTokens *tokens, const QzMemory *memory)
+static char *work_key (const QzAnalysis *a, const QzCalibration *c, const QzTokens *tokens, const QzMemory *memory, guint bits)
 {
-  enum { WORK_VERSION = 1 };
+  enum { WORK_VERSION = 2 };
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
-  g_autofree char *rest = g_strdup_printf ("%d %s %s %" G_GUINT64_FORMAT " %u %u %u %" G_GSIZE_FORMAT " %u %u %u", WORK_VERSION, a->fingerprint, a->calibration,
-                                           a->seed, c->n_tokens, c->n_sequences, c->n_held, tokens->n_back, memory->batch_rows, memory->head_rows,
+  g_autofree char *rest = g_strdup_printf ("%d %s %s %" G_GUINT64_FORMAT " %s %u %u %u %u %" G_GSIZE_FORMAT " %u %u %u", WORK_VERSION, a->fingerprint, a->calibration,
+                                           a->seed, qz_method_name (a->method), bits, c->n_tokens, c->n_sequences, c->n_held, tokens->n_back, memory->batch_rows, memory->head_rows,
                                            memory->widest);
   g_checksum_update (sum, (const guchar *) c->tokens, sizeof (gint32) * tokens->n_all);
   g_checksum_update (sum, (const guchar *) rest, -1);
@@ -471,6 +528,7 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
     return NULL;
   g_autoptr (QzAnalysis) a = qz_analysis_alloc (source);
   a->seed = options->seed;
+  a->method = options->method;
   a->calibration = g_strdup (calibration->id);
   a->fingerprint = qz_fingerprint (gguf);
   QzTokens tokens;
@@ -479,16 +537,16 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
   if (!qz_memory_choose (source, &tokens, eng_workers_count (workers), options->memory_bytes, &memory, error))
     return NULL;
   a->widest = memory.widest;
-  g_autofree char *key = work_key (a, calibration, &tokens, &memory);
+  g_autofree char *key = work_key (a, calibration, &tokens, &memory, options->bits);
   g_autoptr (QzWork) work = qz_work_open (options->work, key, error);
   a->factors = work != NULL ? qz_work_store (work, "factors", error) : NULL;
   if (a->factors == NULL)
     return NULL;
 
-  Learner learner = { source, a, workers, NULL };
+  Learner learner = { source, a, workers, options->bits > 0 ? options->bits : 4, NULL };
   QzObservation observation;
   QzObserver observer = { .seed = options->seed, .backward_tokens = options->backward_tokens, .memory = &memory, .moments = learn_moments,
-                          .order = order_channels, .work = work, .save = save_learned, .restore = restore_learned, .data = &learner,
+                          .order = qz_method_traits (a->method)->orders_channels ? order_channels : NULL, .work = work, .save = save_learned, .restore = restore_learned, .data = &learner,
                           .progress = progress, .progress_data = data, .from = 0, .to = observe_share };
   gboolean ok = qz_observe (source, calibration, &observer, workers, &observation, cancellable, error);
   g_clear_error (&learner.error);
@@ -502,7 +560,7 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
   keep_held_out (a, calibration, &observation);
   qz_observation_clear (&observation);
 
-  QzSensitivities s = { source, a->transforms, a->pivots, a->row_fisher };
+  QzSensitivities s = { source, a->transforms, a->pivots, a->row_fisher, qz_method_traits (a->method)->has_trellis };
   Weighing w = { source, progress, data };
   a->curves = qz_sensitivity_curves (&s, workers, weighing, &w, observe_share, 1, cancellable, error);
   QzPromise promise = { .calibration = a->calibration };

@@ -10,6 +10,7 @@ struct QzAnalysis {
   char *fingerprint; /* of the source */
   char *calibration; /* its id */
   guint64 seed;
+  QzMethod method;
   guint n_inputs, n_factors, n_matrices, n_units;
   guint widest;             /* columns that are factored together (moments.h) */
   guint *factor_cols;       /* [n_factors] */

@@ -12,11 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ANALYSIS_VERSION = 4, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
+enum { ANALYSIS_VERSION = 5, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
 
 /* fingerprint, calibration, seed, pipelines, pivots, Fisher, held-out sequences and tokens, their states, curves, orders of channels, offsets
- * of factors, columns factored together */
-#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyt)ay)aayatu)"
+ * of factors, columns factored together, method */
+#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyyt)ay)aayatuu)"
 
 typedef struct {
   char magic[8];
@@ -61,12 +61,12 @@ static GVariant *head_of (const QzAnalysis *a)
   for (guint u = 0; u < a->n_units; u++)
     g_variant_builder_add_value (&orders, bytes_variant (a->order[u], sizeof (guint32) * a->order_lengths[u]));
   gsize held = (gsize) a->held_sequences * a->held_tokens;
-  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyt)ay)@aay@atu)", a->fingerprint, a->calibration, a->seed,
+  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyyt)ay)@aay@atuu)", a->fingerprint, a->calibration, a->seed,
                                             g_variant_builder_end (&transforms), g_variant_builder_end (&pivots), g_variant_builder_end (&fisher),
                                             a->held_sequences, g_variant_new_fixed_array (G_VARIANT_TYPE_INT32, a->held, held, sizeof (gint32)),
                                             bytes_variant (a->held_hidden, held * a->n_embd * sizeof (guint16)), qz_curves_to_variant (a->curves),
                                             g_variant_builder_end (&orders),
-                                            g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->widest));
+                                            g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->widest, (guint32) a->method));
 }
 
 static gboolean write_all (int fd, const void *data, gsize size)
@@ -278,6 +278,7 @@ static gboolean take_held_out (QzAnalysis *a, const QzSource *source, GVariant *
 QzAnalysis *qz_analysis_load (EngGguf *gguf, const char *path, GError **error)
 {
   guint64 base, factor_bytes;
+  guint32 method;
   g_autoptr (QzSource) source = qz_source_new (gguf, error);
   g_autoptr (GVariant) head = source != NULL ? read_head (path, gguf, &base, &factor_bytes, error) : NULL;
   if (head == NULL)
@@ -287,7 +288,9 @@ QzAnalysis *qz_analysis_load (EngGguf *gguf, const char *path, GError **error)
   g_variant_get_child (head, 0, "s", &a->fingerprint);
   g_variant_get_child (head, 1, "s", &a->calibration);
   g_variant_get_child (head, 2, "t", &a->seed);
-  if (!take_arrays (a, source, head) || !take_offsets (a, head, factor_bytes) || !take_orders (a, source, head) || !take_held_out (a, source, head))
+  g_variant_get_child (head, 13, "u", &method);
+  a->method = MIN (method, QZ_N_METHODS);
+  if (a->method == QZ_N_METHODS || !take_arrays (a, source, head) || !take_offsets (a, head, factor_bytes) || !take_orders (a, source, head) || !take_held_out (a, source, head))
     return foreign (path, error);
   a->curves = qz_curves_from_variant (curves, source, error);
   if (a->curves == NULL)

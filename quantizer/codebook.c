@@ -5,10 +5,10 @@
 #include <string.h>
 
 /* The best uniform steps for the unit Gaussian (Max 1960, table II, extended), and their errors. */
-static const float uniform_step[XB_MAX_DEPTH + 1] = { 0, 0, 0, 0, 0, 0, 0, 0.0569f, 0.0308f };
-static const float uniform_error[XB_MAX_DEPTH + 1] = { 1, 0, 0, 0, 0, 0, 0, 0.0003043f, 0.0000877f };
+static const float uniform_step[XB_MAX_DEPTH + 1] = { 0, 1.596f, 0.9957f, 0.5860f, 0.3352f, 0.1881f, 0.1041f, 0.0569f, 0.0308f };
+static const float uniform_error[XB_MAX_DEPTH + 1] = { 1, 0.3634f, 0.1188f, 0.03744f, 0.01154f, 0.003495f, 0.001041f, 0.0003043f, 0.0000877f };
 
-static QzCodebook books[XB_MAX_DEPTH + 1];
+static QzCodebook uniform_books[XB_MAX_DEPTH + 1], books[XB_MAX_DEPTH + 1];
 static gint8 tables[QZ_N_TABLES][16];
 
 static void make_trellis_book (QzCodebook *book, guint depth, guint first_table)
@@ -24,35 +24,47 @@ static void make_books (void)
 {
   guint table = 0;
   for (guint depth = 0; depth <= XB_MAX_DEPTH; depth++) {
-    QzCodebook *book = &books[depth];
-    *book = (QzCodebook){ .depth = depth, .n_levels = 1u << depth, .unit_error = uniform_error[depth], .unit_scale = uniform_step[depth], .cell = { .depth = depth, .codebook = XB_UNIFORM, .z2 = (1u << depth) - 1 } };
+    uniform_books[depth] = (QzCodebook){ .depth = depth, .n_levels = 1u << depth, .unit_error = uniform_error[depth], .unit_scale = uniform_step[depth],
+                                         .cell = { .depth = depth, .codebook = XB_UNIFORM, .z2 = (1u << depth) - 1 } };
+    books[depth] = uniform_books[depth];
     if (depth > 0 && depth <= XB_TRELLIS_DEPTH) {
-      make_trellis_book (book, depth, table);
+      make_trellis_book (&books[depth], depth, table);
       table += xb_trellis_tables (depth);
     }
   }
   g_assert (table == QZ_N_TABLES);
 }
 
-const QzCodebook *qz_codebook (guint depth)
+static void need_books (void)
 {
   static gsize made = 0;
   if (g_once_init_enter (&made)) {
     make_books ();
     g_once_init_leave (&made, 1);
   }
+}
+
+const QzCodebook *qz_codebook (guint depth)
+{
+  need_books ();
   return &books[depth];
+}
+
+const QzCodebook *qz_codebook_uniform (guint depth)
+{
+  need_books ();
+  return &uniform_books[depth];
+}
+
+const QzCodebook *qz_codebook_of_cell (const xb_cell *cell)
+{
+  return cell->codebook == XB_UNIFORM ? qz_codebook_uniform (cell->depth) : qz_codebook (cell->depth);
 }
 
 const gint8 (*qz_codebook_tables (void))[16]
 {
-  qz_codebook (0);
+  need_books ();
   return (const gint8 (*)[16]) tables;
-}
-
-xb_cell qz_codebook_cell (guint depth)
-{
-  return qz_codebook (depth)->cell;
 }
 
 float qz_round_half (float x)

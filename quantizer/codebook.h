@@ -21,8 +21,10 @@ typedef struct {
 
 /* Depth 0..8; immutable, made once. */
 const QzCodebook *qz_codebook (guint depth);
+const QzCodebook *qz_codebook_uniform (guint depth);
+/* The one that a cell was made with. */
+const QzCodebook *qz_codebook_of_cell (const xb_cell *cell);
 const gint8 (*qz_codebook_tables (void))[16];
-xb_cell qz_codebook_cell (guint depth);
 
 /* Uniform: x[n], each with its scale: the codes, and the values they stand for. */
 void qz_codebook_quantize (const QzCodebook *book, guint n, const float *x, const float *scale, guint8 *codes, float *values);

@@ -82,7 +82,7 @@ QzCurves *qz_curves_estimate (const EngGguf *gguf, GError **error)
     return NULL;
   g_autofree QzShape *shapes = g_new (QzShape, source->n_matrices);
   for (guint m = 0; m < source->n_matrices; m++)
-    shapes[m] = (QzShape){ source->matrices[m].rows, source->matrices[m].cols, XB_SCALE_ROW_F16, 0 };
+    shapes[m] = (QzShape){ source->matrices[m].rows, source->matrices[m].cols, XB_SCALE_ROW_F16, 0, FALSE };
   g_autoptr (QzCurves) curves = qz_curves_new (source, shapes, error);
   if (curves == NULL || !qz_seal_other_bytes (source, NULL, NULL, &curves->other_bytes, error))
     return NULL;
@@ -152,6 +152,15 @@ void qz_curves_preview (const QzCurves *curves, guint64 target_bytes, QzPreview 
                           .expected_top1 = qz_curves_top1_of_kl (kl) };
 }
 
+void qz_curves_preview_uniform (const QzCurves *curves, guint bits, QzPreview *preview)
+{
+  double loss;
+  qz_curves_uniform (curves, bits, 0, NULL, &preview->file_bytes, &loss);
+  preview->bpw = 8.0 * (preview->file_bytes - curves->other_bytes) / curves->n_weights;
+  preview->expected_kl = qz_curves_kl_of_loss (loss);
+  preview->expected_top1 = qz_curves_top1_of_kl (preview->expected_kl);
+}
+
 guint64 qz_curves_bytes_for_bpw (const QzCurves *curves, double bpw)
 {
   double bytes = curves->other_bytes + bpw / 8 * curves->n_weights;
@@ -183,13 +192,59 @@ void qz_curves_depths (const QzCurves *curves, guint64 target_bytes, float *mean
   }
 }
 
-gboolean qz_curves_allocate (const QzCurves *curves, guint64 file_bytes, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes, double *loss)
+/* Cells of a matrix are one. */
+static guint64 allocate_matrices (const QzCurves *curves, guint64 bytes, guint8 *depths, double *loss)
+{
+  g_autofree QzCell *whole = g_new0 (QzCell, curves->n_matrices);
+  g_autofree guint8 *depth = g_malloc (curves->n_matrices);
+  QzAllocator allocator;
+  for (guint m = 0; m < curves->n_matrices; m++)
+    for (guint c = 0; c < qz_shape_n_cells (&curves->matrices[m].shape); c++) {
+      const QzCell *cell = &curves->cells[curves->matrices[m].first_cell + c];
+      whole[m].unit_bytes += cell->unit_bytes;
+      for (guint d = 0; d <= QZ_MOST_DEPTH; d++)
+        whole[m].loss[d] += cell->loss[d];
+    }
+  qz_allocator_init (&allocator, whole, curves->n_matrices);
+  guint64 used = qz_allocate (&allocator, bytes, depth, loss);
+  qz_allocator_clear (&allocator);
+  for (guint m = 0; m < curves->n_matrices; m++)
+    memset (depths + curves->matrices[m].first_cell, depth[m], qz_shape_n_cells (&curves->matrices[m].shape));
+  return used;
+}
+
+/* A matrix that holds anything takes its bits in all of its cells. */
+static guint64 least_for_matrices (const QzCurves *curves)
+{
+  guint64 bytes = 0;
+  for (guint c = 0; c < curves->n_cells; c++)
+    bytes += (guint64) QZ_LEAST_DEPTH * curves->cells[c].unit_bytes;
+  return bytes;
+}
+
+gboolean qz_curves_allocate (const QzCurves *curves, QzAllocation allocation, guint64 file_bytes, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes,
+                             double *loss)
 {
   guint64 taken = curves->other_bytes + extra_bytes + fixed_bytes (curves);
-  if (file_bytes < taken + qz_allocator_min_bytes (&curves->allocator))
+  gboolean by_matrix = allocation == QZ_ALLOCATE_MATRICES;
+  if (file_bytes < taken + (by_matrix ? least_for_matrices (curves) : qz_allocator_min_bytes (&curves->allocator)))
     return FALSE;
-  *used_bytes = taken + qz_allocate (&curves->allocator, file_bytes - taken, depths, loss);
+  *used_bytes = taken + (by_matrix ? allocate_matrices (curves, file_bytes - taken, depths, loss)
+                                   : qz_allocate (&curves->allocator, file_bytes - taken, depths, loss));
   return TRUE;
+}
+
+void qz_curves_uniform (const QzCurves *curves, guint bits, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes, double *loss)
+{
+  *used_bytes = curves->other_bytes + extra_bytes + fixed_bytes (curves);
+  *loss = 0;
+  for (guint c = 0; c < curves->n_cells; c++) {
+    guint depth = curves->cells[c].loss[0] > 0 ? bits : 0;
+    *used_bytes += (guint64) depth * curves->cells[c].unit_bytes;
+    *loss += curves->cells[c].loss[depth];
+    if (depths != NULL)
+      depths[c] = depth;
+  }
 }
 
 /* ---- in the analysis file ----------------------------------------------------------------------------------------------- */
@@ -197,15 +252,15 @@ gboolean qz_curves_allocate (const QzCurves *curves, guint64 file_bytes, guint64
 GVariant *qz_curves_to_variant (const QzCurves *curves)
 {
   GVariantBuilder matrices;
-  g_variant_builder_init (&matrices, G_VARIANT_TYPE ("a(suuyyt)"));
+  g_variant_builder_init (&matrices, G_VARIANT_TYPE ("a(suuyyyt)"));
   for (guint m = 0; m < curves->n_matrices; m++) {
     const QzCurvesMatrix *x = &curves->matrices[m];
-    g_variant_builder_add (&matrices, "(suuyyt)", x->name, x->shape.rows, x->shape.cols, x->shape.scale_kind, x->shape.group, x->fixed_bytes);
+    g_variant_builder_add (&matrices, "(suuyyyt)", x->name, x->shape.rows, x->shape.cols, x->shape.scale_kind, x->shape.group, x->shape.uniform, x->fixed_bytes);
   }
   g_autofree float *losses = g_new (float, (gsize) curves->n_cells * (QZ_MOST_DEPTH + 1));
   for (guint c = 0; c < curves->n_cells; c++)
     memcpy (losses + (gsize) c * (QZ_MOST_DEPTH + 1), curves->cells[c].loss, sizeof curves->cells[c].loss);
-  return g_variant_new ("(t@a(suuyyt)@ay)", curves->other_bytes, g_variant_builder_end (&matrices),
+  return g_variant_new ("(t@a(suuyyyt)@ay)", curves->other_bytes, g_variant_builder_end (&matrices),
                         g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, losses, (gsize) curves->n_cells * sizeof curves->cells[0].loss, 1));
 }
 
@@ -219,13 +274,13 @@ QzCurves *qz_curves_from_variant (GVariant *variant, const QzSource *source, GEr
 {
   guint64 other_bytes;
   g_autoptr (GVariant) matrices = NULL, bytes = NULL;
-  g_variant_get (variant, "(t@a(suuyyt)@ay)", &other_bytes, &matrices, &bytes);
+  g_variant_get (variant, "(t@a(suuyyyt)@ay)", &other_bytes, &matrices, &bytes);
   gboolean sound = g_variant_n_children (matrices) == source->n_matrices;
   g_autofree QzShape *shapes = g_new0 (QzShape, source->n_matrices);
   for (guint m = 0; sound && m < source->n_matrices; m++) {
     const char *name;
     g_autoptr (GVariant) row = g_variant_get_child_value (matrices, m);
-    g_variant_get (row, "(&suuyyt)", &name, &shapes[m].rows, &shapes[m].cols, &shapes[m].scale_kind, &shapes[m].group, NULL);
+    g_variant_get (row, "(&suuyyyt)", &name, &shapes[m].rows, &shapes[m].cols, &shapes[m].scale_kind, &shapes[m].group, &shapes[m].uniform, NULL);
     const QzMatrix *matrix = &source->matrices[m];
     sound = g_str_equal (name, matrix->name) && shapes[m].rows == matrix->rows && shapes[m].cols == matrix->cols && shape_is_sound (&shapes[m]);
   }

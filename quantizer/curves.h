@@ -35,7 +35,10 @@ double qz_curves_kl_of_loss (double loss);
 double qz_curves_top1_of_kl (double kl);
 /* Depths of all cells for a file of at most `file_bytes`, of which `extra_bytes` are needed beyond other_bytes. FALSE if that is
  * less than the least. */
-gboolean qz_curves_allocate (const QzCurves *curves, guint64 file_bytes, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes, double *loss);
+gboolean qz_curves_allocate (const QzCurves *curves, QzAllocation allocation, guint64 file_bytes, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes,
+                             double *loss);
+/* The same depth for all cells in which there is anything. */
+void qz_curves_uniform (const QzCurves *curves, guint bits, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes, double *loss);
 
 /* The table of cells for the analysis file, and back; NULL if it does not belong to `source`. */
 GVariant *qz_curves_to_variant (const QzCurves *curves);

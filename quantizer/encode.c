@@ -22,6 +22,7 @@ struct QzEncodeScratch {
   float *scale;    /* [n_groups][n] */
   float *super;    /* [n_supers][n] */
   float *search;   /* [5 n] */
+  float *alike;    /* [cols] ones */
   QzChain *chain;
   guint *chain_end; /* [bands] where each band's chain is */
   guint8 *codes;   /* [n][cols_padded] */
@@ -43,7 +44,7 @@ QzEncodeScratch *qz_encode_scratch_new (const QzEncoder *encoder, guint n_rows)
     gsize floats;
   } parts[] = {
     { &s->error, n * s->cols }, { &s->carried, n * BLOCK_AHEAD }, { &s->target, n * BLOCK_AHEAD }, { &s->weight, n * BLOCK_AHEAD },
-    { &s->value, BLOCK * QZ_CHAIN_ROWS }, { &s->scale, n * s->n_groups }, { &s->super, n * s->n_supers }, { &s->search, 5 * n },
+    { &s->value, BLOCK * QZ_CHAIN_ROWS }, { &s->alike, s->cols }, { &s->scale, n * s->n_groups }, { &s->super, n * s->n_supers }, { &s->search, 5 * n },
   };
   gsize total = 0;
   for (guint i = 0; i < G_N_ELEMENTS (parts); i++)
@@ -54,6 +55,8 @@ QzEncodeScratch *qz_encode_scratch_new (const QzEncoder *encoder, guint n_rows)
     *parts[i].where = s->memory + total;
     total += parts[i].floats;
   }
+  for (guint j = 0; j < s->cols; j++)
+    s->alike[j] = 1;
   s->code = g_malloc (BLOCK * QZ_CHAIN_ROWS);
   s->chain = qz_chain_new (BLOCK);
   s->chain_end = g_new0 (guint, n / QZ_CHAIN_ROWS);
@@ -78,6 +81,7 @@ typedef struct {
   QzEncodeScratch *s;
   guint row0, n;
   const float *w;
+  const float *factor, *pivots; /* what choices look at: the encoder's, or none and all alike */
 } Batch;
 
 /* Stripes of the batch, and the codebook of a stripe at a column. */
@@ -89,7 +93,7 @@ static guint n_stripes_of (const Batch *b)
 static const QzCodebook *book_at (const Batch *b, guint stripe, guint panel)
 {
   const xb_layout *layout = b->encoder->layout;
-  return qz_codebook (layout->cells[(gsize) (b->row0 / QZ_STRIPE_ROWS + stripe) * layout->n_panels + panel].depth);
+  return qz_codebook_of_cell (&layout->cells[(gsize) (b->row0 / QZ_STRIPE_ROWS + stripe) * layout->n_panels + panel]);
 }
 
 static guint panel_of (const xb_layout *layout, guint col)
@@ -111,7 +115,7 @@ static void choose_row_scales (Batch *b)
     for (guint i = 0; i < n; i++)
       for (guint j = 0; j < cols; j++)
         columns[(gsize) j * n + i] = b->w[(gsize) (r0 + i) * cols + j];
-    qz_codebook_search (book_at (b, stripe, 0), n, cols, columns, n, b->encoder->pivots, NULL, s->scale + r0, s->search);
+    qz_codebook_search (book_at (b, stripe, 0), n, cols, columns, n, b->pivots, NULL, s->scale + r0, s->search);
   }
 }
 
@@ -120,7 +124,7 @@ static void choose_supers (Batch *b, guint super)
 {
   QzEncodeScratch *s = b->s;
   const xb_layout *layout = b->encoder->layout;
-  const float *pivots = b->encoder->pivots;
+  const float *pivots = b->pivots;
   guint col0 = super * SUPER_COLS, col1 = MIN (col0 + SUPER_COLS, s->cols);
   float *out = s->super + (gsize) super * s->n;
   memset (out, 0, sizeof (float) * b->n);
@@ -154,14 +158,14 @@ static void choose_group_scales (Batch *b, guint r0, guint n, guint group, guint
   const xb_layout *layout = b->encoder->layout;
   const float *super = layout->scale_kind == XB_SCALE_GROUP_I8 ? s->super + (gsize) (col0 / SUPER_COLS) * s->n + r0 : NULL;
   qz_codebook_search (book_at (b, r0 / QZ_STRIPE_ROWS, panel_of (layout, col0)), n, col1 - col0, s->target + (gsize) (col0 - block0) * s->n + r0, s->n,
-                      b->encoder->pivots + col0, super, s->scale + (gsize) group * s->n + r0, s->search);
+                      b->pivots + col0, super, s->scale + (gsize) group * s->n + r0, s->search);
 }
 
 /* target = w + what the errors of all earlier blocks add, of the block and the column ahead. */
 static void begin_block (Batch *b, guint col0, guint col1)
 {
   QzEncodeScratch *s = b->s;
-  const float *factor = b->encoder->factor;
+  const float *factor = b->factor;
   guint cols = s->cols, width = MIN (col1 + 1, cols) - col0;
   if (col0 > 0 && factor != NULL)
     xb_gemm (false, false, 0, b->n, width, col0, s->error, cols, factor + col0, cols, 0, s->carried, BLOCK_AHEAD);
@@ -194,20 +198,19 @@ static void quantize_columns (Batch *b, const QzCodebook *book, const QzSegment 
 static void finish_group (Batch *b, const QzSegment *g, guint r0, guint col0, guint block0, guint block1, double *loss)
 {
   QzEncodeScratch *s = b->s;
-  const QzEncoder *e = b->encoder;
   for (guint j = 0; j < g->n_cols; j++) {
     const float *value = s->value + j * QZ_CHAIN_ROWS;
     float delta[QZ_CHAIN_ROWS] = { 0 };
     for (guint r = 0; r < g->n_rows; r++) {
       float missed = g->target[j * g->ld + r] - value[r];
-      loss[r0 + r] += (double) e->pivots[col0 + j] * missed * missed;
+      loss[r0 + r] += (double) b->pivots[col0 + j] * missed * missed;
       delta[r] = g->weight[j * g->ld + r] - value[r];
       s->error[(gsize) (r0 + r) * s->cols + col0 + j] = delta[r];
     }
     for (guint r = 0; r < QZ_CHAIN_ROWS && r0 + r < s->n; r++)
       s->codes[(gsize) (r0 + r) * s->cols_padded + col0 + j] = s->code[j * QZ_CHAIN_ROWS + r];
-    for (guint k = col0 + g->n_cols + g->ahead; e->factor != NULL && k < block1; k++) {
-      float f = e->factor[(gsize) (col0 + j) * s->cols + k], *later = s->target + (gsize) (k - block0) * s->n + r0;
+    for (guint k = col0 + g->n_cols + g->ahead; b->factor != NULL && k < block1; k++) {
+      float f = b->factor[(gsize) (col0 + j) * s->cols + k], *later = s->target + (gsize) (k - block0) * s->n + r0;
       for (guint r = 0; r < g->n_rows; r++)
         later[r] += f * delta[r];
     }
@@ -237,8 +240,8 @@ static void quantize_band (Batch *b, guint r0, guint col0, guint col1, double *l
     gsize at = (gsize) (g0 - col0) * s->n + r0;
     QzSegment segment = { .n_rows = n, .n_cols = g1 - g0, .ahead = book->trellis != NULL && g1 < last, .ld = s->n, .weight = s->weight + at, .target = s->target + at,
                           .scale = s->scale + (gsize) (per_row ? 0 : group) * s->n + r0,
-                          .importance = e->importance != NULL ? e->importance + b->row0 + r0 : NULL, .pivots = e->pivots + g0,
-                          .factor = e->factor != NULL ? e->factor + (gsize) g0 * s->cols + g0 : NULL, .ld_factor = s->cols };
+                          .importance = e->importance != NULL ? e->importance + b->row0 + r0 : NULL, .pivots = b->pivots + g0,
+                          .factor = b->factor != NULL ? b->factor + (gsize) g0 * s->cols + g0 : NULL, .ld_factor = s->cols };
     memset (s->code, 0, (gsize) segment.n_cols * QZ_CHAIN_ROWS);
     if (book->trellis != NULL)
       qz_chain_encode (s->chain, &segment, s->code, s->value);
@@ -280,10 +283,27 @@ static xb_error pack_bands (const Batch *b, void *blob, gsize size)
   return NULL;
 }
 
+/* loss [n]: of errors that nobody compensated, e H e^T = sum of V_jj^2 (e F)_j^2. */
+static void weigh_errors (const Batch *b, double *loss)
+{
+  const QzEncoder *e = b->encoder;
+  QzEncodeScratch *s = b->s;
+  memset (loss, 0, sizeof (double) * b->n);
+  for (guint col0 = 0; col0 < s->cols; col0 += BLOCK) {
+    guint col1 = MIN (col0 + BLOCK, s->cols);
+    xb_gemm (false, false, 0, b->n, col1 - col0, col1, s->error, s->cols, e->factor + col0, s->cols, 0, s->carried, BLOCK_AHEAD);
+    for (guint i = 0; i < b->n; i++)
+      for (guint j = col0; j < col1; j++) {
+        float carried = s->carried[(gsize) i * BLOCK_AHEAD + j - col0];
+        loss[i] += (double) e->pivots[j] * carried * carried;
+      }
+  }
+}
+
 xb_error qz_encode_rows (const QzEncoder *encoder, QzEncodeScratch *scratch, guint row0, guint n_rows, const float *w, void *blob, gsize size,
                          double *loss)
 {
-  Batch b = { encoder, scratch, row0, n_rows, w };
+  Batch b = { encoder, scratch, row0, n_rows, w, encoder->plain ? NULL : encoder->factor, encoder->plain ? scratch->alike : encoder->pivots };
   const xb_layout *layout = encoder->layout;
   memset (scratch->codes, 0, (gsize) scratch->n * scratch->cols_padded);
   memset (loss, 0, sizeof (double) * n_rows);
@@ -297,5 +317,7 @@ xb_error qz_encode_rows (const QzEncoder *encoder, QzEncodeScratch *scratch, gui
     for (guint r0 = 0; r0 < n_rows; r0 += QZ_CHAIN_ROWS)
       quantize_band (&b, r0, col0, col1, loss);
   }
+  if (encoder->plain)
+    weigh_errors (&b, loss);
   return pack_bands (&b, blob, size);
 }

@@ -11,6 +11,7 @@ typedef struct {
   const float *factor; /* [cols][cols] F of factor.h; NULL: no compensation, plain rounding */
   const float *pivots; /* [cols] */
   const float *importance; /* [rows] of a row's squared error; NULL: all alike */
+  gboolean plain;      /* round to nearest: codes and scales are chosen as if all columns were alike and alone; the loss is what it is */
 } QzEncoder;
 
 /* Memory for one thread's encoding of up to n rows. */

@@ -6,6 +6,7 @@
 #include "quantizer/encode.h"
 #include "quantizer/journal.h"
 #include "quantizer/measure.h"
+#include "quantizer/method.h"
 #include "quantizer/seal.h"
 
 #include <string.h>
@@ -169,7 +170,8 @@ static gboolean pack_matrix (Fit *fit, guint m, GError **error)
   double loss = 0;
   gsize size = xb_layout_bytes (&layout.layout, &why);
   MatrixJob job = { .fit = fit, .matrix = m, .size = size,
-                    .encoder = { .layout = &layout.layout, .factor = fit->factor, .importance = a->row_fisher[m] } };
+                    .encoder = { .layout = &layout.layout, .factor = fit->factor, .importance = a->row_fisher[m],
+                                 .plain = !qz_method_traits (a->method)->compensates } };
   job.blob = g_aligned_alloc (1, MAX (size, XB_ALIGN), XB_ALIGN);
   gboolean ok = qz_journal_find (fit->journal, m, job.blob, size, &loss);
   if (!ok) {
@@ -243,7 +245,8 @@ static void add_bytes (GChecksum *sum, const void *data, gsize size)
 static char *journal_key (const QzAnalysis *a, const guint8 *depths)
 {
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
-  g_autofree char *version = g_strdup_printf (VALISE_VERSION " %s %" G_GUINT64_FORMAT " %u", a->fingerprint, a->seed, a->widest);
+  g_autofree char *version = g_strdup_printf (VALISE_VERSION " %s %s %" G_GUINT64_FORMAT " %u", qz_method_name (a->method), a->fingerprint, a->seed,
+                                              a->widest);
   add_bytes (sum, version, strlen (version));
   for (guint m = 0; m < a->n_matrices; m++) {
     add_bytes (sum, a->row_fisher[m], sizeof (float) * a->curves->matrices[m].shape.rows);
@@ -271,6 +274,10 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
     g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the analysis is not of %s: analyse it first", eng_gguf_path (gguf));
     return FALSE;
   }
+  if (target->bits > QZ_MOST_DEPTH || (target->bits == 0 && a->method != QZ_METHOD_XBIT)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "%s has one depth for all weights: say which, 1 to 8 bits", qz_method_name (a->method));
+    return FALSE;
+  }
   qz_analysis_apply_order (a, source);
   const QzCurves *curves = a->curves;
   QzPromise promise = { .target = *target, .calibration = a->calibration };
@@ -280,8 +287,12 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
     return FALSE;
   guint64 extra_bytes = other_bytes - curves->other_bytes;
   g_autofree guint8 *depths = g_malloc (curves->n_cells);
-  if (!qz_curves_allocate (curves, target->bytes, extra_bytes, depths, &used_bytes, &loss))
+  if (target->bits > 0) {
+    qz_curves_uniform (curves, target->bits, extra_bytes, depths, &used_bytes, &loss);
+    promise.target.bytes = used_bytes;
+  } else if (!qz_curves_allocate (curves, target->allocation, target->bytes, extra_bytes, depths, &used_bytes, &loss)) {
     return refuse_size (curves, extra_bytes, target->bytes, error);
+  }
 
   g_autofree guint64 *sizes = packed_sizes (curves, depths);
   promise.expected_kl = qz_curves_kl_of_loss (loss);

@@ -8,6 +8,25 @@
 
 /* Stages report through EngProgress: fraction 0..1 of the whole call, what = one short sentence. */
 
+/* ---- methods: the product's own, and the well-known ones, which are settings of the same encoder -------------------------- */
+typedef enum {
+  QZ_METHOD_XBIT,   /* balancing diagonal, Hadamard, error compensation, trellises, a depth for every cell */
+  QZ_METHOD_RTN,    /* round to nearest */
+  QZ_METHOD_GPTQ,   /* error compensation, columns by falling moment (Frantar et al. 2022) */
+  QZ_METHOD_AWQ,    /* activation-aware scales, then round to nearest (Lin et al. 2024) */
+  QZ_METHOD_QUAROT, /* Hadamard, then error compensation (Ashkboos et al. 2024) */
+  QZ_N_METHODS
+} QzMethod;
+
+const char *qz_method_name (QzMethod method);
+gboolean qz_method_from_name (const char *name, QzMethod *method);
+
+/* How the bits of QZ_METHOD_XBIT are shared out; the others have one depth. */
+typedef enum {
+  QZ_ALLOCATE_CELLS,    /* among all cells */
+  QZ_ALLOCATE_MATRICES  /* among whole matrices: only to measure what cells are worth */
+} QzAllocation;
+
 /* ---- curves: for each cell of each matrix, bytes against expected loss for each depth. Immutable: any thread. ------------ */
 typedef struct QzCurves QzCurves; /* reference counted */
 
@@ -27,6 +46,8 @@ typedef struct {
   double expected_top1;     /* 0..1 */
 } QzPreview;
 void qz_curves_preview (const QzCurves *curves, guint64 target_bytes, QzPreview *preview);
+/* The same with one depth everywhere. */
+void qz_curves_preview_uniform (const QzCurves *curves, guint bits, QzPreview *preview);
 /* File size at which the matrices' mean bpw is `bpw`. */
 guint64 qz_curves_bytes_for_bpw (const QzCurves *curves, double bpw);
 /* For the heat map: mean depth of matrix `m` (0 embedding, then 7 per layer, then the head) at that target. */
@@ -43,6 +64,8 @@ typedef struct {
   guint tokens;                 /* of it used at most, 0: default */
   guint backward_tokens;        /* of these, that gradients are measured on, 0: default */
   guint64 seed;                 /* signs of the transform */
+  QzMethod method;
+  guint bits;                   /* that QZ_METHOD_AWQ searches its scales for, 0: 4 */
   guint64 memory_bytes;         /* that the process may hold, 0: as is best */
   const char *work;             /* files that begin so keep what is done, and the same analysis goes on from them whenever it was ended; NULL: none */
 } QzOptions;
@@ -76,6 +99,8 @@ typedef struct {
 /* What is to be made. */
 typedef struct {
   guint64 bytes;                /* of the file at most */
+  guint bits;                   /* instead: this depth everywhere, 1 to 8; 0: bytes say. Of every method but QZ_METHOD_XBIT it must be said */
+  QzAllocation allocation;
   guint n_ctx;                  /* kept in the file: the session the budget was reckoned for (EngTraits); 0: not said */
   int kv_bits;
   const char *const *metadata;  /* extra string keys, NULL or pairs ending in NULL (valise.*, general.name) */

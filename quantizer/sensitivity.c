@@ -13,8 +13,8 @@ enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK, CHAIN_EVERY = 64, CHAI
 
 static const struct {
   guint8 kind, group;
-} kinds[] = { { XB_SCALE_ROW_F16, 0 }, { XB_SCALE_GROUP_F16, 128 }, { XB_SCALE_GROUP_I8, 128 }, { XB_SCALE_GROUP_I8, 64 } };
-enum { N_KINDS = G_N_ELEMENTS (kinds) };
+} kinds[] = { { XB_SCALE_GROUP_F16, 128 }, { XB_SCALE_ROW_F16, 0 }, { XB_SCALE_GROUP_I8, 128 }, { XB_SCALE_GROUP_I8, 64 } };
+enum { N_KINDS = G_N_ELEMENTS (kinds), N_UNIFORM_KINDS = 1 };
 
 typedef struct {
   const QzSensitivities *s;
@@ -82,6 +82,7 @@ typedef struct {
   const QzMatrix *m;
   const float *pivots, *sample, *fisher; /* sample [cols][n] */
   guint n;
+  gboolean has_trellis;
   double error[N_KINDS][QZ_MOST_DEPTH + 1]; /* relative to the energy */
 } Sample;
 
@@ -122,7 +123,7 @@ static void sample_work (gpointer data, guint begin, guint end, guint worker)
   for (guint unit = begin; unit < end; unit++) {
     guint kind = unit / QZ_MOST_DEPTH, depth = 1 + unit % QZ_MOST_DEPTH;
     guint group = kinds[kind].group > 0 ? kinds[kind].group : cols;
-    const QzCodebook *book = qz_codebook (depth);
+    const QzCodebook *book = (s->has_trellis ? qz_codebook : qz_codebook_uniform) (depth);
     double sum = 0, energy = 0;
     for (guint j0 = 0; j0 < cols; j0 += group) {
       guint j1 = MIN (j0 + group, cols);
@@ -193,12 +194,13 @@ static gboolean measure_matrix (const QzSensitivities *s, guint matrix, EngWorke
   g_autofree float *fisher = g_new (float, n);
   if (!sample_rows (s, matrix, n, rows, fisher, error))
     return FALSE;
-  Sample sample = { .m = m, .pivots = s->pivots[s->source->inputs[m->input].first_factor], .sample = rows, .fisher = fisher, .n = n };
-  eng_workers_run (workers, sample_work, &sample, N_KINDS * QZ_MOST_DEPTH, 1);
+  Sample sample = { .m = m, .pivots = s->pivots[s->source->inputs[m->input].first_factor], .sample = rows, .fisher = fisher, .n = n, .has_trellis = s->has_trellis };
+  guint n_kinds = s->has_trellis ? N_KINDS : N_UNIFORM_KINDS;
+  eng_workers_run (workers, sample_work, &sample, n_kinds * QZ_MOST_DEPTH, 1);
 
   double best = INFINITY;
-  for (guint k = 0; k < N_KINDS; k++) {
-    QzShape candidate = { m->rows, m->cols, kinds[k].kind, kinds[k].group };
+  for (guint k = 0; k < n_kinds; k++) {
+    QzShape candidate = { m->rows, m->cols, kinds[k].kind, kinds[k].group, !s->has_trellis };
     double typical = 1;
     for (guint depth = FIRST_TYPICAL; depth <= LAST_TYPICAL; depth++)
       typical *= pow (sample.error[k][depth], 1.0 / (LAST_TYPICAL + 1 - FIRST_TYPICAL));

@@ -10,6 +10,7 @@ typedef struct {
   QzTransform *const *transforms; /* [n_inputs] */
   float *const *pivots;           /* [n_factors][cols] of factor.h */
   float *const *row_fisher;       /* [n_matrices][rows] */
+  gboolean has_trellis;           /* else uniform steps in groups of 128 columns */
 } QzSensitivities;
 
 /* Chooses a shape for every matrix and fills the curves. */

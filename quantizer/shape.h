@@ -12,6 +12,7 @@ typedef struct {
   guint rows, cols;
   guint8 scale_kind; /* xb_scale_kind */
   guint8 group;      /* columns per scale; 0 for one scale per row */
+  guint8 uniform;    /* codes are uniform at every depth; else trellises where there are any (codebook.h) */
 } QzShape;
 
 /* Panels divide a row only where its scales do. */

@@ -29,31 +29,49 @@ static QzTransform *transform_alloc (guint cols, gsize bytes)
   return transform;
 }
 
-QzTransform *qz_transform_new (guint cols, guint64 seed, const float *diagonal, GError **error)
+/* Takes the diagonal from floats. */
+static QzTransform *transform_of_layout (xb_input_layout *layout, const float *diagonal, GError **error)
+{
+  g_autofree guint16 *halves = NULL;
+  if (diagonal != NULL) {
+    halves = g_new (guint16, layout->cols);
+    xb_f32_to_f16 (diagonal, halves, layout->cols);
+    layout->diagonal = halves;
+  }
+  xb_error why = NULL;
+  gsize bytes = xb_input_bytes (layout, &why);
+  QzTransform *transform = bytes > 0 ? transform_alloc (layout->cols, bytes) : NULL;
+  if (transform != NULL)
+    why = xb_input_init (transform->blob, bytes, layout);
+  if (transform != NULL && why == NULL)
+    transform->input = xb_input_open (transform->blob, bytes, &why);
+  if (why != NULL) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "matrices of %u columns cannot be fitted: %s", layout->cols, why);
+    g_clear_pointer (&transform, qz_transform_free);
+  }
+  return transform;
+}
+
+QzTransform *qz_transform_hadamard (guint cols, guint block, guint64 seed, const float *diagonal, GError **error)
 {
   g_autofree guint8 *signs = g_new0 (guint8, (cols + 7) / 8);
-  g_autofree guint16 *halves = NULL;
   guint64 state = seed;
   for (guint i = 0; i < cols; i++)
     if (qz_random_next (&state) >> 63)
       signs[i / 8] |= 1 << i % 8;
-  if (diagonal != NULL) {
-    halves = g_new (guint16, cols);
-    xb_f32_to_f16 (diagonal, halves, cols);
-  }
-  xb_input_layout layout = { .cols = cols, .block = QZ_HADAMARD_BLOCK, .diagonal = halves, .signs = signs };
-  xb_error why = NULL;
-  gsize bytes = xb_input_bytes (&layout, &why);
-  QzTransform *transform = bytes > 0 ? transform_alloc (cols, bytes) : NULL;
-  if (transform != NULL)
-    why = xb_input_init (transform->blob, bytes, &layout);
-  if (transform != NULL && why == NULL)
-    transform->input = xb_input_open (transform->blob, bytes, &why);
-  if (why != NULL) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "matrices of %u columns cannot be fitted: %s", cols, why);
-    g_clear_pointer (&transform, qz_transform_free);
-  }
-  return transform;
+  xb_input_layout layout = { .cols = cols, .block = block, .signs = signs };
+  return transform_of_layout (&layout, diagonal, error);
+}
+
+QzTransform *qz_transform_plain (guint cols, const guint32 *permutation, const float *diagonal, GError **error)
+{
+  xb_input_layout layout = { .cols = cols, .permutation = permutation };
+  return transform_of_layout (&layout, diagonal, error);
+}
+
+QzTransform *qz_transform_new (guint cols, guint64 seed, const float *diagonal, GError **error)
+{
+  return qz_transform_hadamard (cols, QZ_HADAMARD_BLOCK, seed, diagonal, error);
 }
 
 QzTransform *qz_transform_new_from_bytes (guint cols, const void *data, gsize size)

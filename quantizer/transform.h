@@ -17,6 +17,9 @@ enum { QZ_HADAMARD_BLOCK = 64 };
 
 /* diagonal [cols]: multiplies the input (rounded to f16 here), or NULL. */
 QzTransform *qz_transform_new (guint cols, guint64 seed, const float *diagonal, GError **error);
+/* The same with blocks of `block`, a power of two; and without any: columns in another order (permutation [cols]) or a diagonal, or neither. */
+QzTransform *qz_transform_hadamard (guint cols, guint block, guint64 seed, const float *diagonal, GError **error);
+QzTransform *qz_transform_plain (guint cols, const guint32 *permutation, const float *diagonal, GError **error);
 /* From stored bytes; NULL if they are not a pipeline of `cols` columns. */
 QzTransform *qz_transform_new_from_bytes (guint cols, const void *data, gsize size);
 void qz_transform_free (QzTransform *transform);

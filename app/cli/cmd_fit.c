@@ -7,15 +7,17 @@
 typedef struct {
   char *ram, *size, *memory;
   double bpw;
-  int context, kv, threads;
+  int bits, context, kv, threads;
   gboolean window;
-  char *output, *calibration; /* fit */
+  char *output, *calibration, *method, *allocation; /* fit */
+  gint64 seed;
 } TargetOptions;
 
 #define TARGET_ENTRIES(o) \
   { "ram", 'r', 0, G_OPTION_ARG_FILENAME, &(o)->ram, "RAM for everything a chat needs, as 96M, 1.5G or 900MiB", "SIZE" }, \
   { "size", 's', 0, G_OPTION_ARG_FILENAME, &(o)->size, "Size of the file", "SIZE" }, \
   { "bpw", 'b', 0, G_OPTION_ARG_DOUBLE, &(o)->bpw, "Bits per weight, all stored bits counted", "BITS" }, \
+  { "bits", 0, 0, G_OPTION_ARG_INT, &(o)->bits, "The same bits for every weight, 1 to 8, instead of sharing them out", "BITS" }, \
   { "context", 'c', 0, G_OPTION_ARG_INT, &(o)->context, "Tokens of context (else 4096, or the model's own if less)", "TOKENS" }, \
   { "kv", 0, 0, G_OPTION_ARG_INT, &(o)->kv, "Bits of the KV cache: 16 (default), 8 or 4", "BITS" }, \
   { "memory", 'm', 0, G_OPTION_ARG_FILENAME, &(o)->memory, "Memory that making the fit may take (else as is best)", "SIZE" }, \
@@ -29,6 +31,8 @@ static void target_options_clear (TargetOptions *options)
   g_free (options->memory);
   g_free (options->output);
   g_free (options->calibration);
+  g_free (options->method);
+  g_free (options->allocation);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (TargetOptions, target_options_clear)
 
@@ -37,20 +41,35 @@ static int read_target (const TargetOptions *options, ValiseTarget *target)
 {
   g_autoptr (GError) error = NULL;
   *target = (ValiseTarget) { .bpw = isnan (options->bpw) ? 0 : options->bpw, .program_base_bytes = valise_program_base_bytes (options->window) };
-  if ((options->ram != NULL) + (options->size != NULL) + !isnan (options->bpw) != 1)
-    return cli_usage ("say how large in exactly one way, --ram, --size or --bpw");
+  if ((options->ram != NULL) + (options->size != NULL) + !isnan (options->bpw) + (options->bits != 0) != 1)
+    return cli_usage ("say how large in exactly one way, --ram, --size, --bpw or --bits");
   if ((options->ram && !valise_size_parse (options->ram, &target->ram_bytes, &error))
       || (options->size && !valise_size_parse (options->size, &target->size_bytes, &error))
       || (options->memory && !valise_size_parse (options->memory, &target->memory_bytes, &error)))
     return cli_usage ("%s", error->message);
   if (!isnan (options->bpw) && !(options->bpw > 0 && options->bpw <= 32))
     return cli_usage ("--bpw %g is not between 0 and 32", options->bpw);
+  if (options->bits < 0 || options->bits > 8)
+    return cli_usage ("--bits %d is not between 1 and 8", options->bits);
+  if (options->method && !qz_method_from_name (options->method, &target->method))
+    return cli_usage ("--method %s is not xbit, rtn, gptq, awq or quarot", options->method);
+  if (target->method != QZ_METHOD_XBIT && !options->bits)
+    return cli_usage ("--method %s gives all weights the same bits: say how many with --bits", options->method);
+  if (options->allocation && !g_str_equal (options->allocation, "cells") && !g_str_equal (options->allocation, "matrices"))
+    return cli_usage ("--allocation %s is not cells or matrices", options->allocation);
+  if (options->allocation && options->bits)
+    return cli_usage ("--allocation shares bits out, --bits gives every weight the same: leave one out");
+  if (options->seed < 0)
+    return cli_usage ("--seed %" G_GINT64_FORMAT " is negative", options->seed);
   if (options->context < 0)
     return cli_usage ("--context %d is not a number of tokens", options->context);
   if (options->kv != 16 && options->kv != 8 && options->kv != 4)
     return cli_usage ("--kv %d is not 16, 8 or 4", options->kv);
   if (options->threads < 0 || options->threads > 1024)
     return cli_usage ("--threads %d is not a number of threads", options->threads);
+  target->bits = (guint) options->bits;
+  target->allocation = options->allocation && g_str_equal (options->allocation, "matrices") ? QZ_ALLOCATE_MATRICES : QZ_ALLOCATE_CELLS;
+  target->seed = (guint64) options->seed;
   target->context = (guint) options->context;
   target->kv_bits = options->kv;
   target->threads = (guint) options->threads;
@@ -108,6 +127,9 @@ int cli_fit (int argc, char **argv)
     = { TARGET_ENTRIES (&options),
         { "output", 'o', 0, G_OPTION_ARG_FILENAME, &options.output, "Its name in the library, or a FILE.gguf outside it", "NAME" },
         { "calibration", 0, 0, G_OPTION_ARG_FILENAME, &options.calibration, "Text to observe the model on (else one that comes with Valise)", "FILE" },
+        { "method", 0, 0, G_OPTION_ARG_STRING, &options.method, "xbit (default), or one to compare with: rtn, gptq, awq, quarot; these take --bits", "NAME" },
+        { "allocation", 0, 0, G_OPTION_ARG_STRING, &options.allocation, "Bits are shared out among cells (default) or, to compare, matrices", "NAME" },
+        { "seed", 0, 0, G_OPTION_ARG_INT64, &options.seed, "Of all that is drawn (else 0)", "N" },
         { NULL } };
   ValiseTarget target;
   ValisePlan plan;

@@ -10,7 +10,7 @@
 
 static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, char **text, gsize *length, GError **error);
 static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
-                                 guint64 memory_bytes, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
+                                 const ValiseTarget *target, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
 static gboolean save_analysis (ValiseLibrary *library, ValiseModel *model, const QzAnalysis *analysis, const char *path, GError **error);
 static char *default_name (ValiseModel *model, const ValisePlan *plan);
 static gboolean is_path (const char *output);
@@ -44,9 +44,10 @@ gboolean valise_library_analyse (ValiseLibrary *library, ValiseModel *model, con
   g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (model), error);
   if (!gguf)
     return FALSE;
+  const ValiseTarget usual = { 0 };
   g_autoptr (EngWorkers) workers = eng_workers_new (0);
   g_autofree char *path = NULL;
-  g_autoptr (QzAnalysis) analysis = get_analysis (library, model, gguf, workers, calibration_path, 0, &path, progress, data, cancellable, error);
+  g_autoptr (QzAnalysis) analysis = get_analysis (library, model, gguf, workers, calibration_path, &usual, &path, progress, data, cancellable, error);
   return analysis != NULL;
 }
 
@@ -74,7 +75,7 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   g_autoptr (EngWorkers) workers = eng_workers_new (target->threads);
   g_autofree char *kept = NULL;
   g_autoptr (QzAnalysis) analysis
-    = get_analysis (library, model, gguf, workers, calibration_path, target->memory_bytes, &kept, valise_span_report, &first, cancellable, error);
+    = get_analysis (library, model, gguf, workers, calibration_path, target, &kept, valise_span_report, &first, cancellable, error);
   if (!analysis || !valise_plan_with_curves (qz_analysis_curves (analysis), &traits, target, plan, error))
     return NULL;
   plan->fit_memory_bytes = fit_memory_bytes;
@@ -89,12 +90,13 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
     return NULL;
   /* The licence goes with the file, also where the checkpoint's own metadata had none. */
   const char *metadata[] = { "general.name", name, "valise.source", valise_model_get_name (model),
+                             "valise.fit.method", qz_method_name (target->method),
                              *valise_model_get_license (model) ? "general.license" : NULL, valise_model_get_license (model), NULL };
   EngSessionOptions session;
   if (!valise_session_options (&traits, target->context, target->kv_bits, &session, error))
     return NULL;
   g_autofree char *work = g_strconcat (kept, ".fit", NULL);
-  QzTarget wanted = { .bytes = plan->file_target_bytes, .metadata = metadata, .work = work };
+  QzTarget wanted = { .bytes = plan->file_target_bytes, .bits = target->bits, .allocation = target->allocation, .metadata = metadata, .work = work };
   if (target->ram_bytes || target->context) { /* a budget holds for the chat it was reckoned for, so that is what the fit is opened with */
     wanted.n_ctx = session.n_ctx;
     wanted.kv_bits = session.kv_bits;
@@ -106,6 +108,8 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   plan->memory.total_bytes += result->file_bytes - plan->memory.weights_bytes;
   plan->memory.weights_bytes = result->file_bytes;
   plan->bpw = result->bpw;
+  if (target->bits || target->allocation != QZ_ALLOCATE_CELLS)
+    plan->expected_kl = result->expected_kl;
   if (is_path (output)) {
     qz_work_remove (work);
     return valise_library_find_model (library, file, error);
@@ -151,16 +155,19 @@ static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const ch
 
 /* *path: where it is kept. */
 static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
-                                 guint64 memory_bytes, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
+                                 const ValiseTarget *target, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
 {
   g_autofree char *text = NULL;
-  QzOptions options = { .memory_bytes = memory_bytes };
-  *path = analysis_path (library, model, calibration_path, &text, &options.calibration_length, error);
-  if (!*path)
+  QzOptions options = { .memory_bytes = target->memory_bytes, .seed = target->seed, .method = target->method, .bits = target->bits };
+  g_autofree char *usual = analysis_path (library, model, calibration_path, &text, &options.calibration_length, error);
+  if (!usual)
     return NULL;
+  /* Only what any later size is fitted from is kept; other methods and seeds are for comparing. */
+  gboolean keep = target->method == QZ_METHOD_XBIT && target->seed == 0;
+  *path = keep ? g_strdup (usual) : g_strconcat (usual, ".", qz_method_name (target->method), NULL);
   options.calibration = text;
   options.work = *path;
-  if (g_file_test (*path, G_FILE_TEST_EXISTS)) {
+  if (keep && g_file_test (*path, G_FILE_TEST_EXISTS)) {
     g_autoptr (GError) local = NULL;
     QzAnalysis *saved = qz_analysis_load (gguf, *path, &local);
     if (saved)
@@ -171,7 +178,7 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
   if (!valise_library_note_derived (library, model, *path, error))
     return NULL;
   g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, progress, data, cancellable, error);
-  if (!analysis || !save_analysis (library, model, analysis, *path, error))
+  if (!analysis || (keep && !save_analysis (library, model, analysis, *path, error)))
     return NULL;
   qz_work_remove (*path);
   return g_steal_pointer (&analysis);

@@ -88,8 +88,12 @@ EngModel *valise_library_open_model (ValiseLibrary *library, ValiseModel *model,
 
 /* ---- plan and fit -------------------------------------------------------------------------------------------------------------- */
 typedef struct {
-  guint64 ram_bytes, size_bytes; /* exactly one of ram_bytes, size_bytes, bpw is not 0 */
+  guint64 ram_bytes, size_bytes; /* exactly one of ram_bytes, size_bytes, bpw, bits is not 0 */
   double bpw;
+  guint bits;                    /* 1 to 8, of every weight */
+  QzMethod method;               /* all but QZ_METHOD_XBIT take bits */
+  QzAllocation allocation;       /* where bits is 0 */
+  guint64 seed;                  /* of all that is drawn */
   guint context;                 /* 0: 4096 capped to the model's own */
   int kv_bits;                   /* 16, 8, 4; 0: 16 */
   guint threads;                 /* 0: default */

@@ -71,13 +71,18 @@ gboolean valise_plan_with_curves (QzCurves *curves, const EngTraits *traits, con
     plan->file_target_bytes = target->ram_bytes - around;
   } else if (target->size_bytes) {
     plan->file_target_bytes = target->size_bytes;
-  } else {
+  } else if (!target->bits) {
     plan->file_target_bytes = qz_curves_bytes_for_bpw (curves, target->bpw);
   }
-  if (plan->file_target_bytes < least)
+  if (!target->bits && plan->file_target_bytes < least)
     return too_small (plan->file_target_bytes, 0, (least + ROUND_BYTES - 1) / ROUND_BYTES * ROUND_BYTES, error);
   QzPreview preview;
-  qz_curves_preview (curves, plan->file_target_bytes, &preview);
+  if (target->bits) {
+    qz_curves_preview_uniform (curves, target->bits, &preview);
+    plan->file_target_bytes = preview.file_bytes + NAMES_BYTES;
+  } else {
+    qz_curves_preview (curves, plan->file_target_bytes, &preview);
+  }
   eng_memory_plan (&plan->memory, traits, preview.file_bytes, &options, target->threads, target->program_base_bytes);
   plan->bpw = preview.bpw;
   plan->expected_kl = preview.expected_kl;
@@ -119,12 +124,21 @@ JsonObject *valise_plan_to_json (const ValisePlan *plan)
 
 static gboolean check_target (const ValiseTarget *target, GError **error)
 {
-  if ((target->ram_bytes != 0) + (target->size_bytes != 0) + (target->bpw != 0) != 1) {
-    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "say how large the model may be in exactly one way: RAM, file size or bits per weight");
+  if ((target->ram_bytes != 0) + (target->size_bytes != 0) + (target->bpw != 0) + (target->bits != 0) != 1) {
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT,
+                 "say how large the model may be in exactly one way: RAM, file size, bits per weight, or the same bits for every weight");
     return FALSE;
   }
   if (target->bpw != 0 && !(target->bpw > 0 && target->bpw <= 32)) {
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "%g is not a number of bits per weight: choose one between 1 and 8", target->bpw);
+    return FALSE;
+  }
+  if (target->bits > 8) {
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "weights have 1 to 8 bits, not %u", target->bits);
+    return FALSE;
+  }
+  if (target->method != QZ_METHOD_XBIT && !target->bits) {
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "%s gives all weights the same bits: say how many with --bits", qz_method_name (target->method));
     return FALSE;
   }
   return TRUE;

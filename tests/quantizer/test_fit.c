@@ -139,7 +139,7 @@ static void test_metadata (void)
   guint64 target = qz_curves_bytes_for_bpw (qz_analysis_curves (analysis), 5);
   g_autoptr (GError) error = NULL;
   QzResult result;
-  g_assert_true (qz_fit (c.gguf, analysis, &(QzTarget) { target, 48, 8, metadata }, out, c.workers, &result, NULL, NULL, NULL, &error));
+  g_assert_true (qz_fit (c.gguf, analysis, &(QzTarget) { .bytes = target, .n_ctx = 48, .kv_bits = 8, .metadata = metadata }, out, c.workers, &result, NULL, NULL, NULL, &error));
   g_assert_no_error (error);
   g_assert_cmpuint (size_of (out), <=, target);
   g_autoptr (EngGguf) written = eng_gguf_open (out, &error);
