@@ -182,6 +182,7 @@ void eng_decoder_free (EngDecoder *decoder)
   eng_model_unref (decoder->model);
   g_free (decoder->slopes);
   g_free (decoder->balance);
+  g_free (decoder->first_keys);
   g_free (decoder->rope_frequency);
   g_free (decoder);
 }

@@ -40,6 +40,8 @@ void eng_scratch_layout (EngScratchLayout *layout, const EngTraits *traits, cons
 typedef struct EngDecoder EngDecoder;
 EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error);
 void eng_decoder_free (EngDecoder *decoder);
+/* What a pool's first_keys may be for this model: the biases of its keys, turned as in the middle of the first block. The decoder's; NULL where the keys have none, or the pool refers to nothing. */
+const float *eng_decoder_first_keys (EngDecoder *decoder, const EngKvPool *pool);
 guint eng_decoder_batch (const EngDecoder *decoder);
 
 /* Tokens at positions n_past .. n_past + n - 1 of one sequence, whose blocks reach that far. */

@@ -1,6 +1,7 @@
 /* decoder_attention.c: from the normed hidden state to what the heads have gathered: projections, norms and rope of queries and keys, the
  * cache, attention; plain or with a latent vector that all heads share (DeepSeek-AI 2024, DeepSeek-V2, section 2.1). */
 #include "engine/decoder_private.h"
+#include "engine/rope.h"
 
 #include <math.h>
 #include <string.h>
@@ -24,6 +25,37 @@ static void norm_heads (const EngTraits *t, float *x, guint n_heads, const float
       xb_rms_norm (x, gain, x, n, t->norm_eps);
     gain += t->qk_norm == ENG_QK_NORM_HEADS ? n : 0;
   }
+}
+
+const float *eng_decoder_first_keys (EngDecoder *d, const EngKvPool *pool)
+{
+  const EngTraits *t = d->traits;
+  guint n = t->n_kv_heads * t->head_dim;
+  if (pool->reference_at == 0 || t->qk_norm != ENG_QK_NORM_NONE || t->latent > 0)
+    return NULL;
+  float *keys = g_new0 (float, (gsize)t->n_layers * n), cos_sin[2][XB_MAX_KEY];
+  gboolean any = FALSE;
+  eng_rope_position (cos_sin[0], d->rope_frequency, t->n_rot, ENG_KV_PAGE_TOKENS / 2, t->rope_magnitude > 0 ? t->rope_magnitude : 1);
+  eng_rope_position (cos_sin[1], t->rope_theta_local > 0 ? d->rope_frequency_local : d->rope_frequency, t->n_rot, ENG_KV_PAGE_TOKENS / 2,
+                     t->rope_theta_local > 0 || t->rope_magnitude <= 0 ? 1 : t->rope_magnitude);
+  for (guint l = 0; l < t->n_layers; l++) {
+    const EngLayer *layer = eng_model_layer (d->model, l);
+    const float *bias = layer->k_bias != NULL ? layer->k_bias : layer->qkv_bias != NULL ? layer->qkv_bias + (gsize)t->n_heads * t->head_dim : NULL;
+    if (bias == NULL)
+      continue;
+    float *key = keys + (gsize)l * n;
+    any = TRUE;
+    memcpy (key, bias, n * sizeof (float));
+    for (guint head = 0; head < t->n_kv_heads; head++) {
+      if (eng_traits_turned (t, l))
+        rope (t, key + head * t->head_dim, cos_sin[eng_traits_windowed (t, l) ? 1 : 0]);
+      xb_hadamard (key + head * t->head_dim, t->head_dim, pool->hadamard);
+    }
+  }
+  if (!any)
+    g_clear_pointer (&keys, g_free);
+  g_free (d->first_keys);
+  return d->first_keys = keys;
 }
 
 static void clamp (float *x, guint n, float limit)

@@ -1,8 +1,8 @@
 /* kv_cache.c: one reserved mapping, touched as contexts fill; blocks with counted references. Keys and values of 8 and 4 bits are
  * transformed first, so that outliers spread over a head (Ashkboos et al. 2024, QuaRot, section 4.3); queries and outputs then need
  * the same transform. What keys have in common is most of them (Hooper et al. 2024, KVQuant, section 3.1; large biases, as Qwen's, all the more): with
- * 4 bits the codes stand for what is left beyond the mean of the block before, which changes slowly in spite of rope. The first key of all, which
- * is like no other and is looked at from everywhere, is kept as it is. */
+ * 4 bits the codes stand for what is left beyond the mean of the block before, which changes slowly in spite of rope; in the first block beyond the biases of the keys, where the
+ * model has some. The first key of all, which is like no other and is looked at from everywhere, is kept as it is. */
 #include "engine/kv_cache.h"
 #include "engine/decoder.h"
 #include "engine/error.h"
@@ -263,8 +263,13 @@ static gsize page_offset (const EngKvPool *pool, guint layer, guint kv_head)
   return ((gsize)pool->place[layer] * pool->n_kv_heads + kv_head) * (pool->key_bytes + pool->value_bytes);
 }
 
+static const float *first_keys_of (const EngKvPool *pool, guint layer, guint kv_head)
+{
+  return pool->first_keys != NULL ? pool->first_keys + ((gsize)layer * pool->n_kv_heads + kv_head) * pool->key_dim : NULL;
+}
+
 /* The mean of the keys of a whole page, which lies in block i. */
-static void mean_key (const EngKvPool *pool, const guint8 *page, guint i, float *mean)
+static void mean_key (const EngKvPool *pool, const guint8 *page, guint i, const float *first_keys, float *mean)
 {
   float key[XB_MAX_KEY];
   guint begin = i == 0 ? 1 : 0; /* the first of all is left out */
@@ -274,24 +279,31 @@ static void mean_key (const EngKvPool *pool, const guint8 *page, guint i, float 
     xb_add (mean, key, pool->key_dim);
   }
   xb_scale (mean, 1.0f / (ENG_KV_PAGE_TOKENS - begin), pool->key_dim);
+  if (i == 0 && first_keys != NULL)
+    xb_add (mean, first_keys, pool->key_dim);
   for (guint j = 0; i > 0 && j < pool->key_dim; j++)
     mean[j] += xb_half_to_float (((const guint16 *)(gconstpointer)(page + pool->reference_at))[j]);
 }
 
 /* Takes from the key what its page's reference will give back; a page's first key decides the reference. */
-static void refer (const EngKvSequence *sequence, guint layer, gsize offset, guint position, float *key)
+static void refer (const EngKvSequence *sequence, guint layer, guint kv_head, guint position, float *key)
 {
   const EngKvPool *pool = sequence->pool;
+  const float *first_keys = first_keys_of (pool, layer, kv_head);
+  gsize offset = page_offset (pool, layer, kv_head);
   const void *const *blocks = sequence->blocks[pool->kind[layer]];
   guint i = position / ENG_KV_PAGE_TOKENS;
   guint16 *reference = (guint16 *)(gpointer)((guint8 *)blocks[i] + offset + pool->reference_at);
-  if (i == 0 && position > 0)
+  if (i == 0 && position > 0) {
+    for (guint j = 0; first_keys != NULL && j < pool->key_dim; j++)
+      key[j] -= first_keys[j];
     return;
+  }
   if (i == 0) {
     xb_f32_to_f16 (key, reference, pool->key_dim);
   } else if (position % ENG_KV_PAGE_TOKENS == 0) {
     float mean[XB_MAX_KEY];
-    mean_key (pool, (const guint8 *)blocks[i - 1] + offset, i - 1, mean);
+    mean_key (pool, (const guint8 *)blocks[i - 1] + offset, i - 1, first_keys, mean);
     xb_f32_to_f16 (mean, reference, pool->key_dim);
   }
   for (guint j = 0; j < pool->key_dim; j++)
@@ -307,7 +319,7 @@ void eng_kv_store (EngKvSequence *sequence, guint layer, guint kv_head, guint po
   if (pool->hadamard > 1)
     xb_hadamard (key, pool->key_dim, pool->hadamard);
   if (pool->reference_at > 0)
-    refer (sequence, layer, page_offset (pool, layer, kv_head), position, key);
+    refer (sequence, layer, kv_head, position, key);
   xb_kv_store (page, slot, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->bits);
   if (value == NULL)
     return;
@@ -332,6 +344,7 @@ void eng_kv_view (const EngKvSequence *sequence, guint layer, guint kv_head, xb_
   attention->k_offset = page_offset (pool, layer, kv_head);
   attention->v_offset = attention->k_offset + (pool->value_bytes > 0 ? pool->key_bytes : 0);
   attention->reference_offset = pool->reference_at > 0 ? attention->k_offset + pool->reference_at : 0;
+  attention->first_keys = first_keys_of (pool, layer, kv_head);
   attention->page_tokens = ENG_KV_PAGE_TOKENS;
   attention->key_dim = pool->key_dim;
   attention->value_dim = pool->value_dim;

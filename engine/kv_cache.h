@@ -30,6 +30,7 @@ typedef struct {
   guint hadamard;   /* block of the transform in front of quantized keys and values, 0: none */
   gsize key_bytes, value_bytes; /* of a page; values that are the beginnings of keys take none */
   gsize reference_at; /* in a page of keys of 4 bits; 0: none */
+  const float *first_keys; /* [n_layers][n_kv_heads][key_dim] transformed, what keys of the first block are stored less; or NULL. Whoever sets it keeps it. */
   guint window;     /* positions a windowed layer sees, its own included */
   guint kept;       /* positions before a sequence's end that its windowed layers keep; G_MAXUINT: all */
   guint16 place[ENG_MAX_LAYERS]; /* of a layer among those of its kind ... */

@@ -37,7 +37,10 @@ EngPool *eng_pool_new (EngModel *model, EngWorkers *workers, const EngSessionOpt
   if (!eng_kv_pool_init (&pool->kv, eng_model_traits (model), &o, error))
     return NULL;
   pool->decoder = eng_decoder_new (model, workers, &o, error);
-  return pool->decoder != NULL ? g_steal_pointer (&pool) : NULL;
+  if (pool->decoder == NULL)
+    return NULL;
+  pool->kv.first_keys = eng_decoder_first_keys (pool->decoder, &pool->kv);
+  return g_steal_pointer (&pool);
 }
 
 EngPool *eng_pool_ref (EngPool *pool)

@@ -167,8 +167,13 @@ static void load_chunk (const xb_attention *a, size_t offset, uint32_t width, ui
     const uint8_t *block = a->blocks[(begin + t) / a->page_tokens];
     float *row = out + (size_t) t * first;
     kv_load_first (block + offset, (begin + t) % a->page_tokens, row, a->page_tokens, width, first, a->bits);
-    if (a->reference_offset == 0 || offset != a->k_offset || (begin + t > 0 && begin + t < a->page_tokens))
+    if (a->reference_offset == 0 || offset != a->k_offset)
       continue;
+    if (begin + t > 0 && begin + t < a->page_tokens) {
+      if (a->first_keys != NULL)
+        add (row, a->first_keys, first);
+      continue;
+    }
     if (referred != block)
       half_to_f32 ((const uint16_t *) (const void *) (block + a->reference_offset), reference, first);
     referred = block;

@@ -53,6 +53,7 @@ typedef struct {
   float scale;               /* multiplies q.k, usually 1/sqrt(key_dim) */
   float soft_cap;            /* 0: none; else logits = cap tanh(logits / cap) */
   const float *sinks;        /* [n_q] a score of each head that takes weight and gives nothing (Xiao et al. 2023), or NULL */
+  const float *first_keys;   /* [key_dim] where there is a reference: added to the keys of the first block but the first of them; or NULL */
   const float *slopes;       /* [n_q] subtracted from a score for each position of distance (Press et al. 2021, ALiBi), or NULL */
 } xb_attention;
 

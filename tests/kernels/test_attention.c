@@ -83,6 +83,7 @@ static void check_case (const Case *c, guint seed)
   memset (pool, 0xff, page_bytes * n_blocks * 2);
   g_autofree const void **blocks = g_new (const void *, n_blocks);
   g_autofree float *keys = random_floats (rand, (gsize)last * d, 1), *apart = random_floats (rand, (gsize)last * d, 1);
+  g_autofree float *first_keys = random_floats (rand, d, 1);
   g_autofree float *q = random_floats (rand, rows * d, c->spread), *out = g_new (float, rows * dv + GUARD);
   const float *values = c->keys_only ? keys : apart;
   for (guint i = 0; i < n_blocks; i++)
@@ -95,6 +96,8 @@ static void check_case (const Case *c, guint seed)
       memcpy (block + reference_at + i * 2, &half, 2);
       keys[(gsize)t * d + i] += xb_half_to_float (half);
     }
+    for (guint i = 0; c->referred && seed % 2 == 1 && t > 0 && t < PAGE && i < d; i++)
+      keys[(gsize)t * d + i] += first_keys[i];
     if (!c->keys_only)
       store_and_load (block + page_bytes, t % PAGE, apart + (gsize)t * d, c);
   }
@@ -102,7 +105,8 @@ static void check_case (const Case *c, guint seed)
     blocks[i] = NULL;
   for (gsize i = 0; i < rows * dv + GUARD; i++)
     out[i] = 12345;
-  xb_attention a = { blocks, 0, values_at, c->referred ? reference_at : 0, PAGE, d, dv, d, c->bits, c->end, c->window, 1 / sqrtf ((float)d), c->soft_cap, c->sinks, c->slopes };
+  xb_attention a = { blocks, 0, values_at, c->referred ? reference_at : 0, PAGE, d, dv, d, c->bits, c->end, c->window, 1 / sqrtf ((float)d), c->soft_cap, c->sinks,
+                     c->referred && seed % 2 == 1 ? first_keys : NULL, c->slopes };
   xb_attend (&a, q, d, (gsize)c->n_q * d, c->n_q, c->n_tokens, out, dv, (gsize)c->n_q * dv);
   g_autofree double *expected = g_new (double, d);
   for (gsize row = 0; row < rows; row++) {
