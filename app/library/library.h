@@ -156,6 +156,7 @@ typedef struct {
   char *model_name;              /* assistant: who answered */
   double tokens_per_second;      /* assistant */
   char *finish_reason;           /* assistant: "stop", "length", "cancelled", "" while being written */
+  double thought_seconds;        /* assistant: how long it took to think; 0: it did not, or nobody measured */
   gint64 created_us;
   guint sibling, n_siblings;     /* 1-based place among the parent's children */
 } ValiseMessage;

@@ -42,6 +42,7 @@ GPtrArray *valise_library_get_branch (ValiseLibrary *library, gint64 chat_id, GE
     "  SELECT m.id, m.parent_id, 0 FROM chats c JOIN messages m ON m.id = c.leaf_id WHERE c.id = ?1"
     "  UNION ALL SELECT m.id, m.parent_id, depth + 1 FROM branch b JOIN messages m ON m.id = b.parent_id)"
     " SELECT m.id, m.chat_id, coalesce (m.parent_id, 0), m.role, m.content, m.model_name, m.tokens_per_second, m.finish_reason, m.created_us,"
+    " m.thought_seconds,"
     "  (SELECT count (*) FROM messages s WHERE s.chat_id = m.chat_id AND s.parent_id IS m.parent_id AND s.id <= m.id),"
     "  (SELECT count (*) FROM messages s WHERE s.chat_id = m.chat_id AND s.parent_id IS m.parent_id)"
     " FROM branch b JOIN messages m ON m.id = b.id ORDER BY b.depth DESC",
@@ -82,9 +83,9 @@ gboolean valise_library_update_message (ValiseLibrary *library, const ValiseMess
     return FALSE;
   gboolean done
     = valise_store_change (store, "message", message->id, error,
-                           "UPDATE messages SET content = ?, model_name = ?, tokens_per_second = ?, finish_reason = ? WHERE id = ?", "ssdsi",
+                           "UPDATE messages SET content = ?, model_name = ?, tokens_per_second = ?, finish_reason = ?, thought_seconds = ? WHERE id = ?", "ssdsdi",
                            message->content ? message->content : "", message->model_name ? message->model_name : "",
-                           message->tokens_per_second, message->finish_reason ? message->finish_reason : "", message->id);
+                           message->tokens_per_second, message->finish_reason ? message->finish_reason : "", message->thought_seconds, message->id);
   return valise_store_end (store, done, error);
 }
 
@@ -138,8 +139,9 @@ static ValiseMessage *message_from_row (sqlite3_stmt *statement)
   message->tokens_per_second = sqlite3_column_double (statement, 6);
   message->finish_reason = g_strdup ((const char *) sqlite3_column_text (statement, 7));
   message->created_us = sqlite3_column_int64 (statement, 8);
-  message->sibling = (guint) sqlite3_column_int (statement, 9);
-  message->n_siblings = (guint) sqlite3_column_int (statement, 10);
+  message->thought_seconds = sqlite3_column_double (statement, 9);
+  message->sibling = (guint) sqlite3_column_int (statement, 10);
+  message->n_siblings = (guint) sqlite3_column_int (statement, 11);
   return message;
 }
 

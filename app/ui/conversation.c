@@ -19,6 +19,7 @@ struct _ValiseConversation {
   ValiseMessage *message; /* being written */
   GString *text;
   gint64 stored_us;
+  gint64 thought_us; /* when the reasoning that goes on began, 0: none does */
   gboolean ended; /* its last words are on the way to the disk */
   gboolean shifted;
 };
@@ -111,11 +112,24 @@ static char *title_from (const char *text)
 
 /* ---- an answer from beginning to end ------------------------------------------------------------------------------------------- */
 
+/* The time from a thought's first word to its last. */
+static void measure_thought (ValiseConversation *self, gboolean ended)
+{
+  gint64 now = g_get_monotonic_time ();
+  if (self->thought_us == 0 && self->message->thought_seconds == 0 && g_str_has_prefix (self->text->str, VALISE_REASONING_BEGIN))
+    self->thought_us = now;
+  if (self->thought_us == 0 || !(ended || *valise_message_answer (self->text->str)))
+    return;
+  self->message->thought_seconds = MAX ((double) (now - self->thought_us) / G_USEC_PER_SEC, 0.001);
+  self->thought_us = 0;
+}
+
 static void end_answer (ValiseConversation *self, const char *reason, const char *failure)
 {
   g_free (self->message->finish_reason);
   self->message->finish_reason = g_strdup (reason);
   self->ended = TRUE;
+  measure_thought (self, TRUE);
   store (self, TRUE, failure);
 }
 
@@ -124,6 +138,7 @@ static void on_text (ValiseConversation *self, const char *text)
   if (!self->message || self->ended)
     return;
   g_string_append (self->text, text);
+  measure_thought (self, FALSE);
   if (g_get_monotonic_time () - self->stored_us > STORE_INTERVAL_US)
     store (self, FALSE, NULL);
   g_signal_emit (self, signals[TEXT], 0, text);
@@ -191,6 +206,7 @@ gboolean valise_conversation_answer (ValiseConversation *self, gint64 chat_id, g
   g_free (self->message->model_name);
   self->message->model_name = g_strdup (valise_model_get_name (model));
   g_string_truncate (self->text, 0);
+  self->thought_us = 0;
   self->stored_us = g_get_monotonic_time ();
   self->shifted = self->ended = FALSE;
   EngSamplerOptions sampling = chat->sampling;

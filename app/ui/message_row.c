@@ -5,13 +5,20 @@
 
 #include "app/ui/markdown_view.h"
 #include "app/ui/settings.h"
+#include "app/ui/thought_view.h"
+
+#include <string.h>
 
 struct _ValiseMessageRow {
   AdwBin parent;
   GtkLabel *author_label, *status_label, *plain_label, *sibling_label, *note_label;
   GtkBox *bubble, *status_box, *tools, *sibling_box;
   GtkSpinner *spinner;
+  ValiseThoughtView *thought;
   ValiseMarkdownView *markdown;
+  GString *content;  /* of an answer, thoughts included */
+  gsize shown;       /* so much of it has been given to thought and markdown */
+  gint64 thought_us; /* when the first of a thought that is being written came, 0: none is */
   GtkButton *copy_button, *regenerate_button, *edit_button, *previous_button, *next_button;
   ValiseMessage *message;
   gboolean streaming, editable;
@@ -77,6 +84,40 @@ static void update (ValiseMessageRow *self)
                                   answer ? C_("author of a message", "Answer") : C_("author of a message", "You"), -1);
 }
 
+/* How much of the text's end may be the beginning of the mark. */
+static gsize held_back (const GString *text, const char *mark)
+{
+  for (gsize n = MIN (strlen (mark) - 1, text->len); n > 0; n--)
+    if (memcmp (text->str + text->len - n, mark, n) == 0)
+      return n;
+  return 0;
+}
+
+/* Where in the content the thought begins and ends, and the answer begins; what may become a mark is neither's yet. */
+static void divide (ValiseMessageRow *self, gsize *begin, gsize *end, gsize *answer)
+{
+  const char *text = self->content->str;
+  gsize length = self->content->len;
+  *begin = *end = *answer = 0;
+  if (self->streaming && length < strlen (VALISE_REASONING_BEGIN) && g_str_has_prefix (VALISE_REASONING_BEGIN, text))
+    *answer = length;
+  if (!g_str_has_prefix (text, VALISE_REASONING_BEGIN))
+    return;
+  *begin = strlen (VALISE_REASONING_BEGIN);
+  const char *mark = strstr (text + *begin, VALISE_REASONING_END);
+  *end = mark ? (gsize) (mark - text) : length - (self->streaming ? MIN (held_back (self->content, VALISE_REASONING_END), length - *begin) : 0);
+  *answer = mark ? *end + strlen (VALISE_REASONING_END) : length;
+}
+
+static void show_thought_state (ValiseMessageRow *self, gboolean thinking)
+{
+  gint64 now = g_get_monotonic_time ();
+  if (thinking && self->thought_us == 0)
+    self->thought_us = now;
+  double took = self->thought_us > 0 ? MAX ((double) (now - self->thought_us) / G_USEC_PER_SEC, 0.001) : self->message->thought_seconds;
+  valise_thought_view_set_state (self->thought, thinking, self->message->thought_seconds > 0 ? self->message->thought_seconds : took);
+}
+
 const ValiseMessage *valise_message_row_get_message (ValiseMessageRow *self)
 {
   return self->message;
@@ -91,14 +132,31 @@ void valise_message_row_set_message (ValiseMessageRow *self, const ValiseMessage
   self->message = valise_message_copy (message);
   if (!same)
     valise_message_row_set_text (self, message->content);
+  else if (is_answer (self))
+    show_thought_state (self, FALSE);
   update (self);
+}
+
+static void show_content (ValiseMessageRow *self)
+{
+  gsize begin, end, answer;
+  divide (self, &begin, &end, &answer);
+  g_autofree char *thought = g_strndup (self->content->str + begin, end - begin);
+  valise_thought_view_set_text (self->thought, thought);
+  valise_markdown_view_set_text (self->markdown, self->content->str + answer);
+  self->shown = answer < self->content->len || end == 0 ? self->content->len : end;
+  if (end == 0 && answer > 0) /* it may yet become a mark */
+    self->shown = 0;
+  if (end > 0)
+    show_thought_state (self, self->streaming && answer == self->content->len);
 }
 
 void valise_message_row_set_text (ValiseMessageRow *self, const char *text)
 {
-  if (is_answer (self))
-    valise_markdown_view_set_text (self->markdown, text);
-  else
+  if (is_answer (self)) {
+    g_string_assign (self->content, text);
+    show_content (self);
+  } else
     gtk_label_set_text (self->plain_label, text);
   if (*text)
     valise_message_row_set_status (self, NULL);
@@ -106,8 +164,21 @@ void valise_message_row_set_text (ValiseMessageRow *self, const char *text)
 
 void valise_message_row_append (ValiseMessageRow *self, const char *text)
 {
+  gsize begin, end, answer;
   valise_message_row_set_status (self, NULL);
-  valise_markdown_view_append (self->markdown, text);
+  g_string_append (self->content, text);
+  divide (self, &begin, &end, &answer);
+  if (end > 0 && self->shown < end) {
+    gsize from = MAX (self->shown, begin);
+    valise_thought_view_append (self->thought, self->content->str + from, end - from);
+    self->shown = end;
+  }
+  if (end > 0 && self->shown <= end)
+    show_thought_state (self, answer == self->content->len);
+  if (answer < self->content->len) {
+    valise_markdown_view_append (self->markdown, self->content->str + MAX (self->shown, answer));
+    self->shown = self->content->len;
+  }
 }
 
 void valise_message_row_set_streaming (ValiseMessageRow *self, gboolean streaming)
@@ -117,7 +188,12 @@ void valise_message_row_set_streaming (ValiseMessageRow *self, gboolean streamin
     valise_markdown_view_finish (self->markdown);
     valise_message_row_set_status (self, NULL);
     g_free (self->message->content);
-    self->message->content = g_strdup (valise_markdown_view_get_text (self->markdown));
+    self->message->content = g_strdup (self->content->str);
+    if (self->shown < self->content->len)
+      show_content (self);
+    else if (g_str_has_prefix (self->content->str, VALISE_REASONING_BEGIN))
+      show_thought_state (self, FALSE);
+    self->thought_us = 0;
   }
   update (self);
 }
@@ -147,7 +223,7 @@ static gboolean restore_copy_icon (gpointer data)
 
 static void on_copy_clicked (ValiseMessageRow *self)
 {
-  gdk_clipboard_set_text (gtk_widget_get_clipboard (GTK_WIDGET (self)), self->message->content);
+  gdk_clipboard_set_text (gtk_widget_get_clipboard (GTK_WIDGET (self)), is_answer (self) ? valise_message_answer (self->message->content) : self->message->content);
   gtk_button_set_icon_name (self->copy_button, "object-select-symbolic");
   g_clear_handle_id (&self->restore_source, g_source_remove);
   self->restore_source = g_timeout_add (1500, restore_copy_icon, self);
@@ -182,6 +258,7 @@ static void dispose (GObject *object)
 static void finalize (GObject *object)
 {
   g_clear_pointer (&VALISE_MESSAGE_ROW (object)->message, valise_message_free);
+  g_string_free (VALISE_MESSAGE_ROW (object)->content, TRUE);
   G_OBJECT_CLASS (valise_message_row_parent_class)->finalize (object);
 }
 
@@ -195,6 +272,7 @@ static void valise_message_row_class_init (ValiseMessageRowClass *klass)
   signals[REGENERATE] = g_signal_new ("regenerate", type, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 0);
   signals[SELECT_SIBLING] = g_signal_new ("select-sibling", type, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 1, G_TYPE_UINT);
   g_type_ensure (VALISE_TYPE_MARKDOWN_VIEW);
+  g_type_ensure (VALISE_TYPE_THOUGHT_VIEW);
   gtk_widget_class_set_template_from_resource (widget_class, VALISE_RESOURCES "ui/message_row.ui");
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageRow, author_label);
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageRow, status_label);
@@ -206,6 +284,7 @@ static void valise_message_row_class_init (ValiseMessageRowClass *klass)
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageRow, tools);
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageRow, sibling_box);
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageRow, spinner);
+  gtk_widget_class_bind_template_child (widget_class, ValiseMessageRow, thought);
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageRow, markdown);
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageRow, copy_button);
   gtk_widget_class_bind_template_child (widget_class, ValiseMessageRow, regenerate_button);
@@ -222,6 +301,7 @@ static void valise_message_row_class_init (ValiseMessageRowClass *klass)
 static void valise_message_row_init (ValiseMessageRow *self)
 {
   self->editable = TRUE;
+  self->content = g_string_new (NULL);
   gtk_widget_init_template (GTK_WIDGET (self));
 }
 

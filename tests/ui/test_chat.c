@@ -357,6 +357,74 @@ static void check_left (UiCase *c)
 
 /* ---- the first time ---- */
 
+/* ---- thoughts ---- */
+
+static void on_clipboard (GObject *clipboard, GAsyncResult *result, gpointer text)
+{
+  *(char **) text = gdk_clipboard_read_text_finish (GDK_CLIPBOARD (clipboard), result, NULL);
+}
+
+static void add_thought (UiCase *c)
+{
+  add_quick (c);
+  g_autoptr (ValiseChat) chat = valise_library_create_chat (c->library, 0, NULL);
+  gint64 question = valise_library_add_message (c->library, chat->id, 0, "user", "Why?", NULL);
+  valise_library_add_message (c->library, chat->id, question, "assistant", "", NULL);
+  g_autoptr (GPtrArray) branch = valise_library_get_branch (c->library, chat->id, NULL);
+  ValiseMessage *answer = g_ptr_array_index (branch, 1);
+  g_free (answer->content);
+  answer->content = g_strdup ("<think>\nFirst the **reasons**.\n</think>\n\nBecause.");
+  answer->thought_seconds = 7.2;
+  g_assert_true (valise_library_update_message (c->library, answer, NULL));
+}
+
+/* A stored thought is one line that opens; it is no part of what is copied. */
+static void test_thought (UiCase *c)
+{
+  g_autoptr (GPtrArray) chats = valise_library_list_chats (c->library, NULL, NULL);
+  ui_activate (c, "win.show-chat", "x", ((ValiseChat *) g_ptr_array_index (chats, 0))->id);
+  ui_wait (ui_last_row (c) && ui_shows (ui_last_row (c), "Thought for 7 s"));
+  gpointer row = ui_last_row (c);
+  g_autofree char *text = ui_row_text (row), *copied = NULL;
+  g_assert_cmpstr (text, ==, "Because.\n");
+  g_assert_false (ui_shows (row, "First the"));
+  ui_picture (c->window, "thought-closed");
+  gtk_expander_set_expanded (ui_find_type (row, GTK_TYPE_EXPANDER), TRUE);
+  ui_wait (ui_shows (row, "First the reasons."));
+  ui_picture (c->window, "thought-open");
+  ui_click (ui_find (row, "copy_button"));
+  gdk_clipboard_read_text_async (gtk_widget_get_clipboard (GTK_WIDGET (c->window)), NULL, on_clipboard, &copied);
+  ui_wait (copied);
+  g_assert_cmpstr (copied, ==, "Because.");
+}
+
+/* While it is written, however the text is cut into pieces, also within the marks. */
+static void test_thought_grows (UiCase *c)
+{
+  static const char whole[] = "<think>\nOne, two </thin or so.\n</think>\n\nThree <think> four.";
+  ValiseMessage message = { .id = 1, .role = (char *) "assistant", .content = (char *) "", .finish_reason = (char *) "", .sibling = 1, .n_siblings = 1 };
+  for (guint step = 1; step < 12; step++) {
+    GtkWidget *row = valise_message_row_new (&message), *window = gtk_window_new ();
+    gtk_window_set_child (GTK_WINDOW (window), row);
+    gtk_window_present (GTK_WINDOW (window));
+    valise_message_row_set_streaming (VALISE_MESSAGE_ROW (row), TRUE);
+    for (gsize at = 0; at < strlen (whole); at += step) {
+      g_autofree char *piece = g_strndup (whole + at, step);
+      valise_message_row_append (VALISE_MESSAGE_ROW (row), piece);
+      if (at + step == 12)
+        g_assert_true (ui_shows (row, "Thinking…"));
+    }
+    g_assert_true (ui_shows (row, "Thought for 1 s"));
+    valise_message_row_set_streaming (VALISE_MESSAGE_ROW (row), FALSE);
+    g_autofree char *text = ui_row_text (row);
+    g_assert_cmpstr (text, ==, "Three <think> four.\n");
+    gtk_expander_set_expanded (ui_find_type (row, GTK_TYPE_EXPANDER), TRUE);
+    ui_wait (ui_shows (row, "One, two </thin or so."));
+    g_assert_cmpstr (valise_message_row_get_message (VALISE_MESSAGE_ROW (row))->content, ==, whole);
+    gtk_window_destroy (GTK_WINDOW (window));
+  }
+}
+
 static void test_first_run (UiCase *c)
 {
   g_assert_true (ui_shows (c->window, "Welcome to Valise"));
@@ -385,6 +453,8 @@ int main (int argc, char **argv)
   ui_add ("/ui/chat/answer-goes-on-elsewhere", add_slow, test_elsewhere, NULL);
   ui_add ("/ui/chat/closed-while-writing", add_slow, test_close, check_left);
   ui_add ("/ui/chat/quit-while-writing", add_slow, test_quit, check_left);
+  ui_add ("/ui/chat/thoughts-open", add_thought, test_thought, NULL);
+  ui_add ("/ui/chat/thoughts-grow", add_quick, test_thought_grows, NULL);
   ui_add ("/ui/chat/first-run", NULL, test_first_run, NULL);
   return ui_run ();
 }
