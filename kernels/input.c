@@ -13,7 +13,7 @@ enum { MAGIC = 0x504e4958, VERSION = 1, HEADER = 64, HAS_PERMUTATION = 1, HAS_DI
 
 struct xb_input {
   xb_input_layout layout;
-  float *diagonal; /* [cols], f32 */
+  float *factor; /* [cols] diagonal and sign */
 };
 
 typedef struct {
@@ -99,6 +99,11 @@ static const char *check_permutation (const uint32_t *permutation, uint32_t cols
   return wrong;
 }
 
+static float sign_of (const xb_input_layout *l, uint32_t i)
+{
+  return l->signs && l->signs[i / 8] >> (i % 8) & 1 ? -1.0f : 1.0f;
+}
+
 xb_input *xb_input_open (const void *data, size_t size, xb_error *error)
 {
   header h = { 0 };
@@ -131,13 +136,13 @@ xb_input *xb_input_open (const void *data, size_t size, xb_error *error)
     .signs = h.flags & HAS_SIGNS ? base + s : NULL,
   };
   *error = input->layout.permutation ? check_permutation (input->layout.permutation, h.cols) : NULL;
-  if (!*error && input->layout.diagonal) {
-    input->diagonal = malloc ((size_t) h.cols * sizeof (float));
-    if (!input->diagonal)
+  if (!*error) {
+    input->factor = malloc ((size_t) h.cols * sizeof (float));
+    if (!input->factor)
       *error = "there is not enough memory for an input pipeline";
     for (uint32_t i = 0; i < h.cols && !*error; i++) {
-      input->diagonal[i] = xb_half_to_float (input->layout.diagonal[i]);
-      if (!isfinite (input->diagonal[i]) || input->diagonal[i] == 0)
+      input->factor[i] = (input->layout.diagonal ? xb_half_to_float (input->layout.diagonal[i]) : 1.0f) * sign_of (&input->layout, i);
+      if (!isfinite (input->factor[i]) || input->factor[i] == 0)
         *error = "an input pipeline's diagonal holds zero or no number";
     }
   }
@@ -151,7 +156,7 @@ xb_input *xb_input_open (const void *data, size_t size, xb_error *error)
 void xb_input_free (xb_input *input)
 {
   if (input)
-    free (input->diagonal);
+    free (input->factor);
   free (input);
 }
 
@@ -176,16 +181,13 @@ static void transform (float *x, uint32_t cols, uint32_t block)
   }
 }
 
-static float sign_of (const xb_input_layout *l, uint32_t i)
-{
-  return l->signs && l->signs[i / 8] >> (i % 8) & 1 ? -1.0f : 1.0f;
-}
-
 void xb_input_apply (const xb_input *input, const float *x, float *out)
 {
   const xb_input_layout *l = &input->layout;
-  for (uint32_t i = 0; i < l->cols; i++)
-    out[i] = x[l->permutation ? l->permutation[i] : i] * (input->diagonal ? input->diagonal[i] : 1.0f) * sign_of (l, i);
+  for (uint32_t i = 0; l->permutation && i < l->cols; i++)
+    out[i] = x[l->permutation[i]] * input->factor[i];
+  for (uint32_t i = 0; !l->permutation && i < l->cols; i++)
+    out[i] = x[i] * input->factor[i];
   transform (out, l->cols, l->block);
 }
 
@@ -193,7 +195,7 @@ void xb_input_transform_row (const xb_input *input, const float *row, float *out
 {
   const xb_input_layout *l = &input->layout;
   for (uint32_t i = 0; i < l->cols; i++)
-    out[i] = row[l->permutation ? l->permutation[i] : i] / (input->diagonal ? input->diagonal[i] : 1.0f) * sign_of (l, i);
+    out[i] = row[l->permutation ? l->permutation[i] : i] / input->factor[i];
   transform (out, l->cols, l->block);
 }
 
@@ -205,8 +207,10 @@ void xb_input_restore_row (const xb_input *input, const float *stored, float *ou
     abort ();
   memcpy (work, stored, (size_t) l->cols * sizeof (float));
   transform (work, l->cols, l->block);
-  for (uint32_t i = 0; i < l->cols; i++)
-    out[l->permutation ? l->permutation[i] : i] = work[i] * (input->diagonal ? input->diagonal[i] : 1.0f) * sign_of (l, i);
+  for (uint32_t i = 0; l->permutation && i < l->cols; i++)
+    out[l->permutation[i]] = work[i] * input->factor[i];
+  for (uint32_t i = 0; !l->permutation && i < l->cols; i++)
+    out[i] = work[i] * input->factor[i];
   if (work != local)
     free (work);
 }

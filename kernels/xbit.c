@@ -112,6 +112,29 @@ xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *co
   return NULL;
 }
 
+xb_error xb_scale_rows (void *data, size_t size, uint32_t row0, uint32_t row1, const float *factor)
+{
+  xb_layout l;
+  const uint64_t *stripe_offset = xb_blob_layout (data, size, &l);
+  if (!stripe_offset || row0 % 16 != 0 || row1 > l.rows)
+    return "rows of something that is no X-bit matrix are scaled";
+  if (l.scale_kind > XB_SCALE_GROUP_I8 || l.has_offset)
+    return "rows of a matrix without scales of 16 bits, or with offsets, are scaled";
+  uint32_t n_groups = xb_layout_groups (&l), n_halves = l.scale_kind == XB_SCALE_GROUP_I8 ? xb_supers (&l, n_groups) : n_groups;
+  for (uint32_t row = row0; row < row1; row += 16) {
+    uint32_t stripe;
+    uint8_t *scale = find_band (data, &l, stripe_offset, n_groups, row / 16, &stripe) + xb_tiles_before (&l, stripe, l.n_panels);
+    scale += l.scale_kind == XB_SCALE_GROUP_I8 ? xb_scale_part (&l, n_groups) : 0;
+    for (uint32_t g = 0; g < n_halves; g++)
+      for (uint32_t r = 0; r < 16 && row + r < row1; r++) {
+        uint16_t half;
+        memcpy (&half, scale + (g * 16 + r) * 2, 2);
+        put_half (scale, g * 16 + r, xb_half_to_float (half) * factor[row + r - row0]);
+      }
+  }
+  return NULL;
+}
+
 void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *scale, float *offset)
 {
   const xb_layout *l = &m->layout;
@@ -172,6 +195,23 @@ int32_t xb_trellis_word (uint32_t depth, const int8_t (*tables)[16], uint32_t w)
   return (int8_t) (uint8_t) sum;
 }
 
+typedef uint8_t four_bytes __attribute__ ((vector_size (4)));
+typedef float four_floats __attribute__ ((vector_size (16)));
+
+/* Rows r0..r1-1 of a tile's values, biased by 128, of which `width` columns are there. */
+static void dequantize_values (const uint8_t *expanded, uint32_t r0, uint32_t r1, uint32_t width, const float *scale, float *out, size_t stride)
+{
+  for (uint32_t r = r0; r < r1; r++, out += stride) {
+    four_floats row[8];
+    for (uint32_t quad = 0; quad < 8; quad++) {
+      four_bytes bytes;
+      memcpy (&bytes, expanded + quad * 64 + r * 4, sizeof bytes);
+      row[quad] = scale[r] * (__builtin_convertvector (bytes, four_floats) - 128);
+    }
+    memcpy (out, row, width * sizeof *out);
+  }
+}
+
 static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uint32_t r1, float *out)
 {
   const xb_layout *l = &m->layout;
@@ -188,9 +228,8 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
         memset (out + (size_t) (r - r0) * l->cols + begin, 0, (end - begin) * sizeof (float));
       continue;
     }
-    const bool is_expanded = cell->codebook == XB_GRID || cell->codebook == XB_TRELLIS; /* to bytes biased by 128 */
     for (uint32_t u = 0; u < 256; u++)
-      value[u] = cell->codebook == XB_TABLE ? (float) l->tables[cell->table][u % 16] : (float) u - (is_expanded ? 128 : (float) cell->z2 * 0.5f);
+      value[u] = cell->codebook == XB_TABLE ? (float) l->tables[cell->table][u % 16] : (float) u - (cell->codebook == XB_GRID ? 128 : (float) cell->z2 * 0.5f);
     for (uint32_t c = begin; c < end; c++) {
       uint32_t g = m->panel_group[p] + (c - begin) / width;
       if (g != group) {
@@ -201,11 +240,16 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
         group = g;
       }
       const uint8_t *at = tile + (size_t) ((c - begin) / 32) * xb_tile_bytes (l, cell);
-      if (is_expanded) {
-        if ((c - begin) % 32 == 0 && cell->codebook == XB_GRID)
+      if (cell->codebook == XB_TRELLIS) { /* a group is whole tiles, or what is left of the panel */
+        const uint32_t there = end - c < 32 ? end - c : 32;
+        xb_table_get ()->product.trellis_tile (at, cell->depth, l->tables + cell->table, c == begin, expanded);
+        dequantize_values (expanded, r0, r1, there, scale, out + c, l->cols);
+        c += there - 1;
+        continue;
+      }
+      if (cell->codebook == XB_GRID) {
+        if ((c - begin) % 32 == 0)
           expand_grid_tile (&l->grids[cell->table], l->grid_values + l->grids[cell->table].offset, at, expanded);
-        else if ((c - begin) % 32 == 0)
-          xb_table_get ()->product.trellis_tile (at, cell->depth, l->tables + cell->table, c == begin, expanded);
         at = expanded;
         depth = 8;
       }

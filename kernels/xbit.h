@@ -128,6 +128,9 @@ xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *co
                        const float *super, const float *super_offset);
 /* A scale as the file will hold it: rounded to f16. */
 float xb_round_scale (float scale);
+/* Multiplies row row0 + i of a packed matrix by factor[i], as closely as its scales' halves allow: the kinds whose scales are halves, alone or times an
+ * integer (the first three), without offsets. row0 a multiple of 16. */
+xb_error xb_scale_rows (void *data, size_t size, uint32_t row0, uint32_t row1, const float *factor);
 /* Number of groups in a row (all panels); column where group g begins. */
 uint32_t xb_layout_groups (const xb_layout *layout);
 uint32_t xb_layout_group_start (const xb_layout *layout, uint32_t group);

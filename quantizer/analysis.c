@@ -10,6 +10,7 @@
 #include "quantizer/observe.h"
 #include "quantizer/seal.h"
 #include "quantizer/sensitivity.h"
+#include "quantizer/spill.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,7 @@ void qz_analysis_free (QzAnalysis *a)
   g_free (a->factor_cols);
   qz_store_free (a->factors);
   qz_curves_unref (a->curves);
+  g_free (a->learned);
   g_free (a->held);
   g_free (a->held_hidden);
   g_free (a->fingerprint);
@@ -373,20 +375,45 @@ static void raise_experts (const QzSource *source, float **row_fisher)
   }
 }
 
+gboolean qz_analysis_read_states (const QzAnalysis *a, EngWorkers *workers, gsize row, gsize n, float *x, GError **error)
+{
+  return qz_unspill (a->factors, a->states_offset + row * qz_spill_row_bytes (a->n_embd), workers, x, n, a->n_embd, error);
+}
+
+/* States come before the factor of a tied head, and take their room at once. */
+static gboolean learn_states (gpointer data, gsize row, guint n, const float *f, GError **error)
+{
+  Learner *l = data;
+  QzAnalysis *a = l->analysis;
+  guint64 row_bytes = qz_spill_row_bytes (a->n_embd);
+  if (row == 0) {
+    a->states_offset = a->factor_end;
+    a->factor_end += row_bytes * a->n_learned * a->held_tokens;
+  }
+  return qz_spill (a->factors, a->states_offset + row * row_bytes, l->workers, f, n, a->n_embd, error);
+}
+
+static void keep_text (QzAnalysis *a, const QzCalibration *c)
+{
+  gsize learned = (gsize) c->n_sequences * c->n_tokens;
+  a->n_learned = c->n_sequences;
+  a->learned = g_memdup2 (c->tokens, sizeof (gint32) * learned);
+  a->held_sequences = c->n_held;
+  a->held_tokens = c->n_tokens;
+  a->held = g_memdup2 (c->tokens + learned, sizeof (gint32) * c->n_held * c->n_tokens);
+}
+
 static void keep_held_out (QzAnalysis *a, const QzCalibration *c, const QzObservation *o)
 {
   gsize tokens = (gsize) c->n_held * c->n_tokens;
-  a->held_sequences = c->n_held;
-  a->held_tokens = c->n_tokens;
-  a->held = g_memdup2 (c->tokens + (gsize) c->n_sequences * c->n_tokens, sizeof (gint32) * tokens);
   a->held_hidden = g_new (guint16, tokens * a->n_embd);
   xb_f32_to_f16 (o->held_hidden, a->held_hidden, tokens * a->n_embd);
 }
 
 /* ---- what a state holds (work.h) ----------------------------------------------------------------------------------------- */
 
-/* Pipelines and pivots of the inputs that were seen, else nothing; orders of hidden channels; places of factors. */
-#define LEARNED_TYPE "(aayaayaayatt)"
+/* Pipelines and pivots of the inputs that were seen, else nothing; orders of hidden channels; places of factors and states. */
+#define LEARNED_TYPE "(aayaayaayattt)"
 
 static GVariant *bytes_of (const void *data, gsize size)
 {
@@ -408,8 +435,8 @@ static GBytes *save_learned (gpointer data)
   for (guint u = 0; u < a->n_units; u++)
     g_variant_builder_add_value (&orders, bytes_of (l->source->units[u].order, sizeof (guint32) * a->order_lengths[u]));
   g_autoptr (GVariant) all = g_variant_ref_sink (g_variant_new (
-      "(@aay@aay@aay@att)", g_variant_builder_end (&transforms), g_variant_builder_end (&pivots), g_variant_builder_end (&orders),
-      g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->factor_end));
+      "(@aay@aay@aay@attt)", g_variant_builder_end (&transforms), g_variant_builder_end (&pivots), g_variant_builder_end (&orders),
+      g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->factor_end, a->states_offset));
   return g_variant_get_data_as_bytes (all);
 }
 
@@ -444,7 +471,7 @@ static gboolean restore_learned (gpointer data, GBytes *saved)
   g_autoptr (GVariant) all = g_variant_ref_sink (g_variant_new_from_bytes (G_VARIANT_TYPE (LEARNED_TYPE), saved, FALSE));
   g_autoptr (GVariant) transforms = NULL, pivots = NULL, orders = NULL, offsets = NULL;
   gsize n = 0;
-  g_variant_get (all, "(@aay@aay@aay@att)", &transforms, &pivots, &orders, &offsets, &a->factor_end);
+  g_variant_get (all, "(@aay@aay@aay@attt)", &transforms, &pivots, &orders, &offsets, &a->factor_end, &a->states_offset);
   const guint64 *places = g_variant_get_fixed_array (offsets, &n, sizeof (guint64));
   gboolean ok = g_variant_is_normal_form (all) && n == a->n_factors && g_variant_n_children (transforms) == a->n_inputs
                 && g_variant_n_children (pivots) == a->n_factors && g_variant_n_children (orders) == a->n_units && restore_orders (l, orders);
@@ -506,8 +533,9 @@ gboolean qz_fit_memory (EngGguf *gguf, const QzOptions *options, guint n_threads
   QzMemory memory;
   if (source == NULL)
     return FALSE;
-  gsize learned = options->tokens > 0 ? options->tokens : QZ_DEFAULT_TOKENS, back = options->backward_tokens > 0 ? options->backward_tokens : QZ_BACKWARD_TOKENS;
-  QzTokens tokens = { QZ_SEQUENCE_TOKENS, learned + learned / 8 + QZ_SEQUENCE_TOKENS, MIN (back, learned) };
+  gsize learned = qz_calibration_tokens (options), back = qz_calibration_backward_tokens (options);
+  QzTokens tokens = { QZ_SEQUENCE_TOKENS, learned + learned / 8 + QZ_SEQUENCE_TOKENS, MIN (back, learned),
+                      options->quality == QZ_QUALITY_BEST };
   if (!qz_memory_choose (source, &tokens, n_threads > 0 ? n_threads : eng_workers_default_count (), options->memory_bytes, &memory, error))
     return FALSE;
   *bytes = memory.bytes;
@@ -531,9 +559,12 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
   a->method = options->method;
   a->calibration = g_strdup (calibration->id);
   a->fingerprint = qz_fingerprint (gguf);
+  keep_text (a, calibration);
   QzTokens tokens;
   QzMemory memory;
-  qz_observe_tokens (calibration, options->backward_tokens, &tokens);
+  guint backward_tokens = qz_calibration_backward_tokens (options);
+  qz_observe_tokens (calibration, backward_tokens, &tokens);
+  tokens.is_tuned = options->quality == QZ_QUALITY_BEST;
   if (!qz_memory_choose (source, &tokens, eng_workers_count (workers), options->memory_bytes, &memory, error))
     return NULL;
   a->widest = memory.widest;
@@ -545,8 +576,9 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
 
   Learner learner = { source, a, workers, options->bits > 0 ? options->bits : 4, NULL };
   QzObservation observation;
-  QzObserver observer = { .seed = options->seed, .backward_tokens = options->backward_tokens, .memory = &memory, .moments = learn_moments,
-                          .order = qz_method_traits (a->method)->orders_channels ? order_channels : NULL, .work = work, .save = save_learned, .restore = restore_learned, .data = &learner,
+  QzObserver observer = { .seed = options->seed, .backward_tokens = backward_tokens, .memory = &memory, .moments = learn_moments,
+                          .order = qz_method_traits (a->method)->orders_channels ? order_channels : NULL, .states = learn_states, .work = work,
+                          .save = save_learned, .restore = restore_learned, .data = &learner,
                           .progress = progress, .progress_data = data, .from = 0, .to = observe_share };
   gboolean ok = qz_observe (source, calibration, &observer, workers, &observation, cancellable, error);
   g_clear_error (&learner.error);

@@ -23,6 +23,10 @@ struct QzAnalysis {
   guint64 *offsets;         /* [n_factors] ... from here on */
   guint64 factor_end;       /* where the last one ends */
   QzCurves *curves;
+  /* The text that was learned from, whose final states lie behind one another among the factors. */
+  guint n_learned;          /* sequences of held_tokens */
+  gint32 *learned;          /* [n_learned][held_tokens] */
+  guint64 states_offset;    /* of states (spill.h) [n_learned * held_tokens][n_embd] */
   /* Held-out text and the source's final hidden states on it. */
   guint held_sequences, held_tokens, n_embd;
   gint32 *held;             /* [held_sequences][held_tokens] */
@@ -41,5 +45,7 @@ gboolean qz_analysis_apply_order (const QzAnalysis *analysis, QzSource *source);
 guint qz_analysis_factor_of (const QzSource *source, float *const *pivots, guint matrix, guint row0, guint rows);
 /* f [cols][cols], zeros below the diagonal and between blocks, 1 on it. */
 gboolean qz_analysis_read_factor (const QzAnalysis *analysis, guint factor, float *f, GError **error);
+/* x [n][n_embd] = the source's final hidden states, after the output norm, of tokens row.. of the learned text. */
+gboolean qz_analysis_read_states (const QzAnalysis *analysis, EngWorkers *workers, gsize row, gsize n, float *x, GError **error);
 
 #endif

@@ -3,6 +3,7 @@
 #include "quantizer/analysis.h"
 
 #include "engine/error.h"
+#include "quantizer/spill.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,11 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ANALYSIS_VERSION = 5, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
+enum { ANALYSIS_VERSION = 6, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
 
 /* fingerprint, calibration, seed, pipelines, pivots, Fisher, held-out sequences and tokens, their states, curves, orders of channels, offsets
- * of factors, columns factored together, method */
-#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyyt)ay)aayatuu)"
+ * of factors, columns factored together, method, learned sequences' tokens, offset of their states */
+#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyyt)ay)aayatuuait)"
 
 typedef struct {
   char magic[8];
@@ -60,13 +61,15 @@ static GVariant *head_of (const QzAnalysis *a)
   g_variant_builder_init (&orders, G_VARIANT_TYPE ("aay"));
   for (guint u = 0; u < a->n_units; u++)
     g_variant_builder_add_value (&orders, bytes_variant (a->order[u], sizeof (guint32) * a->order_lengths[u]));
-  gsize held = (gsize) a->held_sequences * a->held_tokens;
-  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyyt)ay)@aay@atuu)", a->fingerprint, a->calibration, a->seed,
+  gsize held = (gsize) a->held_sequences * a->held_tokens, learned = (gsize) a->n_learned * a->held_tokens;
+  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyyt)ay)@aay@atuu@ait)", a->fingerprint, a->calibration, a->seed,
                                             g_variant_builder_end (&transforms), g_variant_builder_end (&pivots), g_variant_builder_end (&fisher),
                                             a->held_sequences, g_variant_new_fixed_array (G_VARIANT_TYPE_INT32, a->held, held, sizeof (gint32)),
                                             bytes_variant (a->held_hidden, held * a->n_embd * sizeof (guint16)), qz_curves_to_variant (a->curves),
                                             g_variant_builder_end (&orders),
-                                            g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->widest, (guint32) a->method));
+                                            g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->widest,
+                                            (guint32) a->method,
+                                            g_variant_new_fixed_array (G_VARIANT_TYPE_INT32, a->learned, learned, sizeof (gint32)), a->states_offset));
 }
 
 static gboolean write_all (int fd, const void *data, gsize size)
@@ -275,6 +278,23 @@ static gboolean take_held_out (QzAnalysis *a, const QzSource *source, GVariant *
   return TRUE;
 }
 
+static gboolean take_learned (QzAnalysis *a, const QzSource *source, GVariant *head)
+{
+  gsize n = 0;
+  g_autoptr (GVariant) tokens = g_variant_get_child_value (head, 14);
+  const gint32 *ids = g_variant_get_fixed_array (tokens, &n, sizeof (gint32));
+  g_variant_get_child (head, 15, "t", &a->states_offset);
+  guint64 row_bytes = qz_spill_row_bytes (a->n_embd);
+  if (n == 0 || n % a->held_tokens != 0 || a->states_offset > a->factor_end || n > (a->factor_end - a->states_offset) / row_bytes)
+    return FALSE;
+  for (gsize i = 0; i < n; i++)
+    if (ids[i] < 0 || (guint) ids[i] >= source->traits.n_vocab)
+      return FALSE;
+  a->n_learned = n / a->held_tokens;
+  a->learned = g_memdup2 (ids, n * sizeof (gint32));
+  return TRUE;
+}
+
 QzAnalysis *qz_analysis_load (EngGguf *gguf, const char *path, GError **error)
 {
   guint64 base, factor_bytes;
@@ -290,7 +310,8 @@ QzAnalysis *qz_analysis_load (EngGguf *gguf, const char *path, GError **error)
   g_variant_get_child (head, 2, "t", &a->seed);
   g_variant_get_child (head, 13, "u", &method);
   a->method = MIN (method, QZ_N_METHODS);
-  if (a->method == QZ_N_METHODS || !take_arrays (a, source, head) || !take_offsets (a, head, factor_bytes) || !take_orders (a, source, head) || !take_held_out (a, source, head))
+  if (a->method == QZ_N_METHODS || !take_arrays (a, source, head) || !take_offsets (a, head, factor_bytes) || !take_orders (a, source, head)
+      || !take_held_out (a, source, head) || !take_learned (a, source, head))
     return foreign (path, error);
   a->curves = qz_curves_from_variant (curves, source, error);
   if (a->curves == NULL)

@@ -12,6 +12,19 @@ enum {
   HELD_EVERY = 9,
 };
 
+/* Gradients need fewer tokens than the moments, which must span all columns. */
+enum { USUAL_TOKENS = 12288, USUAL_BACKWARD_TOKENS = 4096, BEST_TOKENS = 32768, BEST_BACKWARD_TOKENS = 8192 };
+
+guint qz_calibration_tokens (const QzOptions *options)
+{
+  return options->tokens > 0 ? options->tokens : options->quality == QZ_QUALITY_BEST ? BEST_TOKENS : USUAL_TOKENS;
+}
+
+guint qz_calibration_backward_tokens (const QzOptions *options)
+{
+  return options->backward_tokens > 0 ? options->backward_tokens : options->quality == QZ_QUALITY_BEST ? BEST_BACKWARD_TOKENS : USUAL_BACKWARD_TOKENS;
+}
+
 void qz_calibration_free (QzCalibration *calibration)
 {
   if (calibration == NULL)
@@ -68,7 +81,7 @@ QzCalibration *qz_calibration_new (const QzSource *source, const QzOptions *opti
   eng_tokenizer_encode (tokenizer, text, length, ENG_TOKENIZE_SPECIAL, all);
 
   g_autoptr (QzCalibration) c = g_new0 (QzCalibration, 1);
-  guint wanted = options->tokens > 0 ? options->tokens : QZ_DEFAULT_TOKENS;
+  guint wanted = qz_calibration_tokens (options);
   guint most = source->traits.n_ctx_train > 0 ? source->traits.n_ctx_train : QZ_SEQUENCE_TOKENS;
   c->n_tokens = MIN (QZ_SEQUENCE_TOKENS, most);
   while (c->n_tokens > LEAST_SEQUENCE_TOKENS && MIN (all->len, wanted) / c->n_tokens < 2 * LEAST_SEQUENCES)

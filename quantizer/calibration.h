@@ -13,7 +13,10 @@ typedef struct {
   char *id;          /* "bundled" or "own", and the beginning of the text's SHA-256 */
 } QzCalibration;
 
-enum { QZ_DEFAULT_TOKENS = 12288, QZ_SEQUENCE_TOKENS = 256 };
+enum { QZ_SEQUENCE_TOKENS = 256 };
+/* How many tokens are learned from at most, and how many of them make the way back. */
+guint qz_calibration_tokens (const QzOptions *options);
+guint qz_calibration_backward_tokens (const QzOptions *options);
 
 /* The text is spread over: sequences are taken from all of it, evenly. Refuses what is not UTF-8 or too short, in one sentence. */
 QzCalibration *qz_calibration_new (const QzSource *source, const QzOptions *options, GError **error);

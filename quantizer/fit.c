@@ -8,13 +8,15 @@
 #include "quantizer/measure.h"
 #include "quantizer/method.h"
 #include "quantizer/seal.h"
+#include "quantizer/tune.h"
 
 #include <string.h>
 
 /* Rows encoded together: few enough to share out, many enough for the products in a tall matrix. */
 enum { FEW_ROWS = QZ_STRIPE_ROWS, MANY_ROWS = 4 * QZ_STRIPE_ROWS, TALL = 4096 };
 
-static const double encode_share = 0.85; /* of the whole fit's time */
+static const double encode_share = 0.85; /* of the whole fit's time, where it is not tuned, ... */
+static const double tune_step_share = 1.0 / 12; /* ... and of that of packing what one step of tuning takes */
 
 typedef struct {
   const QzSource *source;
@@ -26,6 +28,7 @@ typedef struct {
   EngProgress progress;
   gpointer data;
   GCancellable *cancellable;
+  double encode_end, tune_end; /* of the progress */
   float *loss;          /* [n_matrices] */
   float *factor;        /* [cols][cols] of the input whose matrices are being encoded: */
   guint loaded;         /* this one of its factors, or QZ_NONE */
@@ -207,10 +210,78 @@ static gboolean encode_all (Fit *fit, GError **error)
         return FALSE;
       done += (guint64) a->curves->matrices[m].shape.rows * cols;
       if (fit->progress != NULL)
-        fit->progress (encode_share * done / a->curves->n_weights, "Packing the model", fit->data);
+        fit->progress (fit->encode_end * done / a->curves->n_weights, "Packing the model", fit->data);
     }
   }
   return TRUE;
+}
+
+/* ---- tuning -------------------------------------------------------------------------------------------------------------- */
+
+/* The packed matrices as they lie in the unfinished file. */
+static gboolean open_packed (const Fit *fit, EngGguf *made, QzPacked *packed, GError **error)
+{
+  const QzSource *source = fit->source;
+  *packed = (QzPacked){ g_new0 (xb_matrix *, source->n_matrices), fit->analysis->transforms, g_new0 (float *, source->n_matrices) };
+  for (guint m = 0; m < source->n_matrices; m++) {
+    g_autofree char *name = g_strdup_printf ("%s.xbit", source->matrices[m].name);
+    const EngTensor *tensor = eng_gguf_find_tensor (made, name);
+    xb_error why = "there is none";
+    packed->matrices[m] = tensor != NULL ? xb_matrix_open (tensor->data, tensor->bytes, &why) : NULL;
+    if (packed->matrices[m] == NULL) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the tensor %s of %s cannot be read: %s", name, eng_gguf_path (made), why);
+      return FALSE;
+    }
+    packed->growth[m] = g_new (float, source->matrices[m].rows);
+    for (guint r = 0; r < source->matrices[m].rows; r++)
+      packed->growth[m][r] = 1;
+  }
+  return TRUE;
+}
+
+static void close_packed (const Fit *fit, QzPacked *packed)
+{
+  for (guint m = 0; m < fit->source->n_matrices; m++) {
+    xb_matrix_free (packed->matrices[m]);
+    g_free (packed->growth[m]);
+  }
+  g_free (packed->matrices);
+  g_free (packed->growth);
+}
+
+static gboolean rewrite_scales (Fit *fit, EngGguf *made, const QzPacked *packed, GError **error)
+{
+  for (guint m = 0; m < fit->source->n_matrices; m++) {
+    g_autofree char *name = g_strdup_printf ("%s.xbit", fit->source->matrices[m].name);
+    const EngTensor *tensor = eng_gguf_find_tensor (made, name);
+    void *blob = g_aligned_alloc (1, tensor->bytes, XB_ALIGN);
+    memcpy (blob, tensor->data, tensor->bytes);
+    xb_error why = xb_scale_rows (blob, tensor->bytes, 0, fit->source->matrices[m].rows, packed->growth[m]);
+    if (why != NULL)
+      g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be tuned: %s", name, why);
+    gboolean ok = why == NULL && qz_seal_rewrite_matrix (fit->seal, m, blob, error);
+    g_aligned_free (blob);
+    eng_gguf_drop_tensor (made, tensor);
+    if (!ok)
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean tune_all (Fit *fit, const QzTarget *target, guint n_steps, double expected_kl, const char *key, GError **error)
+{
+  QzPacked packed;
+  double before, after;
+  g_autoptr (EngGguf) made = eng_gguf_open (qz_seal_unfinished (fit->seal), error);
+  if (made == NULL)
+    return FALSE;
+  g_autofree char *tuned_key = g_strdup_printf ("tune 1 %u %s", n_steps, key);
+  g_autoptr (QzWork) work = qz_work_open (target->work, tuned_key, error);
+  QzTuning tuning = { fit->source, fit->analysis, &packed, n_steps, expected_kl, work, fit->progress, fit->data, fit->encode_end, fit->tune_end };
+  gboolean ok = open_packed (fit, made, &packed, error) && work != NULL
+                && qz_tune (&tuning, fit->workers, &before, &after, fit->cancellable, error) && rewrite_scales (fit, made, &packed, error);
+  close_packed (fit, &packed);
+  return ok;
 }
 
 static gboolean refuse_size (const QzCurves *curves, guint64 extra_bytes, guint64 target_bytes, GError **error)
@@ -305,6 +376,9 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   g_autofree float *matrix_loss = g_new0 (float, curves->n_matrices);
   Fit fit = { .source = source, .analysis = a, .depths = depths, .seal = seal, .journal = journal, .workers = workers, .progress = progress, .data = data,
               .cancellable = cancellable, .loss = matrix_loss };
+  guint n_steps = target->quality == QZ_QUALITY_BEST ? MAX (1, a->n_learned / QZ_TUNE_SEQUENCES) : 0;
+  fit.encode_end = encode_share / (1 + tune_step_share * n_steps);
+  fit.tune_end = fit.encode_end * (1 + tune_step_share * n_steps);
   if (!encode_all (&fit, error))
     return FALSE;
   /* What was really rounded away says more than the curves did. */
@@ -312,7 +386,8 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   for (guint m = 0; m < curves->n_matrices; m++)
     loss += matrix_loss[m];
   *result = (QzResult){ .file_bytes = used_bytes, .bpw = promise.bpw, .expected_kl = qz_curves_kl_of_loss (loss) };
-  if (!qz_measure (source, a, qz_seal_unfinished (seal), workers, &result->kl_divergence, &result->top1_agreement, progress, data, encode_share, 1,
+  if ((n_steps > 0 && !tune_all (&fit, target, n_steps, result->expected_kl, key, error))
+      || !qz_measure (source, a, qz_seal_unfinished (seal), workers, &result->kl_divergence, &result->top1_agreement, progress, data, fit.tune_end, 1,
                    cancellable, error)
       || !qz_seal_set_outcome (seal, result->kl_divergence, result->top1_agreement, matrix_loss, error) || !qz_seal_finish (seal, error))
     return FALSE;

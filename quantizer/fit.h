@@ -58,11 +58,18 @@ void qz_curves_depths (const QzCurves *curves, guint64 target_bytes, float *mean
 /* ---- analysis: the observed second moments, sensitivities and the curves; saved beside the model ------------------------- */
 typedef struct QzAnalysis QzAnalysis;
 
+/* How much time a fit is worth. */
+typedef enum {
+  QZ_QUALITY_USUAL,
+  QZ_QUALITY_BEST /* five times as long: more text is observed, and scales are tuned on it once all matrices are packed */
+} QzQuality;
+
 typedef struct {
   const char *calibration;      /* UTF-8 text; NULL: the bundled text */
   gsize calibration_length;
-  guint tokens;                 /* of it used at most, 0: default */
-  guint backward_tokens;        /* of these, that gradients are measured on, 0: default */
+  QzQuality quality;
+  guint tokens;                 /* of it used at most, 0: as the quality has it */
+  guint backward_tokens;        /* of these, that gradients are measured on, 0: as the quality has it */
   guint64 seed;                 /* signs of the transform */
   QzMethod method;
   guint bits;                   /* that QZ_METHOD_AWQ searches its scales for, 0: 4 */
@@ -104,6 +111,7 @@ typedef struct {
   guint n_ctx;                  /* kept in the file: the session the budget was reckoned for (EngTraits); 0: not said */
   int kv_bits;
   const char *const *metadata;  /* extra string keys, NULL or pairs ending in NULL (valise.*, general.name) */
+  QzQuality quality;            /* best: scales are tuned on all that the analysis learned from */
   const char *work;             /* as in QzOptions: matrices that are packed are kept there; or NULL */
 } QzTarget;
 

@@ -70,16 +70,20 @@ typedef struct {
   guint n_vocab;
 } Finish;
 
+/* A row of products becomes one of logits. */
+static void finish_row (const Finish *f, float *row)
+{
+  if (f->bias != NULL)
+    xb_add (row, f->bias, f->n_vocab);
+  if (f->traits->logit_scale > 0 || f->traits->logit_soft_cap > 0)
+    eng_cap (row, logit_scale (f->traits), f->traits->logit_soft_cap, f->n_vocab);
+}
+
 static void finish_work (gpointer data, guint begin, guint end, guint worker)
 {
   const Finish *f = data;
-  for (guint i = begin; i < end; i++) {
-    float *row = f->logits + (gsize) i * f->n_vocab;
-    if (f->bias != NULL)
-      xb_add (row, f->bias, f->n_vocab);
-    if (f->traits->logit_scale > 0 || f->traits->logit_soft_cap > 0)
-      eng_cap (row, logit_scale (f->traits), f->traits->logit_soft_cap, f->n_vocab);
-  }
+  for (guint i = begin; i < end; i++)
+    finish_row (f, f->logits + (gsize) i * f->n_vocab);
 }
 
 static gboolean read_bias (const QzSource *source, float **bias, GError **error)
@@ -97,23 +101,44 @@ static gboolean read_bias (const QzSource *source, float **bias, GError **error)
   return qz_source_read_vector (source, tensor, *bias, error);
 }
 
-gboolean qz_head_logits (const QzSource *source, EngWorkers *workers, const float *f, guint n, float *logits, GError **error)
+static gboolean walk_end (Walk *walk, GError *local, GError **error)
+{
+  g_free (walk->w);
+  if (local != NULL)
+    g_propagate_error (error, local);
+  return local == NULL;
+}
+
+/* products [n][n_vocab] of f [n][n_embd]. */
+static gboolean multiply (const QzSource *source, EngWorkers *workers, const float *f, guint n, float *products, GError **error)
 {
   Walk walk;
   GError *local = NULL;
-  g_autofree float *bias = NULL;
-  if (!read_bias (source, &bias, error))
-    return FALSE;
   walk_begin (&walk, source, workers);
   guint cols = walk.matrix->cols, n_vocab = walk.matrix->rows;
   while (walk_next (&walk, &local))
-    qz_product (workers, false, true, n, walk.rows, cols, f, cols, walk.w, cols, 0, logits + walk.row0, n_vocab);
-  g_free (walk.w);
-  if (local != NULL) {
-    g_propagate_error (error, local);
+    qz_product (workers, false, true, n, walk.rows, cols, f, cols, walk.w, cols, 0, products + walk.row0, n_vocab);
+  return walk_end (&walk, local, error);
+}
+
+/* df [n][n_embd] from the gradients d [n][n_vocab] at the products. */
+static gboolean multiply_backward (const QzSource *source, EngWorkers *workers, const float *d, guint n, float *df, GError **error)
+{
+  Walk walk;
+  GError *local = NULL;
+  walk_begin (&walk, source, workers);
+  guint cols = walk.matrix->cols, n_vocab = walk.matrix->rows;
+  while (walk_next (&walk, &local))
+    qz_product (workers, false, false, n, cols, walk.rows, d + walk.row0, n_vocab, walk.w, cols, walk.row0 > 0, df, cols);
+  return walk_end (&walk, local, error);
+}
+
+gboolean qz_head_logits (const QzSource *source, EngWorkers *workers, const float *f, guint n, float *logits, GError **error)
+{
+  g_autofree float *bias = NULL;
+  if (!read_bias (source, &bias, error) || !multiply (source, workers, f, n, logits, error))
     return FALSE;
-  }
-  eng_workers_run (workers, finish_work, &(Finish){ &source->traits, bias, logits, n_vocab }, n, 1);
+  eng_workers_run (workers, finish_work, &(Finish){ &source->traits, bias, logits, source->traits.n_vocab }, n, 1);
   return TRUE;
 }
 
@@ -177,21 +202,76 @@ static void gradient_work (gpointer data, guint begin, guint end, guint worker)
 gboolean qz_head_backward (const QzSource *source, EngWorkers *workers, const float *f, guint n, const QzLabels *labels, float *logits, float *df,
                            GError **error)
 {
-  Walk walk;
-  GError *local = NULL;
   g_autofree float *log_sum = g_new (float, n);
   Softmax s = { &source->traits, labels, logits, log_sum, n, source->traits.n_vocab };
   if (!qz_head_logits (source, workers, f, n, logits, error))
     return FALSE;
   eng_workers_run (workers, softmax_work, &s, n, 1);
   eng_workers_run (workers, gradient_work, &s, (s.n_vocab + COLUMNS_PER_UNIT - 1) / COLUMNS_PER_UNIT, 1);
-  walk_begin (&walk, source, workers);
-  guint cols = walk.matrix->cols;
-  while (walk_next (&walk, &local))
-    qz_product (workers, false, false, n, cols, walk.rows, logits + walk.row0, s.n_vocab, walk.w, cols, walk.row0 > 0, df, cols);
-  g_free (walk.w);
-  if (local == NULL)
-    return TRUE;
-  g_propagate_error (error, local);
-  return FALSE;
+  return multiply_backward (source, workers, logits, n, df, error);
+}
+
+/* ---- towards another model's distribution -------------------------------------------------------------------------------- */
+
+typedef struct {
+  Finish finish;         /* of the student */
+  const float *products; /* [n][n_vocab] the student's */
+  float *d;              /* [n][n_vocab] the teacher's logits, and then the gradient at the products */
+  float *rows;           /* [workers][2][n_vocab] */
+  double *kl;            /* [n] */
+  float *slope;          /* [n_vocab] */
+  guint n;
+} Distil;
+
+/* One unit is one state. KL (p || q) = sum p (a - b) - log sum e^a + log sum e^b of logits a and b; its gradient at b is q - p. */
+static void distil_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Distil *s = data;
+  const EngTraits *t = s->finish.traits;
+  guint n_vocab = s->finish.n_vocab;
+  float cap = t->logit_soft_cap, scale = logit_scale (t), *p = s->rows + (gsize) 2 * worker * n_vocab, *q = p + n_vocab;
+  for (guint i = begin; i < end; i++) {
+    float *d = s->d + (gsize) i * n_vocab;
+    double sum = 0;
+    memcpy (p, d, sizeof (float) * n_vocab);
+    double log_p = xb_softmax (p, n_vocab);
+    memcpy (q, s->products + (gsize) i * n_vocab, sizeof (float) * n_vocab);
+    finish_row (&s->finish, q);
+    for (guint v = 0; v < n_vocab; v++) {
+      float b = q[v], slope = cap > 0 ? scale * MAX (0, 1 - b / cap * (b / cap)) : scale;
+      sum += p[v] * (d[v] - b);
+      d[v] = slope;
+    }
+    double log_q = xb_softmax (q, n_vocab);
+    s->kl[i] = MAX (0, sum - log_p + log_q);
+    for (guint v = 0; v < n_vocab; v++)
+      d[v] *= q[v] - p[v];
+  }
+}
+
+/* One unit is a stretch of the vocabulary, summed over states in order. */
+static void distil_slope_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Distil *s = data;
+  guint v0 = begin * COLUMNS_PER_UNIT, v1 = MIN (end * COLUMNS_PER_UNIT, s->finish.n_vocab);
+  for (guint i = 0; i < s->n; i++) {
+    const float *d = s->d + (gsize) i * s->finish.n_vocab, *y = s->products + (gsize) i * s->finish.n_vocab;
+    for (guint v = v0; v < v1; v++)
+      s->slope[v] += d[v] * y[v];
+  }
+}
+
+gboolean qz_head_distil (const QzSource *student, const QzSource *teacher, EngWorkers *workers, const float *f, const float *taught, guint n, float *scratch,
+                         float *slope, double *kl, float *df, GError **error)
+{
+  guint n_vocab = student->traits.n_vocab;
+  float *products = scratch + (gsize) n * n_vocab;
+  g_autofree float *bias = NULL, *rows = g_new (float, (gsize) 2 * eng_workers_count (workers) * n_vocab);
+  if (!read_bias (student, &bias, error) || !qz_head_logits (teacher, workers, taught, n, scratch, error)
+      || !multiply (student, workers, f, n, products, error))
+    return FALSE;
+  Distil s = { { &student->traits, bias, NULL, n_vocab }, products, scratch, rows, kl, slope, n };
+  eng_workers_run (workers, distil_work, &s, n, 1);
+  eng_workers_run (workers, distil_slope_work, &s, (n_vocab + COLUMNS_PER_UNIT - 1) / COLUMNS_PER_UNIT, 1);
+  return multiply_backward (student, workers, scratch, n, df, error);
 }

@@ -7,6 +7,7 @@
 #include "quantizer/layer.h"
 #include "quantizer/moments.h"
 #include "quantizer/shape.h"
+#include "quantizer/tune.h"
 
 enum {
   WALK_ROWS = 4096,       /* of the vocabulary, at once (head.c) */
@@ -80,6 +81,19 @@ static double observe_bytes (const QzSource *source, const QzTokens *tokens, gui
   return sizeof (float) * (stream + embd * embd + qz_layer_weights_floats (source) + MAX (head, MAX (back, there))) + largest_tensor (source);
 }
 
+/* What a step of tuning has in memory beside the weights of half a layer; packed matrices are mapped. */
+static double tune_bytes (const QzSource *source, const QzTokens *tokens, guint n_workers)
+{
+  const EngTraits *t = &source->traits;
+  double rows = (double) QZ_TUNE_SEQUENCES * tokens->n_tokens, all_rows = 0;
+  for (guint m = 0; m < source->n_matrices; m++)
+    all_rows += source->matrices[m].rows;
+  double stream = rows * t->n_embd * (4.0 + 2 * t->parallel + 4 * (t->n_experts > 0)) + rows * t->n_experts;
+  double head = (2.0 * QZ_TUNE_HEAD_ROWS + 2.0 * n_workers) * t->n_vocab + WALK_ROWS * t->n_embd + 2.0 * QZ_TUNE_HEAD_ROWS * t->n_embd;
+  double back = qz_layer_pass_floats (t, n_workers, (guint) rows, tokens->n_tokens, TRUE) + qz_layer_weights_floats (source);
+  return sizeof (float) * (stream + 5 * all_rows + head + back);
+}
+
 /* The factor, a packed matrix at its largest, and what each worker has in hand. */
 static double fit_bytes (const QzSource *source, guint n_workers)
 {
@@ -99,8 +113,9 @@ static double fit_bytes (const QzSource *source, guint n_workers)
 static guint64 bytes_of (const QzSource *source, const QzTokens *tokens, guint n_workers, const QzMemory *m)
 {
   double held = sizeof (float) * 1.5 * (tokens->n_all / 8.0) * source->traits.n_embd; /* states of the held-out text */
+  double tuned = tokens->is_tuned ? tune_bytes (source, tokens, n_workers) : 0;
   return eng_memory_rss () + margin_bytes
-         + margin * (kept_bytes (source) + held + MAX (observe_bytes (source, tokens, n_workers, m), fit_bytes (source, n_workers)));
+         + margin * (kept_bytes (source) + held + MAX (observe_bytes (source, tokens, n_workers, m), MAX (fit_bytes (source, n_workers), tuned)));
 }
 
 gboolean qz_memory_choose (const QzSource *source, const QzTokens *tokens, guint n_workers, guint64 bytes, QzMemory *memory, GError **error)

@@ -15,11 +15,13 @@ guint qz_moments_block (guint n, guint widest)
 
 guint qz_moments_n_blocks (const QzMoments *m)
 {
-  return (m->n + m->block - 1) / m->block;
+  return m->n > 0 ? (m->n + m->block - 1) / m->block : 0;
 }
 
 gsize qz_moments_floats (guint n, guint block)
 {
+  if (n == 0)
+    return 0;
   gsize whole = n / block, rest = n % block;
   return whole * block * block + rest * rest;
 }

@@ -4,6 +4,7 @@
 
 #include "engine/workers.h"
 
+/* All zero: of nothing, and nothing is added. */
 typedef struct {
   guint n;     /* of a vector */
   guint block; /* of a block, the last one may be smaller; n: one block */

@@ -23,7 +23,7 @@ gboolean qz_observing_step (QzObserving *o, double fraction, const char *what, G
   if (to->progress != NULL)
     to->progress (to->from + fraction * (to->to - to->from), what, to->progress_data);
   if (g_cancellable_is_cancelled (o->cancellable)) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "the analysis was cancelled; nothing was written");
+    g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "it was cancelled; nothing was written");
     return FALSE;
   }
   return TRUE;
@@ -65,7 +65,7 @@ void qz_shared_weights (const QzObserving *o, guint n, const float *in, float *w
 gboolean qz_observing_hand_over (QzObserving *o, guint input, guint factor, QzMoments *h, gsize count, GError **error)
 {
   qz_moments_scale (h, count > 0 ? 1.0 / count : 0);
-  return o->to->moments (o->to->data, input, factor, h, error);
+  return o->to->moments == NULL || o->to->moments (o->to->data, input, factor, h, error);
 }
 
 /* ---- what is kept -------------------------------------------------------------------------------------------------------- */
@@ -100,7 +100,7 @@ static void choose_kept (QzObserving *o)
   const EngTraits *t = o->traits;
   o->keep_cols[QZ_KEEP_STREAM] = t->n_embd;
   o->keep_cols[QZ_KEEP_MIDDLE] = t->parallel ? 0 : t->n_embd;
-  o->keep_cols[QZ_KEEP_ATTENDED] = o->keep_cols[QZ_KEEP_FED] = t->post_norm ? t->n_embd : 0;
+  o->keep_cols[QZ_KEEP_ATTENDED] = o->keep_cols[QZ_KEEP_FED] = t->post_norm || o->out->row_slope != NULL ? t->n_embd : 0;
   o->keep_cols[QZ_KEEP_QKV] = qz_layer_qkv_rows (t);
   o->keep_cols[QZ_KEEP_GATE_UP] = t->n_experts > 0 ? 0 : (t->ungated ? 1 : 2) * t->n_ff;
   if (kept_bytes (o, QZ_N_KEEP) * t->n_layers > most_kept)
@@ -134,10 +134,11 @@ static gboolean check_memory (const QzObserving *o, const QzMemory *memory, GErr
   return FALSE;
 }
 
-static void allocate (QzObserving *o)
+void qz_observing_allocate (QzObserving *o)
 {
   const EngTraits *t = o->traits;
   gsize embd = t->n_embd, all = o->n_all * embd, back = o->n_back * embd;
+  choose_kept (o);
   o->x = g_new (float, all);
   o->dx = g_new (float, back);
   o->gathered = g_new (float, (gsize) o->batch_rows * embd);
@@ -153,13 +154,12 @@ static void allocate (QzObserving *o)
     o->stream = g_new (float, back);
     o->worths = g_new (float, o->n_back * t->n_experts);
   }
-  o->out->held_hidden = g_new (float, all - o->n_learn * embd);
   qz_moments_init (&o->head_moments, t->n_embd, qz_moments_block (t->n_embd, o->widest));
   o->probability = g_new0 (double, t->n_vocab);
   o->head_fisher = g_new0 (double, t->n_vocab);
 }
 
-static void clear (QzObserving *o)
+void qz_observing_clear (QzObserving *o)
 {
   float *const floats[] = { o->x, o->base, o->added, o->gathered, o->dx, o->d_base, o->d_in, o->d_y, o->stream, o->worths };
   qz_layer_pass_clear (&o->pass);
@@ -175,8 +175,7 @@ static void clear (QzObserving *o)
 
 /* ---- all together -------------------------------------------------------------------------------------------------------- */
 
-/* The factors of rope for sequences of the calibration's length, as the engine would take them; NULL where there are none. */
-static gboolean read_rope_factors (const QzObserving *o, float **factors, GError **error)
+gboolean qz_observing_rope_factors (const QzObserving *o, float **factors, GError **error)
 {
   const EngTraits *t = o->traits;
   const char *name = eng_gguf_find_tensor (o->source->gguf, "rope_freqs.weight") != NULL ? "rope_freqs.weight"
@@ -296,7 +295,7 @@ static gboolean observe (QzObserving *o, GError **error)
   Place place;
   g_autofree float *factors = NULL;
   o->kept = o->to->work != NULL ? qz_work_store (o->to->work, "kept", error) : qz_store_new (error);
-  if (o->kept == NULL || !qz_layer_weights_init (&o->weights, o->source, error) || !read_rope_factors (o, &factors, error))
+  if (o->kept == NULL || !qz_layer_weights_init (&o->weights, o->source, error) || !qz_observing_rope_factors (o, &factors, error))
     return FALSE;
   take_up (o, &place);
   guint next = place.is_way_back ? place.layer : o->traits->n_layers;
@@ -311,10 +310,9 @@ static gboolean observe (QzObserving *o, GError **error)
 
 void qz_observe_tokens (const QzCalibration *c, guint backward_tokens, QzTokens *tokens)
 {
-  guint wanted = backward_tokens > 0 ? backward_tokens : QZ_BACKWARD_TOKENS;
-  tokens->n_tokens = c->n_tokens;
+  *tokens = (QzTokens){ .n_tokens = c->n_tokens };
   tokens->n_all = (gsize) (c->n_sequences + c->n_held) * c->n_tokens;
-  tokens->n_back = (gsize) MIN (c->n_sequences, MAX (1, wanted / c->n_tokens)) * c->n_tokens;
+  tokens->n_back = (gsize) MIN (c->n_sequences, backward_tokens > 0 ? MAX (1, backward_tokens / c->n_tokens) : G_MAXUINT) * c->n_tokens;
 }
 
 gboolean qz_observe (const QzSource *source, const QzCalibration *c, const QzObserver *observer, EngWorkers *workers, QzObservation *observation,
@@ -335,15 +333,19 @@ gboolean qz_observe (const QzSource *source, const QzCalibration *c, const QzObs
   o.n_learn = (gsize) c->n_sequences * c->n_tokens;
   o.n_all = tokens.n_all;
   o.n_back = tokens.n_back;
-  choose_kept (&o);
   if (!check_memory (&o, &memory, error))
     return FALSE;
   *observation = (QzObservation){ .n_matrices = source->n_matrices, .row_fisher = g_new0 (float *, source->n_matrices) };
-  for (guint m = 0; m < source->n_matrices; m++)
+  observation->row_slope = observer->slopes ? g_new0 (float *, source->n_matrices) : NULL;
+  for (guint m = 0; m < source->n_matrices; m++) {
     observation->row_fisher[m] = g_new0 (float, source->matrices[m].rows);
-  allocate (&o);
+    if (observer->slopes)
+      observation->row_slope[m] = g_new0 (float, source->matrices[m].rows);
+  }
+  observation->held_hidden = g_new (float, (o.n_all - o.n_learn) * source->traits.n_embd);
+  qz_observing_allocate (&o);
   gboolean ok = observe (&o, error);
-  clear (&o);
+  qz_observing_clear (&o);
   if (!ok)
     qz_observation_clear (observation);
   return ok;
@@ -351,8 +353,11 @@ gboolean qz_observe (const QzSource *source, const QzCalibration *c, const QzObs
 
 void qz_observation_clear (QzObservation *observation)
 {
-  for (guint m = 0; m < observation->n_matrices && observation->row_fisher != NULL; m++)
+  for (guint m = 0; m < observation->n_matrices && observation->row_fisher != NULL; m++) {
     g_free (observation->row_fisher[m]);
+    g_free (observation->row_slope != NULL ? observation->row_slope[m] : NULL);
+  }
+  g_free (observation->row_slope);
   g_free (observation->row_fisher);
   g_free (observation->held_hidden);
   *observation = (QzObservation){ 0 };

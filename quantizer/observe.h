@@ -9,7 +9,9 @@
 #include "quantizer/work.h"
 
 typedef struct {
-  float **row_fisher;   /* [n_matrices][rows]: E g^2 of each output, per token; of the vocabulary's rows see vocabulary.c */
+  float **row_fisher;   /* [n_matrices][rows]: E g^2 of each output, per token; of the vocabulary's rows see vocabulary.c. NULL: not asked for */
+  float **row_slope;    /* [n_matrices][rows]: sum of g y over tokens, y being an output without its bias: how the loss changes as the row grows. Rows
+                         * whose outputs the pass does not compute keep 0. NULL: not asked for */
   guint n_matrices;
   float *held_hidden;   /* [n_held * n_tokens][n_embd] final hidden states of the held-out sequences, after the output norm */
 } QzObservation;
@@ -24,6 +26,8 @@ typedef gboolean (*QzGradientsFunc) (gpointer data, guint matrix, guint row0, gu
 /* Called once for each unit, or expert of a unit, before anything that depends on the order of its hidden channels is handed over, with
  * moments [n_ff] = E h_j^2 of some tokens: the moment to call qz_source_set_order. */
 typedef void (*QzOrderFunc) (gpointer data, guint unit, guint expert, const double *moments);
+/* Called with the final hidden states, after the output norm, of the tokens that are learned from: f [n][n_embd] of tokens row.. */
+typedef gboolean (*QzStatesFunc) (gpointer data, gsize row, guint n, const float *f, GError **error);
 /* What the caller has made of all it was handed so far, for the state (work.h), and taken back: FALSE if it cannot be. */
 typedef GBytes *(*QzSaveFunc) (gpointer data);
 typedef gboolean (*QzRestoreFunc) (gpointer data, GBytes *saved);
@@ -31,11 +35,13 @@ typedef gboolean (*QzRestoreFunc) (gpointer data, GBytes *saved);
 typedef struct {
   guint64 seed;           /* of the labels that are drawn */
   const gint32 *labels;   /* instead of drawn ones: [n_sequences][n_tokens] of the calibration; NULL */
-  guint backward_tokens;  /* that make the way back, 0: QZ_BACKWARD_TOKENS */
+  guint backward_tokens;  /* that make the way back, 0: all */
   const QzMemory *memory; /* how batches and moments are cut; NULL: as is best */
-  QzMomentsFunc moments;
+  gboolean slopes;        /* are asked for: of the matrices in layers */
+  QzMomentsFunc moments;  /* or NULL */
   QzOrderFunc order;      /* or NULL */
   QzGradientsFunc gradients; /* or NULL */
+  QzStatesFunc states;       /* or NULL */
   guint gradients_widest; /* matrices of more rows than this ... */
   guint gradients_block;  /* ... are handed over in blocks of so many */
   QzWork *work;           /* goes on from its state, and saves one now and then; or NULL */
@@ -47,9 +53,7 @@ typedef struct {
   double from, to;
 } QzObserver;
 
-/* Gradients need fewer tokens than the moments, which must span all columns. */
-enum { QZ_BACKWARD_TOKENS = 4096 };
-/* The sequences that make the way back with so many tokens (0: QZ_BACKWARD_TOKENS), and all, counted. */
+/* The sequences that make the way back with so many tokens (0: all), and all, counted. */
 void qz_observe_tokens (const QzCalibration *calibration, guint backward_tokens, QzTokens *tokens);
 
 gboolean qz_observe (const QzSource *source, const QzCalibration *calibration, const QzObserver *observer, EngWorkers *workers,

@@ -8,23 +8,23 @@
 
 /* ---- what is learned about outputs --------------------------------------------------------------------------------------- */
 
-/* Some rows of a matrix and where a batch's gradients at their outputs are: d [n][ld]. */
+/* Some rows of a matrix and where a batch's gradients at their outputs are, d [n][ld], and the outputs themselves: y [n][ld], bias or NULL. */
 typedef struct {
   guint matrix, row0, rows;
-  const float *d;
+  const float *d, *y, *bias;
   gsize ld;
   float *g; /* sums of g g^T, block after block; NULL when nobody asks */
 } Output;
-
 
 static guint block_rows (const QzObserver *to, guint rows)
 {
   return rows <= to->gradients_widest ? rows : CLAMP (to->gradients_block, 1, rows);
 }
 
-static void add_output (QzObserving *o, GArray *outputs, guint matrix, guint row0, guint rows, const float *d, gsize ld)
+/* y NULL: the pass does not compute it. */
+static void add_output (QzObserving *o, GArray *outputs, guint matrix, guint row0, guint rows, const float *d, const float *y, const float *bias, gsize ld)
 {
-  Output output = { matrix, row0, rows, d, ld, NULL };
+  Output output = { matrix, row0, rows, d, y, bias, ld, NULL };
   if (o->to->gradients != NULL)
     output.g = g_new0 (float, qz_moments_floats (rows, block_rows (o->to, rows)));
   g_array_append_val (outputs, output);
@@ -35,33 +35,34 @@ static GArray *outputs_new (void)
   return g_array_new (FALSE, FALSE, sizeof (Output));
 }
 
-/* Projections of each head lie one behind the other in d [n][ld], `step` apart. */
-static void add_heads (QzObserving *o, GArray *outputs, guint matrix, guint rows, const float *d, gsize step, gsize ld)
+/* Projections of each head lie one behind the other in d and y [n][ld], `step` apart. */
+static void add_heads (QzObserving *o, GArray *outputs, guint matrix, guint rows, const float *d, const float *y, gsize step, gsize ld)
 {
   for (guint h = 0; h < o->traits->n_heads; h++)
-    add_output (o, outputs, matrix, h * rows, rows, d + h * step, ld);
+    add_output (o, outputs, matrix, h * rows, rows, d + h * step, y + h * step, NULL, ld);
 }
 
 static GArray *attention_outputs (QzObserving *o, guint l)
 {
   const EngTraits *t = o->traits;
   const QzLayer *layer = &o->source->layers[l];
+  const QzLayerWeights *w = &o->weights;
   const QzLayerPass *p = &o->pass;
   GArray *outputs = outputs_new ();
   guint col = 0, pair = t->latent_key + t->latent_value;
   for (guint i = 0; i < layer->n_qkv; i++) {
     guint rows = o->source->matrices[layer->qkv[i]].rows;
-    add_output (o, outputs, layer->qkv[i], 0, rows, p->d_qkv + col, p->qkv_rows);
+    add_output (o, outputs, layer->qkv[i], 0, rows, p->d_qkv + col, p->qkv + col, w->qkv_bias != NULL ? w->qkv_bias + col : NULL, p->qkv_rows);
     col += rows;
   }
-  add_output (o, outputs, layer->output, 0, t->n_embd, p->d_y, t->n_embd);
+  add_output (o, outputs, layer->output, 0, t->n_embd, p->d_y, p->y, w->output_bias, t->n_embd);
   if (layer->q_b != QZ_NONE)
-    add_output (o, outputs, layer->q_b, 0, p->q_rows, p->d_queries, p->q_rows);
+    add_output (o, outputs, layer->q_b, 0, p->q_rows, p->d_queries, p->queries, NULL, p->q_rows);
   if (layer->kv_b != QZ_NONE)
-    add_output (o, outputs, layer->kv_b, 0, t->n_heads * pair, p->d_kv, (gsize) t->n_heads * pair);
+    add_output (o, outputs, layer->kv_b, 0, t->n_heads * pair, p->d_kv, p->kv, NULL, (gsize) t->n_heads * pair);
   if (layer->k_b != QZ_NONE) {
-    add_output (o, outputs, layer->k_b, 0, t->n_heads * t->latent, p->d_meeting, (gsize) t->n_heads * t->latent);
-    add_heads (o, outputs, layer->v_b, t->latent_value, p->d_kv + t->latent_key, pair, (gsize) t->n_heads * pair);
+    add_output (o, outputs, layer->k_b, 0, t->n_heads * t->latent, p->d_meeting, NULL, NULL, (gsize) t->n_heads * t->latent);
+    add_heads (o, outputs, layer->v_b, t->latent_value, p->d_kv + t->latent_key, p->kv + t->latent_key, pair, (gsize) t->n_heads * pair);
   }
   return outputs;
 }
@@ -70,13 +71,16 @@ static GArray *unit_outputs (QzObserving *o, guint number, guint expert)
 {
   GArray *outputs = outputs_new ();
   const QzUnit *unit = &o->source->units[number];
+  const QzLayerWeights *w = &o->weights;
   const QzLayerPass *p = &o->pass;
+  const float *bias = w->gate_up_bias;
   guint up_rows = qz_source_expert_rows (o->source, unit->up), embd = o->traits->n_embd;
   gsize gate_rows = unit->gate != QZ_NONE ? unit->n_ff : 0, ld = gate_rows + up_rows;
   if (gate_rows > 0)
-    add_output (o, outputs, unit->gate, expert * unit->n_ff, unit->n_ff, p->d_gate_up, ld);
-  add_output (o, outputs, unit->up, expert * up_rows, up_rows, p->d_gate_up + gate_rows, ld);
-  add_output (o, outputs, unit->down, expert * embd, embd, p->d_y, embd);
+    add_output (o, outputs, unit->gate, expert * unit->n_ff, unit->n_ff, p->d_gate_up, p->gate_up, bias, ld);
+  add_output (o, outputs, unit->up, expert * up_rows, up_rows, p->d_gate_up + gate_rows, p->gate_up + gate_rows,
+              bias != NULL ? bias + gate_rows : NULL, ld);
+  add_output (o, outputs, unit->down, expert * embd, embd, p->d_y, p->y, w->down_bias, embd);
   return outputs;
 }
 
@@ -91,12 +95,25 @@ static void add_squares (float *fisher, const float *d, gsize ld, guint n, guint
     fisher[j] += sum[j] / divisor;
 }
 
+/* slope[j] += sum over n rows of d[.][j] (y[.][j] - bias[j]). */
+static void add_slopes (float *slope, const Output *output, guint n)
+{
+  for (guint i = 0; i < n; i++) {
+    const float *d = output->d + i * output->ld, *y = output->y + i * output->ld;
+    for (guint j = 0; j < output->rows; j++)
+      slope[j] += d[j] * (output->bias != NULL ? y[j] - output->bias[j] : y[j]);
+  }
+}
+
 /* The gradients of a batch of n rows. */
 static void add_gradients (QzObserving *o, GArray *outputs, guint n)
 {
   for (guint i = 0; i < outputs->len; i++) {
     Output *output = &g_array_index (outputs, Output, i);
-    add_squares (o->out->row_fisher[output->matrix] + output->row0, output->d, output->ld, n, output->rows, o->n_back);
+    if (o->out->row_fisher != NULL)
+      add_squares (o->out->row_fisher[output->matrix] + output->row0, output->d, output->ld, n, output->rows, o->n_back);
+    if (o->out->row_slope != NULL && output->y != NULL)
+      add_slopes (o->out->row_slope[output->matrix] + output->row0, output, n);
     if (output->g != NULL)
       qz_moments_add (&(QzMoments){ output->rows, block_rows (o->to, output->rows), output->g }, o->workers, output->d, output->ld, n);
   }
@@ -195,6 +212,14 @@ static gboolean begin_mixture (QzObserving *o, guint l, GError **error)
   return TRUE;
 }
 
+/* What a unit of a mixture computed, also its last product where somebody asks for it. */
+static void unit_again (QzObserving *o, guint n)
+{
+  qz_unit_products (&o->pass, &o->weights, n);
+  if (o->out->row_slope != NULL)
+    qz_unit_finish (&o->pass, &o->weights, n);
+}
+
 /* One batch of rows of an expert: choice[i] is the place in o->choices of its i-th row. */
 static void expert_batch (QzObserving *o, const gsize *choice, guint n, float *d_weight, GArray *outputs)
 {
@@ -210,7 +235,7 @@ static void expert_batch (QzObserving *o, const gsize *choice, guint n, float *d
     memcpy (p->d_y + (gsize) i * embd, o->d_y + row * embd, sizeof (float) * embd);
   }
   qz_half_norm (p, qz_feed_forward_norm (t, &o->weights), n, o->gathered, p->in);
-  qz_unit_products (p, &o->weights, n);
+  unit_again (o, n);
   qz_unit_backward (p, &o->weights, n, weight, d_of);
   for (guint i = 0; i < n; i++) {
     float *d_in = o->d_in + choice[i] / used * embd;
@@ -268,7 +293,7 @@ static gboolean backward_shared (QzObserving *o, guint number, GError **error)
     memcpy (p->d_y, o->d_y + row * embd, sizeof (float) * n * embd);
     qz_half_norm (p, qz_feed_forward_norm (t, &o->weights), n, o->stream + row * embd, p->in);
     qz_shared_weights (o, n, p->in, weight);
-    qz_unit_products (p, &o->weights, n);
+    unit_again (o, n);
     qz_unit_backward (p, &o->weights, n, weight, d_weight);
     for (guint i = 0; i < n; i++) {
       float *d_in = o->d_in + (row + i) * embd, slope = d_weight[i] * weight[i] * (1 - weight[i]);

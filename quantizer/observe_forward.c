@@ -5,10 +5,13 @@
 #include <math.h>
 #include <string.h>
 
+/* Of nothing where nobody asks for them. */
 static void init_moments (const QzObserving *o, QzMoments *h, guint input)
 {
   guint cols = o->source->inputs[input].cols;
-  qz_moments_init (h, cols, qz_moments_block (cols, o->widest));
+  *h = (QzMoments){ 0 };
+  if (o->to->moments != NULL)
+    qz_moments_init (h, cols, qz_moments_block (cols, o->widest));
 }
 
 /* ---- attention ----------------------------------------------------------------------------------------------------------- */

@@ -47,6 +47,12 @@ typedef struct {
   QzLayerPass pass;
 } QzObserving;
 
+/* All that a pass works in, from source, calibration, out, head_rows, batch_rows and the numbers of rows; the store of what is kept, and the weights, are the
+ * caller's to open. Everything is cleared. */
+void qz_observing_allocate (QzObserving *o);
+void qz_observing_clear (QzObserving *o);
+/* The factors of rope for sequences of the calibration's length, as the engine would take them; NULL where there are none. */
+gboolean qz_observing_rope_factors (const QzObserving *o, float **factors, GError **error);
 /* Reports, and FALSE when cancelled. */
 gboolean qz_observing_step (QzObserving *o, double fraction, const char *what, GError **error);
 /* Rows of the batch that begins at `row`: none spans the border between those learned from and those held out. */
@@ -71,5 +77,7 @@ gboolean qz_observe_embed (QzObserving *o, GError **error);
  * of the last layer. */
 gboolean qz_observe_head (QzObserving *o, GError **error);
 gboolean qz_observe_vocabulary (QzObserving *o, GError **error);
+/* slope [n_vocab] += g y of the rows that were looked up, from dx at the beginning of the stream, which becomes that of the embedding's rows. */
+gboolean qz_observe_embed_slopes (QzObserving *o, float *slope, GError **error);
 
 #endif

@@ -136,6 +136,11 @@ gboolean qz_seal_write_matrix (QzSeal *seal, guint matrix, const void *blob, gsi
   return eng_gguf_writer_write (seal->writer, seal->matrices[matrix], 0, blob, size, error);
 }
 
+gboolean qz_seal_rewrite_matrix (QzSeal *seal, guint matrix, const void *blob, GError **error)
+{
+  return eng_gguf_writer_rewrite (seal->writer, seal->matrices[matrix], blob, error);
+}
+
 gboolean qz_seal_set_outcome (QzSeal *seal, double measured_kl, double measured_top1, const float *loss, GError **error)
 {
   return eng_gguf_writer_replace_f64 (seal->writer, "valise.fit.measured_kl", measured_kl, error)

@@ -24,6 +24,8 @@ guint64 qz_seal_file_bytes (const QzSeal *seal);
 /* Creates the temporary and writes everything but the matrices. */
 gboolean qz_seal_begin (QzSeal *seal, const char *path, GError **error);
 gboolean qz_seal_write_matrix (QzSeal *seal, guint matrix, const void *blob, gsize size, GError **error);
+/* The same matrix with other scales. */
+gboolean qz_seal_rewrite_matrix (QzSeal *seal, guint matrix, const void *blob, GError **error);
 /* What came of it: known only when everything is written, it takes the place that the file has for it. loss [n_matrices]: nats that each one's
  * rounding costs by the second-order estimate, uncorrected. */
 gboolean qz_seal_set_outcome (QzSeal *seal, double measured_kl, double measured_top1, const float *loss, GError **error);

@@ -8,6 +8,7 @@
 
 #include "engine/model.h"
 #include "engine/workers.h"
+#include "quantizer/transform.h"
 
 typedef enum {
   QZ_ROLE_EMBEDDING,
@@ -67,8 +68,16 @@ typedef struct {
   guint units[2], n_units;     /* a mixture first, then what every token goes through beside it */
 } QzLayer;
 
+/* A checkpoint's matrices as they were packed, hidden channels in the order in which they were read then. */
+typedef struct {
+  xb_matrix **matrices;           /* [n_matrices] */
+  QzTransform *const *transforms; /* [n_inputs] */
+  float **growth;                 /* [n_matrices][rows] what each row is multiplied by */
+} QzPacked;
+
 typedef struct {
   EngGguf *gguf;
+  const QzPacked *packed; /* matrices are read from here instead; or NULL. Not while others read */
   EngTraits traits;
   guint n_matrices, n_inputs, n_factors, n_units;
   QzMatrix *matrices;

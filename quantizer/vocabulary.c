@@ -82,6 +82,22 @@ static gboolean embed_backward (QzObserving *o, GError **error)
   return TRUE;
 }
 
+gboolean qz_observe_embed_slopes (QzObserving *o, float *slope, GError **error)
+{
+  guint embd = o->traits->n_embd;
+  g_autofree float *row = g_new (float, embd);
+  if (!embed_backward (o, error))
+    return FALSE;
+  for (gsize i = 0; i < o->n_back; i++) {
+    guint token = o->calibration->tokens[i];
+    if (!qz_source_read_rows (o->source, 0, token, token + 1, row, error))
+      return FALSE;
+    for (guint j = 0; j < embd; j++)
+      slope[token] += row[j] * o->dx[i * embd + j];
+  }
+  return TRUE;
+}
+
 /* ---- the end of the stream ----------------------------------------------------------------------------------------------- */
 
 static void norm_rows (QzObserving *o, const QzNorm *norm, gsize row, guint n, float *out)
@@ -129,6 +145,8 @@ gboolean qz_observe_head (QzObserving *o, GError **error)
       norm_rows (o, &norm, row, n, o->out->held_hidden + (row - o->n_learn) * embd);
     } else {
       norm_rows (o, &norm, row, n, f);
+      if (o->to->states != NULL && !o->to->states (o->to->data, row, n, f, error))
+        return FALSE;
       qz_moments_add (head_moments, o->workers, f, embd, n);
     }
   }

@@ -9,7 +9,7 @@ typedef struct {
   double bpw;
   int bits, context, kv, threads;
   gboolean window;
-  char *output, *calibration, *method, *allocation; /* fit */
+  char *output, *calibration, *quality, *method, *allocation; /* fit */
   gint64 seed;
 } TargetOptions;
 
@@ -21,6 +21,7 @@ typedef struct {
   { "context", 'c', 0, G_OPTION_ARG_INT, &(o)->context, "Tokens of context (else 4096, or the model's own if less)", "TOKENS" }, \
   { "kv", 0, 0, G_OPTION_ARG_INT, &(o)->kv, "Bits of the KV cache: 16 (default), 8 or 4", "BITS" }, \
   { "memory", 'm', 0, G_OPTION_ARG_FILENAME, &(o)->memory, "Memory that making the fit may take (else as is best)", "SIZE" }, \
+  { "quality", 'q', 0, G_OPTION_ARG_STRING, &(o)->quality, "usual (default), or best: closer to the model, in five times the time", "NAME" }, \
   { "window", 0, 0, G_OPTION_ARG_NONE, &(o)->window, "The chat is to run in the window, which takes more memory than the terminal", NULL }, \
   { "threads", 't', 0, G_OPTION_ARG_INT, &(o)->threads, "Threads (else one per core)", "N" }
 
@@ -31,6 +32,7 @@ static void target_options_clear (TargetOptions *options)
   g_free (options->memory);
   g_free (options->output);
   g_free (options->calibration);
+  g_free (options->quality);
   g_free (options->method);
   g_free (options->allocation);
 }
@@ -51,6 +53,8 @@ static int read_target (const TargetOptions *options, ValiseTarget *target)
     return cli_usage ("--bpw %g is not between 0 and 32", options->bpw);
   if (options->bits < 0 || options->bits > 8)
     return cli_usage ("--bits %d is not between 1 and 8", options->bits);
+  if (options->quality && !g_str_equal (options->quality, "usual") && !g_str_equal (options->quality, "best"))
+    return cli_usage ("--quality %s is not usual or best", options->quality);
   if (options->method && !qz_method_from_name (options->method, &target->method))
     return cli_usage ("--method %s is not xbit, rtn, gptq, awq or quarot", options->method);
   if (target->method != QZ_METHOD_XBIT && !options->bits)
@@ -69,6 +73,7 @@ static int read_target (const TargetOptions *options, ValiseTarget *target)
     return cli_usage ("--threads %d is not a number of threads", options->threads);
   target->bits = (guint) options->bits;
   target->allocation = options->allocation && g_str_equal (options->allocation, "matrices") ? QZ_ALLOCATE_MATRICES : QZ_ALLOCATE_CELLS;
+  target->quality = options->quality && g_str_equal (options->quality, "best") ? QZ_QUALITY_BEST : QZ_QUALITY_USUAL;
   target->seed = (guint64) options->seed;
   target->context = (guint) options->context;
   target->kv_bits = options->kv;

@@ -8,7 +8,8 @@
 
 #define BUNDLED "bundled" /* stands for the calibration text that comes with Valise; the analysis file knows its version */
 
-static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, char **text, gsize *length, GError **error);
+static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, QzQuality quality, char **text, gsize *length,
+                            GError **error);
 static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
                                  const ValiseTarget *target, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
 static gboolean save_analysis (ValiseLibrary *library, ValiseModel *model, const QzAnalysis *analysis, const char *path, GError **error);
@@ -96,7 +97,8 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   if (!valise_session_options (&traits, target->context, target->kv_bits, &session, error))
     return NULL;
   g_autofree char *work = g_strconcat (kept, ".fit", NULL);
-  QzTarget wanted = { .bytes = plan->file_target_bytes, .bits = target->bits, .allocation = target->allocation, .metadata = metadata, .work = work };
+  QzTarget wanted = { .bytes = plan->file_target_bytes, .bits = target->bits, .allocation = target->allocation, .quality = target->quality,
+                      .metadata = metadata, .work = work };
   if (target->ram_bytes || target->context) { /* a budget holds for the chat it was reckoned for, so that is what the fit is opened with */
     wanted.n_ctx = session.n_ctx;
     wanted.kv_bits = session.kv_bits;
@@ -134,13 +136,15 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
 /* ---- helpers ---- */
 
 /* Where the analysis with this calibration text is kept; reads the text (NULL: the bundled one). */
-static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, char **text, gsize *length, GError **error)
+static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, QzQuality quality, char **text, gsize *length,
+                            GError **error)
 {
+  const char *end = quality == QZ_QUALITY_BEST ? "-best.analysis" : ".analysis";
   g_autofree char *key = valise_model_content_key (model, error);
   if (!key)
     return NULL;
   if (!calibration_path)
-    return g_strconcat (library->home, "/analysis/", key, "-" BUNDLED ".analysis", NULL);
+    return g_strconcat (library->home, "/analysis/", key, "-" BUNDLED, end, NULL);
   if (!g_file_get_contents (calibration_path, text, length, NULL)) {
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "the calibration text %s cannot be read: name a text file", calibration_path);
     return NULL;
@@ -150,7 +154,7 @@ static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const ch
     return NULL;
   }
   g_autofree char *hash = g_compute_checksum_for_data (G_CHECKSUM_SHA256, (const guchar *) *text, *length);
-  return g_strdup_printf ("%s/analysis/%s-%.16s.analysis", library->home, key, hash);
+  return g_strdup_printf ("%s/analysis/%s-%.16s%s", library->home, key, hash, end);
 }
 
 /* *path: where it is kept. */
@@ -158,8 +162,9 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
                                  const ValiseTarget *target, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
 {
   g_autofree char *text = NULL;
-  QzOptions options = { .memory_bytes = target->memory_bytes, .seed = target->seed, .method = target->method, .bits = target->bits };
-  g_autofree char *usual = analysis_path (library, model, calibration_path, &text, &options.calibration_length, error);
+  QzOptions options = { .memory_bytes = target->memory_bytes, .seed = target->seed, .method = target->method, .bits = target->bits,
+                        .quality = target->quality };
+  g_autofree char *usual = analysis_path (library, model, calibration_path, target->quality, &text, &options.calibration_length, error);
   if (!usual)
     return NULL;
   /* Only what any later size is fitted from is kept; other methods and seeds are for comparing. */

@@ -91,6 +91,7 @@ typedef struct {
   guint64 ram_bytes, size_bytes; /* exactly one of ram_bytes, size_bytes, bpw, bits is not 0 */
   double bpw;
   guint bits;                    /* 1 to 8, of every weight */
+  QzQuality quality;
   QzMethod method;               /* all but QZ_METHOD_XBIT take bits */
   QzAllocation allocation;       /* where bits is 0 */
   guint64 seed;                  /* of all that is drawn */

@@ -28,6 +28,7 @@ struct _ValiseFitBudget {
   GtkButton *analyse_button, *calibration_button, *calibration_clear_button;
   GtkProgressBar *analyse_bar;
   AdwComboRow *kv_row;
+  GtkSwitch *quality_switch;
   AdwActionRow *calibration_row;
 
   ValiseModel *model;
@@ -127,7 +128,7 @@ static void plan_now (ValiseFitBudget *self)
   valise_fit_plot_set_plan (self->plot, &self->plan, self->plan.file_target_bytes);
 }
 
-/* Context or KV bits changed: what around the weights is needed is another. */
+/* Context, KV bits or quality changed: what around the weights is needed is another. */
 static void replan (ValiseFitBudget *self)
 {
   static const int kv_bits[] = { 16, 8, 4 };
@@ -135,6 +136,7 @@ static void replan (ValiseFitBudget *self)
     return;
   self->target.context = chosen_context (self);
   self->target.kv_bits = kv_bits[MIN (adw_combo_row_get_selected (self->kv_row), 2)];
+  self->target.quality = gtk_switch_get_active (self->quality_switch) ? QZ_QUALITY_BEST : QZ_QUALITY_USUAL;
   self->target.threads = g_settings_get_uint (valise_settings (), "threads");
   if (!self->target.threads)
     self->target.threads = eng_workers_default_count ();
@@ -394,6 +396,7 @@ static void valise_fit_budget_class_init (ValiseFitBudgetClass *klass)
   gtk_widget_class_bind_template_child (widget_class, ValiseFitBudget, calibration_button);
   gtk_widget_class_bind_template_child (widget_class, ValiseFitBudget, calibration_clear_button);
   gtk_widget_class_bind_template_child (widget_class, ValiseFitBudget, kv_row);
+  gtk_widget_class_bind_template_child (widget_class, ValiseFitBudget, quality_switch);
   gtk_widget_class_bind_template_child (widget_class, ValiseFitBudget, calibration_row);
   gtk_widget_class_bind_template_callback (widget_class, on_ram_scale);
   gtk_widget_class_bind_template_callback (widget_class, on_ram_entry);

@@ -121,6 +121,8 @@ guint64 eng_gguf_writer_file_bytes (const EngGgufWriter *writer);
 gboolean eng_gguf_writer_begin (EngGgufWriter *writer, const char *path, GError **error); /* creates the temporary, checks free space */
 /* Data of tensor i, in pieces and in any order, every byte exactly once; one thread at a time. */
 gboolean eng_gguf_writer_write (EngGgufWriter *writer, guint i, guint64 offset, const void *data, gsize size, GError **error);
+/* All of tensor i anew, once it is written. */
+gboolean eng_gguf_writer_rewrite (EngGgufWriter *writer, guint i, const void *data, GError **error);
 /* Another value, of the same length, for a key that was set as such; after begin the file's is written over. */
 gboolean eng_gguf_writer_replace_f64 (EngGgufWriter *writer, const char *key, double value, GError **error);
 gboolean eng_gguf_writer_replace_f32s (EngGgufWriter *writer, const char *key, const float *values, gsize n, GError **error);

@@ -358,6 +358,14 @@ gboolean eng_gguf_writer_write (EngGgufWriter *w, guint i, guint64 offset, const
   return write_at (w, w->data_begin + t->offset + offset, data, size, error);
 }
 
+gboolean eng_gguf_writer_rewrite (EngGgufWriter *w, guint i, const void *data, GError **error)
+{
+  g_return_val_if_fail (w->fd >= 0 && i < w->tensors->len, FALSE);
+  const Declared *t = &g_array_index (w->tensors, Declared, i);
+  g_return_val_if_fail (t->written == t->bytes, FALSE);
+  return write_at (w, w->data_begin + t->offset, data, t->bytes, error);
+}
+
 /* The value of a key, `skip` bytes behind its kind. */
 static gboolean replace (EngGgufWriter *w, const char *key, gsize skip, const void *data, gsize size, GError **error)
 {

@@ -278,7 +278,7 @@ static void test_fit_to_file (void)
   g_autofree char *path = scratch_path ("outside.gguf"), *text = scratch_path ("calibration.txt");
   g_autofree char *calibration = scratch_text (20000);
   scratch_write (text, calibration, strlen (calibration));
-  g_autoptr (ProgramRun) fit = program_run (home (), "fit", tiny (), "--bpw", "5", "-o", path, "--calibration", text, "--json", NULL);
+  g_autoptr (ProgramRun) fit = program_run (home (), "fit", tiny (), "--bpw", "5", "-q", "best", "-o", path, "--calibration", text, "--json", NULL);
   JsonObject *object = program_object (fit);
   g_assert_cmpstr (string_of (object, "path"), ==, path);
   g_assert_cmpint (int_of (object, "bytes"), ==, (gint64) size_of (path));
@@ -599,6 +599,7 @@ static void test_usage (void)
     { "plan", "tiny", "--bpw=4", "--context=99999999999" },
     { "fit", "tiny" },
     { "fit", "tiny", "--bpw=4", "--threads=-1" },
+    { "fit", "tiny", "--bpw=4", "--quality=good" },
     { "chat" },
     { "chat", "small", "--prompt=x", "--seed=one" },
     { "chat", "small", "--prompt=x", "--temp=-1" },

@@ -21,7 +21,30 @@ static float *take_floats (const guint8 **at, gsize *left, gsize n)
   return g_memdup2 (take (at, left, n * sizeof (float)), n * sizeof (float));
 }
 
-static void check_matrix (const guint8 **at, gsize *left)
+/* Rows of a packed matrix multiplied by powers of two, which no rounding touches; or refused, and as they were. */
+static guint check_scaled (guint8 *packed, gsize size, const xb_layout *l, const float *weights)
+{
+  g_autofree float *factor = g_new (float, l->rows), *rows = g_new (float, (gsize) l->rows * l->cols);
+  g_autofree guint8 *before = g_memdup2 (packed, size);
+  gboolean can_be = l->scale_kind <= XB_SCALE_GROUP_I8 && !l->has_offset;
+  for (guint r = 0; r < l->rows; r++)
+    factor[r] = r % 3 == 0 ? 0.5f : r % 3 == 1 ? 1 : 2;
+  g_assert_nonnull (xb_scale_rows (packed, size, 0, l->rows + 1, factor));
+  g_assert_true ((xb_scale_rows (packed, size, 0, l->rows, factor) == NULL) == can_be);
+  if (!can_be) {
+    g_assert_cmpmem (packed, size, before, size);
+    return 0;
+  }
+  xb_matrix *matrix = xb_matrix_open (packed, size, NULL);
+  xb_dequantize_rows (matrix, 0, l->rows, rows);
+  for (gsize i = 0; i < (gsize) l->rows * l->cols; i++)
+    g_assert_cmpfloat (fabsf (rows[i] - weights[i] * factor[i / l->cols]), <=, 2e-6f * fabsf (weights[i]) + 2e-7f);
+  xb_matrix_free (matrix);
+  return 1;
+}
+
+/* 1 where its rows could be scaled. */
+static guint check_matrix (const guint8 **at, gsize *left)
 {
   guint64 size;
   memcpy (&size, take (at, left, 8), 8);
@@ -58,9 +81,11 @@ static void check_matrix (const guint8 **at, gsize *left)
   xb_dequantize_rows (matrix, l->rows - 1, l->rows, rows);
   for (gsize c = 0; c < l->cols; c++)
     g_assert_cmpfloat (fabsf (rows[c] - weights[(gsize) (l->rows - 1) * l->cols + c]), <=, 1e-6f * fabsf (weights[(gsize) (l->rows - 1) * l->cols + c]) + 1e-7f);
+  guint scaled = check_scaled (packed, size, l, weights);
   xb_matrix_free (matrix);
   g_aligned_free (blob);
   g_aligned_free (packed);
+  return scaled;
 }
 
 static void test_numpy (void)
@@ -71,10 +96,11 @@ static void test_numpy (void)
   g_file_get_contents (path, &data, &left, &error);
   g_assert_no_error (error);
   const guint8 *at = (const guint8 *) data;
-  guint count = 0;
+  guint count = 0, scaled = 0;
   for (; left; count++)
-    check_matrix (&at, &left);
+    scaled += check_matrix (&at, &left);
   g_assert_cmpuint (count, ==, 5);
+  g_assert_cmpuint (scaled, >=, 2);
 }
 
 /* A scale is stored as the nearest f16, ties to even, overflow to infinity. */

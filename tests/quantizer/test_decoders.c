@@ -272,6 +272,79 @@ static void test_causal (gconstpointer name)
   fixture_clear (&f);
 }
 
+/* ---- slopes -------------------------------------------------------------------------------------------------------------- */
+
+/* The log-loss of the labels in a copy of the model whose row of a matrix is multiplied by a factor. */
+static double loss_of_grown (const Fixture *f, const char *name, guint matrix, guint row, float factor)
+{
+  g_autofree char *model = path_of (name, ".gguf"), *copy = g_test_build_filename (G_TEST_BUILT, "grown.gguf", NULL), *bytes = NULL;
+  g_autoptr (GError) error = NULL;
+  gsize size;
+  const QzMatrix *m = &f->source->matrices[matrix];
+  g_assert_true (g_file_get_contents (model, &bytes, &size, NULL));
+  gsize row_bytes = m->tensor->bytes / m->rows;
+  char *found = memmem (bytes, size, m->tensor->data + row * row_bytes, row_bytes);
+  g_assert_nonnull (found);
+  g_assert_cmpuint (m->tensor->type, ==, ENG_TYPE_F16);
+  for (guint j = 0; j < m->cols; j++) {
+    guint16 w;
+    memcpy (&w, found + j * sizeof w, sizeof w);
+    w = xb_float_to_half (xb_half_to_float (w) * factor);
+    memcpy (found + j * sizeof w, &w, sizeof w);
+  }
+  g_assert_true (g_file_set_contents (copy, bytes, size, NULL));
+  g_autoptr (EngGguf) gguf = eng_gguf_open (copy, &error);
+  g_assert_no_error (error);
+  Fixture grown = *f;
+  grown.source = qz_source_new (gguf, &error);
+  g_assert_no_error (error);
+  g_autofree float *logits = logits_of (&grown);
+  double loss = 0;
+  for (guint i = 0; i < f->n; i++)
+    loss += xb_log_sum_exp (logits + (gsize) i * f->n_vocab, f->n_vocab) - logits[(gsize) i * f->n_vocab + label_of (f, i)];
+  qz_source_free (grown.source);
+  g_unlink (copy);
+  return loss;
+}
+
+/* The row of each matrix that matters most: what the loss really does when it grows. */
+static void test_slopes (gconstpointer name)
+{
+  enum { SPARSE = 8 /* every so many matrices */ };
+  Fixture f;
+  g_autoptr (GError) error = NULL;
+  QzObservation observation;
+  fixture_init (&f, name);
+  g_autofree gint32 *tokens = g_new (gint32, 2 * f.n);
+  g_autofree gint32 *labels = g_new (gint32, f.n);
+  for (guint i = 0; i < f.n; i++) {
+    tokens[i] = tokens[f.n + i] = f.tokens[i];
+    labels[i] = label_of (&f, i);
+  }
+  QzCalibration calibration = { .n_tokens = f.n, .n_sequences = 1, .n_held = 1, .tokens = tokens };
+  qz_observe (f.source, &calibration, &(QzObserver) { .labels = labels, .slopes = TRUE }, workers, &observation, NULL, &error);
+  g_assert_no_error (error);
+  for (guint m = 1; m < f.source->n_matrices; m += SPARSE) {
+    const QzMatrix *matrix = &f.source->matrices[m];
+    /* Much more than the half floats of the file are rounded, but tokens should stay with their experts. */
+    const float *slope = observation.row_slope[m], step = f.source->traits.n_experts > 0 ? 0.01f : 0.02f;
+    guint row = 0;
+    for (guint r = 0; r < matrix->rows; r++)
+      row = fabsf (slope[r]) > fabsf (slope[row]) ? r : row;
+    if (matrix->role == QZ_ROLE_HEAD || matrix->role == QZ_ROLE_K_B)
+      continue;
+    double less = loss_of_grown (&f, name, m, row, 1 - step), as_is = loss_of_grown (&f, name, m, row, 1), more = loss_of_grown (&f, name, m, row, 1 + step);
+    double really = (more - less) / (2 * step), off = fabs (slope[row] - really);
+    /* A token may go to another expert on one side. */
+    if (f.source->traits.n_experts > 0)
+      off = MIN (off, 0.3 * MIN (fabs (slope[row] - (more - as_is) / step), fabs (slope[row] - (as_is - less) / step)));
+    if (!(off <= 0.06 * MAX (fabs (really), fabs (slope[row])) + 2e-3))
+      g_test_fail_printf ("%s: the slope of row %u of %s is %g, and should be %g", (const char *) name, row, matrix->name, slope[row], really);
+  }
+  qz_observation_clear (&observation);
+  fixture_clear (&f);
+}
+
 /* ---- backward ------------------------------------------------------------------------------------------------------------ */
 
 /* data: [n_embd] the diagonal of the embedding's moments. */
@@ -398,7 +471,7 @@ static void test_fit (gconstpointer name)
   g_assert_no_error (error);
   g_autofree char *routed_key = g_strconcat (eng_gguf_get_string (gguf, "general.architecture", ""), ".expert_count", NULL);
   guint64 least = qz_curves_min_bytes (a->curves), most = qz_curves_max_bytes (a->curves);
-  double before = INFINITY;
+  double before = INFINITY, smallest = 0;
   for (guint i = 0; i < 3; i++) {
     QzResult result;
     QzTarget target = { .bytes = least + (most - least) * i / 2 };
@@ -412,7 +485,15 @@ static void test_fit (gconstpointer name)
     gboolean routed = eng_gguf_has (gguf, routed_key);
     g_assert_cmpfloat (fabs (result.kl_divergence - found), <=, (routed ? 0.2 : 0.02) * found + (routed ? 1e-3 : 1e-4));
     before = result.kl_divergence;
+    smallest = i == 0 ? before : smallest;
   }
+  /* Tuned, the smallest keeps its size and is what is measured. */
+  QzResult tuned;
+  g_assert_true (qz_fit (gguf, a, &(QzTarget){ .bytes = least, .quality = QZ_QUALITY_BEST }, out, workers, &tuned, NULL, NULL, NULL, &error));
+  double found = engine_divergence (a, path, out);
+  g_test_message ("%s, tuned: measured %.4f, by the engine %.4f, not tuned %.4f", (const char *) name, tuned.kl_divergence, found, smallest);
+  g_assert_cmpuint (tuned.file_bytes, <=, least);
+  g_assert_cmpfloat (tuned.kl_divergence, <, 1.02 * smallest);
   g_autoptr (EngSession) session = open_session (out, 64, 8);
   gint32 token = 1;
   for (guint i = 0; i < 32; i++) {
@@ -451,6 +532,8 @@ int main (int argc, char **argv)
       g_test_add_data_func (gradients, name, test_gradients);
       g_autofree char *moments = g_strconcat ("/decoders/", name, "/moments", NULL);
       g_test_add_data_func (moments, name, test_moments);
+      g_autofree char *slopes = g_strconcat ("/decoders/", name, "/slopes", NULL);
+      g_test_add_data_func (slopes, name, test_slopes);
       g_test_add_data_func (fit, name, test_fit);
     }
   g_assert_cmpuint (names->len, >=, 60);

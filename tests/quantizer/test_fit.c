@@ -484,6 +484,16 @@ static void test_reference (void)
   g_assert_cmpuint (size_of (out), >, target - 4096);
   g_assert_cmpfloat (result.kl_divergence, <, 0.10);
   g_assert_cmpfloat (result.top1_agreement, >, 0.80);
+
+  /* Few bits leave much to make up for. */
+  QzResult usual, tuned;
+  QzTarget few = { .bytes = qz_curves_bytes_for_bpw (qz_analysis_curves (analysis), 2.2) };
+  g_assert_true (qz_fit (gguf, analysis, &few, out, workers, &usual, NULL, NULL, NULL, &error));
+  few.quality = QZ_QUALITY_BEST;
+  g_assert_true (qz_fit (gguf, analysis, &few, out, workers, &tuned, NULL, NULL, NULL, &error));
+  g_test_message ("at 2.2 bits: %.4f, tuned on so little %.4f", usual.kl_divergence, tuned.kl_divergence);
+  g_assert_cmpuint (tuned.file_bytes, ==, usual.file_bytes);
+  g_assert_cmpfloat (tuned.kl_divergence, <, 0.97 * usual.kl_divergence);
   eng_workers_free (workers);
 }
 

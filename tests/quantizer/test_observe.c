@@ -7,6 +7,7 @@
 #include "quantizer/transform.h"
 #include "tests/fixtures/tiny_model.h"
 
+#include <glib/gstdio.h>
 #include <math.h>
 #include <string.h>
 
@@ -48,6 +49,53 @@ static float *logits_of (const QzSource *source, EngWorkers *workers, const gint
   float *logits = g_new (float, n * source->traits.n_vocab);
   g_assert_true (qz_head_logits (source, workers, f, n, logits, NULL));
   return logits;
+}
+
+/* Divergence, its gradient and the rows' slopes against double precision and finite differences. */
+static void test_distil (void)
+{
+  enum { N = 6 };
+  TinyModel model = TINY_MODEL_DEFAULTS;
+  g_autofree char *path = tiny_model_path ("distil.gguf");
+  tiny_model_write (&model, path);
+  g_autoptr (QzSource) source = open_source (path);
+  EngWorkers *workers = eng_workers_new (2);
+  guint embd = source->traits.n_embd, n_vocab = source->traits.n_vocab;
+  g_autofree float *f = g_new (float, N * embd), *taught = g_new (float, N * embd), *df = g_new (float, N * embd), *spare = g_new (float, N * embd);
+  g_autofree float *a = g_new (float, N * n_vocab), *b = g_new (float, N * n_vocab), *scratch = g_new (float, 2 * N * n_vocab);
+  g_autofree float *slope = g_new0 (float, n_vocab), *unused = g_new0 (float, n_vocab);
+  g_autofree double *expected = g_new0 (double, n_vocab);
+  double kl[N], moved[2][N];
+  for (guint i = 0; i < N * embd; i++) {
+    f[i] = sinf (0.7f * i) * 2;
+    taught[i] = f[i] + 0.3f * cosf (1.3f * i);
+  }
+  g_assert_true (qz_head_distil (source, source, workers, f, taught, N, scratch, slope, kl, df, NULL));
+  g_assert_true (qz_head_logits (source, workers, taught, N, a, NULL) && qz_head_logits (source, workers, f, N, b, NULL));
+  for (guint i = 0; i < N; i++) {
+    const float *p = a + i * n_vocab, *q = b + i * n_vocab;
+    double log_p = xb_log_sum_exp (p, n_vocab), log_q = xb_log_sum_exp (q, n_vocab), sum = 0;
+    for (guint v = 0; v < n_vocab; v++) {
+      sum += exp (p[v] - log_p) * (p[v] - log_p - q[v] + log_q);
+      expected[v] += (exp (q[v] - log_q) - exp (p[v] - log_p)) * q[v]; /* neither bias nor cap: the logit is the output */
+    }
+    g_assert_cmpfloat (sum, >, 1e-3);
+    g_assert_cmpfloat (fabs (kl[i] - sum), <=, 1e-4 * sum + 1e-6);
+  }
+  for (guint v = 0; v < n_vocab; v++)
+    g_assert_cmpfloat (fabs (slope[v] - expected[v]), <=, 1e-3f);
+  for (guint j = 0; j < embd; j += 7) {
+    for (guint side = 0; side < 2; side++) {
+      g_autofree float *near = g_memdup2 (f, sizeof (float) * N * embd);
+      for (guint i = 0; i < N; i++)
+        near[i * embd + j] += side ? 0.02f : -0.02f;
+      g_assert_true (qz_head_distil (source, source, workers, near, taught, N, scratch, unused, moved[side], spare, NULL));
+    }
+    for (guint i = 0; i < N; i++)
+      g_assert_cmpfloat (fabs ((moved[1][i] - moved[0][i]) / 0.04 - df[i * embd + j]), <=, 0.02 * fabsf (df[i * embd + j]) + 2e-3);
+  }
+  eng_workers_free (workers);
+  g_unlink (path);
 }
 
 static void test_logits (void)
@@ -471,6 +519,7 @@ int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/observe/logits-equal-numpy", test_logits);
+  g_test_add_func ("/observe/another-models-distribution", test_distil);
   g_test_add_func ("/observe/moments-equal-the-engine", test_moments);
   g_test_add_func ("/observe/wide-inputs-in-blocks", test_moment_blocks);
   g_test_add_func ("/observe/predicts-the-divergence", test_prediction);

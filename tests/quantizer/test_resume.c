@@ -22,6 +22,7 @@ typedef struct {
 typedef struct {
   guint reports, die_at; /* 0: live */
   gboolean is_fit;
+  QzQuality quality;
 } Shared;
 
 static Shared *shared;
@@ -63,7 +64,7 @@ static void make (const Case *c, const char *work, const char *out)
   QzResult result;
   g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, shared->is_fit ? NULL : report, NULL, NULL, &error);
   g_assert_no_error (error);
-  QzTarget target = { .bytes = qz_curves_bytes_for_bpw (qz_analysis_curves (analysis), 4), .work = work };
+  QzTarget target = { .bytes = qz_curves_bytes_for_bpw (qz_analysis_curves (analysis), 4), .quality = shared->quality, .work = work };
   qz_fit (gguf, analysis, &target, out, workers, &result, shared->is_fit ? report : NULL, NULL, NULL, &error);
   g_assert_no_error (error);
 }
@@ -129,6 +130,25 @@ static void test_fit (void)
     g_assert_cmpuint (status.st_size, >=, before); /* nothing is packed twice */
     before = status.st_size;
   }
+  assert_same_file (c.out, whole);
+  case_clear (&c);
+}
+
+/* A fit that is tuned as well: the last runs have nothing to pack any more, and go on between two steps. */
+static void test_tuned_fit (void)
+{
+  Case c;
+  case_init (&c, &plain);
+  g_autofree char *whole = g_strconcat (c.out, ".whole", NULL), *usual = g_strconcat (c.out, ".usual", NULL);
+  *shared = (Shared){ .is_fit = TRUE };
+  make (&c, NULL, usual);
+  *shared = (Shared){ .is_fit = TRUE, .quality = QZ_QUALITY_BEST };
+  make (&c, NULL, whole);
+  g_assert_false (same_file (usual, whole));
+  guint all = shared->reports, last = 0;
+  for (guint at = 2; !make_in_child (&c, at, 0); at += 2, last = shared->reports)
+    g_assert_false (g_file_test (c.out, G_FILE_TEST_EXISTS));
+  g_test_message ("%u reports in all, %u before the last run", all, last);
   assert_same_file (c.out, whole);
   case_clear (&c);
 }
@@ -247,6 +267,7 @@ int main (int argc, char **argv)
   g_test_add_data_func ("/resume/analysis-killed-at-reports/tied", &plain, test_analysis);
   g_test_add_data_func ("/resume/analysis-killed-at-reports/untied", &untied, test_analysis);
   g_test_add_func ("/resume/fit-killed-at-reports", test_fit);
+  g_test_add_func ("/resume/tuned-fit-killed-at-reports", test_tuned_fit);
   g_test_add_func ("/resume/killed-at-any-moment", test_any_moment);
   g_test_add_func ("/resume/takes-up-nothing-else", test_other_work);
   g_test_add_func ("/resume/one-process-keeps", test_two_processes);

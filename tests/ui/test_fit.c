@@ -72,6 +72,11 @@ static void test_slider (UiCase *c)
   adw_expander_row_set_expanded (ui_find_type (wizard, ADW_TYPE_EXPANDER_ROW), TRUE);
   adw_combo_row_set_selected (ui_find (wizard, "kv_row"), 2);
   g_assert_cmpuint (valise_fit_budget_get_plan (budget)->memory.kv_bytes, <, kv);
+  g_assert_cmpint (valise_fit_budget_get_target (budget)->quality, ==, QZ_QUALITY_USUAL);
+  gtk_switch_set_active (ui_find (wizard, "quality_switch"), TRUE);
+  g_assert_cmpint (valise_fit_budget_get_target (budget)->quality, ==, QZ_QUALITY_BEST);
+  ui_picture (wizard, "fit-advanced");
+  gtk_switch_set_active (ui_find (wizard, "quality_switch"), FALSE);
   /* Written by hand, in any of the forms a size has; too small is said, with the smallest. */
   gtk_editable_set_text (ui_find (wizard, "ram_entry"), "1M");
   g_signal_emit_by_name (ui_find (wizard, "ram_entry"), "activate");

@@ -1,0 +1,28 @@
+/* tune.h: once all matrices are packed, each of their rows grows or shrinks a little so that the whole model comes closer to the one it was made from: what
+ * rounding did to one row, others can make up for. Only scales change, codes and sizes stay as they are. Towards the float model's distribution, by its
+ * gradient, as in end-to-end tuning of what stays in float (Tseng et al. 2024, QuIP#, section 5; Chen et al. 2024, EfficientQAT, section 3.3). */
+#ifndef QZ_TUNE_H
+#define QZ_TUNE_H
+
+#include "quantizer/analysis.h"
+#include "quantizer/source.h"
+#include "quantizer/work.h"
+
+enum { QZ_TUNE_SEQUENCES = 2 /* of a step */, QZ_TUNE_HEAD_ROWS = 64 /* states whose logits are in memory at once */ };
+
+typedef struct {
+  const QzSource *source;   /* the model */
+  const QzAnalysis *analysis;
+  QzPacked *packed;         /* growth: 1 of every row; what they should be multiplied by */
+  guint n_steps;
+  double expected_kl;       /* of the packed matrices as they are */
+  QzWork *work;             /* goes on from its state, and saves one now and then; or NULL */
+  EngProgress progress;     /* runs from `from` to `to`; or NULL */
+  gpointer data;
+  double from, to;
+} QzTuning;
+
+/* *kl_before and *kl_after: mean divergence, in nats, over the first and the last eighth of the steps (of a tuning that was taken up again, those since). */
+gboolean qz_tune (const QzTuning *tuning, EngWorkers *workers, double *kl_before, double *kl_after, GCancellable *cancellable, GError **error);
+
+#endif
