@@ -232,7 +232,8 @@ gboolean qz_tune (const QzTuning *to, EngWorkers *workers, double *kl_before, do
   Tuner t = { .to = to };
   const QzAnalysis *a = to->analysis;
   QzCalibration batch = { .n_tokens = a->held_tokens, .n_sequences = rows_of_step (a) / a->held_tokens };
-  g_autofree gint32 *tokens = batch.tokens = g_new (gint32, rows_of_step (a));
+  g_autofree gint32 *tokens = g_new (gint32, rows_of_step (a));
+  batch.tokens = tokens;
   t.student = student_new (to, error);
   if (t.student == NULL)
     return FALSE;
