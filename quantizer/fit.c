@@ -218,18 +218,25 @@ static gboolean encode_all (Fit *fit, GError **error)
 
 /* ---- tuning -------------------------------------------------------------------------------------------------------------- */
 
-/* The packed matrices as they lie in the unfinished file. */
+/* A packed matrix as it lies in the unfinished file; NULL: it does not. */
+static const EngTensor *find_packed (const Fit *fit, const EngGguf *made, guint m)
+{
+  g_autofree char *name = g_strdup_printf ("%s.xbit", fit->source->matrices[m].name);
+  return eng_gguf_find_tensor (made, name);
+}
+
+/* All of them. */
 static gboolean open_packed (const Fit *fit, EngGguf *made, QzPacked *packed, GError **error)
 {
   const QzSource *source = fit->source;
   *packed = (QzPacked){ g_new0 (xb_matrix *, source->n_matrices), fit->analysis->transforms, g_new0 (float *, source->n_matrices) };
   for (guint m = 0; m < source->n_matrices; m++) {
-    g_autofree char *name = g_strdup_printf ("%s.xbit", source->matrices[m].name);
-    const EngTensor *tensor = eng_gguf_find_tensor (made, name);
+    const EngTensor *tensor = find_packed (fit, made, m);
     xb_error why = "there is none";
     packed->matrices[m] = tensor != NULL ? xb_matrix_open (tensor->data, tensor->bytes, &why) : NULL;
     if (packed->matrices[m] == NULL) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the tensor %s of %s cannot be read: %s", name, eng_gguf_path (made), why);
+      g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the packed tensor %s of %s cannot be read: %s", source->matrices[m].name,
+                   eng_gguf_path (made), why);
       return FALSE;
     }
     packed->growth[m] = g_new (float, source->matrices[m].rows);
@@ -252,13 +259,12 @@ static void close_packed (const Fit *fit, QzPacked *packed)
 static gboolean rewrite_scales (Fit *fit, EngGguf *made, const QzPacked *packed, GError **error)
 {
   for (guint m = 0; m < fit->source->n_matrices; m++) {
-    g_autofree char *name = g_strdup_printf ("%s.xbit", fit->source->matrices[m].name);
-    const EngTensor *tensor = eng_gguf_find_tensor (made, name);
+    const EngTensor *tensor = find_packed (fit, made, m);
     void *blob = g_aligned_alloc (1, tensor->bytes, XB_ALIGN);
     memcpy (blob, tensor->data, tensor->bytes);
     xb_error why = xb_scale_rows (blob, tensor->bytes, 0, fit->source->matrices[m].rows, packed->growth[m]);
     if (why != NULL)
-      g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be tuned: %s", name, why);
+      g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "the tensor %s cannot be tuned: %s", fit->source->matrices[m].name, why);
     gboolean ok = why == NULL && qz_seal_rewrite_matrix (fit->seal, m, blob, error);
     g_aligned_free (blob);
     eng_gguf_drop_tensor (made, tensor);
@@ -271,7 +277,6 @@ static gboolean rewrite_scales (Fit *fit, EngGguf *made, const QzPacked *packed,
 static gboolean tune_all (Fit *fit, const QzTarget *target, guint n_steps, double expected_kl, const char *key, GError **error)
 {
   QzPacked packed;
-  double before, after;
   g_autoptr (EngGguf) made = eng_gguf_open (qz_seal_unfinished (fit->seal), error);
   if (made == NULL)
     return FALSE;
@@ -279,7 +284,7 @@ static gboolean tune_all (Fit *fit, const QzTarget *target, guint n_steps, doubl
   g_autoptr (QzWork) work = qz_work_open (target->work, tuned_key, error);
   QzTuning tuning = { fit->source, fit->analysis, &packed, n_steps, expected_kl, work, fit->progress, fit->data, fit->encode_end, fit->tune_end };
   gboolean ok = open_packed (fit, made, &packed, error) && work != NULL
-                && qz_tune (&tuning, fit->workers, &before, &after, fit->cancellable, error) && rewrite_scales (fit, made, &packed, error);
+                && qz_tune (&tuning, fit->workers, fit->cancellable, error) && rewrite_scales (fit, made, &packed, error);
   close_packed (fit, &packed);
   return ok;
 }

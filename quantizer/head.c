@@ -101,42 +101,28 @@ static gboolean read_bias (const QzSource *source, float **bias, GError **error)
   return qz_source_read_vector (source, tensor, *bias, error);
 }
 
-static gboolean walk_end (Walk *walk, GError *local, GError **error)
+/* The products out [n][n_vocab] of in [n][n_embd]; or, backward, the gradients out [n][n_embd] from those at the products, in [n][n_vocab]. */
+static gboolean multiply (const QzSource *source, EngWorkers *workers, gboolean backward, const float *in, guint n, float *out, GError **error)
 {
-  g_free (walk->w);
+  Walk walk;
+  GError *local = NULL;
+  walk_begin (&walk, source, workers);
+  guint cols = walk.matrix->cols, n_vocab = walk.matrix->rows;
+  while (walk_next (&walk, &local))
+    if (backward)
+      qz_product (workers, false, false, n, cols, walk.rows, in + walk.row0, n_vocab, walk.w, cols, walk.row0 > 0, out, cols);
+    else
+      qz_product (workers, false, true, n, walk.rows, cols, in, cols, walk.w, cols, 0, out + walk.row0, n_vocab);
+  g_free (walk.w);
   if (local != NULL)
     g_propagate_error (error, local);
   return local == NULL;
 }
 
-/* products [n][n_vocab] of f [n][n_embd]. */
-static gboolean multiply (const QzSource *source, EngWorkers *workers, const float *f, guint n, float *products, GError **error)
-{
-  Walk walk;
-  GError *local = NULL;
-  walk_begin (&walk, source, workers);
-  guint cols = walk.matrix->cols, n_vocab = walk.matrix->rows;
-  while (walk_next (&walk, &local))
-    qz_product (workers, false, true, n, walk.rows, cols, f, cols, walk.w, cols, 0, products + walk.row0, n_vocab);
-  return walk_end (&walk, local, error);
-}
-
-/* df [n][n_embd] from the gradients d [n][n_vocab] at the products. */
-static gboolean multiply_backward (const QzSource *source, EngWorkers *workers, const float *d, guint n, float *df, GError **error)
-{
-  Walk walk;
-  GError *local = NULL;
-  walk_begin (&walk, source, workers);
-  guint cols = walk.matrix->cols, n_vocab = walk.matrix->rows;
-  while (walk_next (&walk, &local))
-    qz_product (workers, false, false, n, cols, walk.rows, d + walk.row0, n_vocab, walk.w, cols, walk.row0 > 0, df, cols);
-  return walk_end (&walk, local, error);
-}
-
 gboolean qz_head_logits (const QzSource *source, EngWorkers *workers, const float *f, guint n, float *logits, GError **error)
 {
   g_autofree float *bias = NULL;
-  if (!read_bias (source, &bias, error) || !multiply (source, workers, f, n, logits, error))
+  if (!read_bias (source, &bias, error) || !multiply (source, workers, FALSE, f, n, logits, error))
     return FALSE;
   eng_workers_run (workers, finish_work, &(Finish){ &source->traits, bias, logits, source->traits.n_vocab }, n, 1);
   return TRUE;
@@ -208,7 +194,7 @@ gboolean qz_head_backward (const QzSource *source, EngWorkers *workers, const fl
     return FALSE;
   eng_workers_run (workers, softmax_work, &s, n, 1);
   eng_workers_run (workers, gradient_work, &s, (s.n_vocab + COLUMNS_PER_UNIT - 1) / COLUMNS_PER_UNIT, 1);
-  return multiply_backward (source, workers, logits, n, df, error);
+  return multiply (source, workers, TRUE, logits, n, df, error);
 }
 
 /* ---- towards another model's distribution -------------------------------------------------------------------------------- */
@@ -218,7 +204,7 @@ typedef struct {
   const float *products; /* [n][n_vocab] the student's */
   float *d;              /* [n][n_vocab] the teacher's logits, and then the gradient at the products */
   float *rows;           /* [workers][2][n_vocab] */
-  double *kl;            /* [n] */
+  double *kl;            /* [n] or NULL */
   float *slope;          /* [n_vocab] */
   guint n;
 } Distil;
@@ -243,7 +229,8 @@ static void distil_work (gpointer data, guint begin, guint end, guint worker)
       d[v] = slope;
     }
     double log_q = xb_softmax (q, n_vocab);
-    s->kl[i] = MAX (0, sum - log_p + log_q);
+    if (s->kl != NULL)
+      s->kl[i] = MAX (0, sum - log_p + log_q);
     for (guint v = 0; v < n_vocab; v++)
       d[v] *= q[v] - p[v];
   }
@@ -268,10 +255,10 @@ gboolean qz_head_distil (const QzSource *student, const QzSource *teacher, EngWo
   float *products = scratch + (gsize) n * n_vocab;
   g_autofree float *bias = NULL, *rows = g_new (float, (gsize) 2 * eng_workers_count (workers) * n_vocab);
   if (!read_bias (student, &bias, error) || !qz_head_logits (teacher, workers, taught, n, scratch, error)
-      || !multiply (student, workers, f, n, products, error))
+      || !multiply (student, workers, FALSE, f, n, products, error))
     return FALSE;
   Distil s = { { &student->traits, bias, NULL, n_vocab }, products, scratch, rows, kl, slope, n };
   eng_workers_run (workers, distil_work, &s, n, 1);
   eng_workers_run (workers, distil_slope_work, &s, (n_vocab + COLUMNS_PER_UNIT - 1) / COLUMNS_PER_UNIT, 1);
-  return multiply_backward (student, workers, scratch, n, df, error);
+  return multiply (student, workers, TRUE, scratch, n, df, error);
 }

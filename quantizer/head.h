@@ -24,7 +24,7 @@ typedef struct {
 gboolean qz_head_backward (const QzSource *source, EngWorkers *workers, const float *f, guint n, const QzLabels *labels, float *logits, float *df,
                            GError **error);
 
-/* Final hidden states of two models for the same n tokens, f of the student and `taught` of the teacher, [n][n_embd]: kl [n] = their distributions'
+/* Final hidden states of two models for the same n tokens, f of the student and `taught` of the teacher, [n][n_embd]: kl [n] (or NULL) = their distributions'
  * divergence KL (teacher || student), df [n][n_embd] = its gradient at f, and slope [n_vocab] += the sum of g y of each row of the student's head
  * (observe.h). scratch [2][n][n_vocab]. */
 gboolean qz_head_distil (const QzSource *student, const QzSource *teacher, EngWorkers *workers, const float *f, const float *taught, guint n, float *scratch,

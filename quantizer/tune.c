@@ -22,12 +22,9 @@ typedef struct {
   float *norm_memory;
   float *taught;   /* [n_all][n_embd] */
   float *final, *d_final, *scratch; /* of QZ_TUNE_HEAD_ROWS states */
-  double *kl;      /* [n_all] of the step */
   gsize n_rows;    /* of all matrices */
   float *memory;   /* [4][n_rows]: */
   float *slope, *log_growth, *mean, *square;
-  double first_sum, last_sum;
-  guint first_count, last_count;
 } Tuner;
 
 static guint rows_of_step (const QzAnalysis *a)
@@ -57,7 +54,6 @@ static void allocate (Tuner *t, const QzCalibration *batch, EngWorkers *workers,
   t->final = g_new (float, (gsize) QZ_TUNE_HEAD_ROWS * embd);
   t->d_final = g_new (float, (gsize) QZ_TUNE_HEAD_ROWS * embd);
   t->scratch = g_new (float, (gsize) 2 * QZ_TUNE_HEAD_ROWS * source->traits.n_vocab);
-  t->kl = g_new (double, n);
   t->o = (QzObserving){ .source = t->student, .traits = &t->student->traits, .calibration = batch, .to = &nothing, .workers = workers, .out = &t->seen,
                         .cancellable = cancellable, .batch_rows = n, .head_rows = QZ_TUNE_HEAD_ROWS, .widest = t->to->analysis->widest, .n_learn = n, .n_all = n,
                         .n_back = n };
@@ -73,7 +69,6 @@ static void clear (Tuner *t)
   g_free (t->final);
   g_free (t->d_final);
   g_free (t->scratch);
-  g_free (t->kl);
   g_free (t->memory);
   if (t->student != NULL)
     qz_source_free (t->student);
@@ -116,7 +111,7 @@ static gboolean turn_around (Tuner *t, GError **error)
     n = MIN (QZ_TUNE_HEAD_ROWS, o->n_all - row);
     qz_norm (&t->norm, o->x + row * embd, n, embd, t->final);
     if (!qz_head_distil (o->source, t->to->source, o->workers, t->final, t->taught + row * embd, n, t->scratch, t->seen.row_slope[qz_source_head (o->source)],
-                         t->kl + row, t->d_final, error))
+                         NULL, t->d_final, error))
       return FALSE;
     qz_norm_backward (&t->norm, o->x + row * embd, t->d_final, n, embd, o->dx + row * embd);
   }
@@ -151,7 +146,8 @@ static void set_growth (Tuner *t)
 
 static void descend (Tuner *t, guint step)
 {
-  double warm = MIN (1, (step + 1.0) / WARM_STEPS), rate = MIN (most_rate, rate_of_kl * sqrt (t->to->expected_kl)), now = rate * warm * 0.5 * (1 + cos (G_PI * step / t->to->n_steps));
+  double warm = MIN (1, (step + 1.0) / WARM_STEPS), rate = MIN (most_rate, rate_of_kl * sqrt (t->to->expected_kl));
+  double now = rate * warm * 0.5 * (1 + cos (G_PI * step / t->to->n_steps));
   double of_mean = 1 / (1 - pow (decay_mean, step + 1)), of_square = 1 / (1 - pow (decay_square, step + 1));
   for (gsize i = 0; i < t->n_rows; i++) {
     double g = t->slope[i] / t->o.n_all;
@@ -160,22 +156,6 @@ static void descend (Tuner *t, guint step)
     t->log_growth[i] -= now * t->mean[i] * of_mean / (sqrt (t->square[i] * of_square) + least_step);
   }
   set_growth (t);
-}
-
-static void count_kl (Tuner *t, guint step)
-{
-  double sum = 0;
-  guint eighth = MAX (1, t->to->n_steps / 8);
-  for (gsize i = 0; i < t->o.n_all; i++)
-    sum += t->kl[i];
-  if (t->first_count < eighth) {
-    t->first_sum += sum / t->o.n_all;
-    t->first_count++;
-  }
-  if (step + eighth >= t->to->n_steps) {
-    t->last_sum += sum / t->o.n_all;
-    t->last_count++;
-  }
 }
 
 /* ---- ended and taken up again -------------------------------------------------------------------------------------------- */
@@ -217,7 +197,6 @@ static gboolean tune (Tuner *t, QzCalibration *batch, GError **error)
   for (guint step = take_up (t); step < to->n_steps; step++) {
     if (!take_batch (t, step, batch, error) || !measure_slopes (t, error))
       return FALSE;
-    count_kl (t, step);
     descend (t, step);
     if (to->progress != NULL)
       to->progress (to->from + (to->to - to->from) * (step + 1) / to->n_steps, "Tuning the scales", to->data);
@@ -227,7 +206,7 @@ static gboolean tune (Tuner *t, QzCalibration *batch, GError **error)
   return TRUE;
 }
 
-gboolean qz_tune (const QzTuning *to, EngWorkers *workers, double *kl_before, double *kl_after, GCancellable *cancellable, GError **error)
+gboolean qz_tune (const QzTuning *to, EngWorkers *workers, GCancellable *cancellable, GError **error)
 {
   Tuner t = { .to = to };
   const QzAnalysis *a = to->analysis;
@@ -239,8 +218,6 @@ gboolean qz_tune (const QzTuning *to, EngWorkers *workers, double *kl_before, do
     return FALSE;
   allocate (&t, &batch, workers, cancellable);
   gboolean ok = tune (&t, &batch, error);
-  *kl_before = t.first_count > 0 ? t.first_sum / t.first_count : 0;
-  *kl_after = t.last_count > 0 ? t.last_sum / t.last_count : 0;
   clear (&t);
   return ok;
 }

@@ -22,7 +22,6 @@ typedef struct {
   double from, to;
 } QzTuning;
 
-/* *kl_before and *kl_after: mean divergence, in nats, over the first and the last eighth of the steps (of a tuning that was taken up again, those since). */
-gboolean qz_tune (const QzTuning *tuning, EngWorkers *workers, double *kl_before, double *kl_after, GCancellable *cancellable, GError **error);
+gboolean qz_tune (const QzTuning *tuning, EngWorkers *workers, GCancellable *cancellable, GError **error);
 
 #endif

@@ -82,6 +82,29 @@ static gint32 label_of (const Fixture *f, guint i)
   return (37 * i + 11) % f->n_vocab;
 }
 
+/* The fixture's tokens twice, to learn from and held out, with the labels. */
+typedef struct {
+  gint32 *tokens, *labels;
+  QzCalibration calibration;
+} Labelled;
+
+static void labelled_init (Labelled *l, const Fixture *f)
+{
+  l->tokens = g_new (gint32, 2 * f->n);
+  l->labels = g_new (gint32, f->n);
+  for (guint i = 0; i < f->n; i++) {
+    l->tokens[i] = l->tokens[f->n + i] = f->tokens[i];
+    l->labels[i] = label_of (f, i);
+  }
+  l->calibration = (QzCalibration){ .n_tokens = f->n, .n_sequences = 1, .n_held = 1, .tokens = l->tokens };
+}
+
+static void labelled_clear (Labelled *l)
+{
+  g_free (l->tokens);
+  g_free (l->labels);
+}
+
 /* ---- forward ------------------------------------------------------------------------------------------------------------- */
 
 static gboolean ignore_moments (gpointer data, guint input, guint factor, QzMoments *h, GError **error)
@@ -315,14 +338,9 @@ static void test_slopes (gconstpointer name)
   g_autoptr (GError) error = NULL;
   QzObservation observation;
   fixture_init (&f, name);
-  g_autofree gint32 *tokens = g_new (gint32, 2 * f.n);
-  g_autofree gint32 *labels = g_new (gint32, f.n);
-  for (guint i = 0; i < f.n; i++) {
-    tokens[i] = tokens[f.n + i] = f.tokens[i];
-    labels[i] = label_of (&f, i);
-  }
-  QzCalibration calibration = { .n_tokens = f.n, .n_sequences = 1, .n_held = 1, .tokens = tokens };
-  qz_observe (f.source, &calibration, &(QzObserver) { .labels = labels, .slopes = TRUE }, workers, &observation, NULL, &error);
+  Labelled text;
+  labelled_init (&text, &f);
+  qz_observe (f.source, &text.calibration, &(QzObserver) { .labels = text.labels, .slopes = TRUE }, workers, &observation, NULL, &error);
   g_assert_no_error (error);
   for (guint m = 1; m < f.source->n_matrices; m += SPARSE) {
     const QzMatrix *matrix = &f.source->matrices[m];
@@ -341,6 +359,7 @@ static void test_slopes (gconstpointer name)
     if (!(off <= 0.06 * MAX (fabs (really), fabs (slope[row])) + 2e-3))
       g_test_fail_printf ("%s: the slope of row %u of %s is %g, and should be %g", (const char *) name, row, matrix->name, slope[row], really);
   }
+  labelled_clear (&text);
   qz_observation_clear (&observation);
   fixture_clear (&f);
 }
@@ -373,16 +392,11 @@ static void test_gradients (gconstpointer name)
   g_autoptr (GHashTable) torch = read_torch (name);
   QzObservation observation;
   fixture_init (&f, name);
-  g_autofree gint32 *tokens = g_new (gint32, 2 * f.n);
-  g_autofree gint32 *labels = g_new (gint32, f.n);
-  for (guint i = 0; i < f.n; i++) {
-    tokens[i] = tokens[f.n + i] = f.tokens[i];
-    labels[i] = label_of (&f, i);
-  }
-  QzCalibration calibration = { .n_tokens = f.n, .n_sequences = 1, .n_held = 1, .tokens = tokens };
+  Labelled text;
+  labelled_init (&text, &f);
   g_autofree double *look_up = g_new0 (double, f.source->traits.n_embd);
-  QzObserver observer = { .moments = keep_look_up, .labels = labels, .data = look_up };
-  qz_observe (f.source, &calibration, &observer, workers, &observation, NULL, &error);
+  QzObserver observer = { .moments = keep_look_up, .labels = text.labels, .data = look_up };
+  qz_observe (f.source, &text.calibration, &observer, workers, &observation, NULL, &error);
   g_assert_no_error (error);
   /* A value at the border of a clamp may be rounded across it while it waits on disk. */
   double worst = 0, allowed = f.source->traits.qkv_clamp > 0 ? 5e-2 : 5e-3;
@@ -411,6 +425,7 @@ static void test_gradients (gconstpointer name)
       g_test_fail_printf ("%s: gradients at the embedding differ by %.3g", (const char *) name, off);
   }
   g_test_message ("%s: squared gradients within %.2g", (const char *) name, worst);
+  labelled_clear (&text);
   qz_observation_clear (&observation);
   fixture_clear (&f);
 }
