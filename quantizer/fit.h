@@ -61,7 +61,7 @@ typedef struct QzAnalysis QzAnalysis;
 /* How much time a fit is worth. */
 typedef enum {
   QZ_QUALITY_USUAL,
-  QZ_QUALITY_BEST /* five times as long: more text is observed, and scales are tuned on it once all matrices are packed */
+  QZ_QUALITY_BEST /* five to six times as long: more text is observed, and scales are tuned on it once all matrices are packed */
 } QzQuality;
 
 typedef struct {
