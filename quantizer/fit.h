@@ -80,6 +80,9 @@ typedef struct {
 /* What analysis and fit of `source` hold in memory at most, the process as it is now included; ENG_ERROR_MEMORY, naming the least, when that is
  * more than the options allow. Beyond it, the finished file is mapped while it is measured: the system takes those pages back as it needs. */
 gboolean qz_fit_memory (EngGguf *source, const QzOptions *options, guint n_threads, guint64 *bytes, GError **error);
+/* Of a checkpoint most of whose weights are quantized already: their bits, scales included; else 0. A fit of it is measured against what it is
+ * now, not against what it was made from. */
+double qz_source_bits (const EngGguf *source);
 /* Removes what was kept under this prefix: once its result is in its place, or nobody wants it any more. */
 void qz_work_remove (const char *work);
 

@@ -1,7 +1,9 @@
 /* source.c: finds the matrices of a checkpoint by what its traits say about the decoder, and checks that nothing in the file is left over. */
 #include "quantizer/source.h"
 
+#include "engine/checkpoint/packed.h"
 #include "engine/error.h"
+#include "quantizer/fit.h"
 
 #include <string.h>
 
@@ -226,6 +228,26 @@ QzSource *qz_source_new (EngGguf *gguf, GError **error)
   if (!check_nothing_left (source, error))
     return NULL;
   return g_steal_pointer (&source);
+}
+
+static gboolean is_quantized (const EngTensor *tensor)
+{
+  return tensor->packed != NULL ? tensor->packed->layout != NULL : eng_type_traits (tensor->type)->block > 1;
+}
+
+double qz_source_bits (const EngGguf *gguf)
+{
+  double weights = 0, quantized = 0, bits = 0;
+  for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++) {
+    const EngTensor *tensor = eng_gguf_tensor (gguf, i);
+    double n = (double) tensor->dims[0] * eng_tensor_n_rows (tensor);
+    if (tensor->n_dims < 2)
+      continue;
+    weights += n;
+    quantized += is_quantized (tensor) ? n : 0;
+    bits += is_quantized (tensor) ? 8.0 * tensor->bytes : 0;
+  }
+  return 2 * quantized > weights ? bits / quantized : 0;
 }
 
 void qz_source_free (QzSource *source)

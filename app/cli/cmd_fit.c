@@ -105,6 +105,14 @@ static void print_fit_memory (FILE *to, const ValisePlan *plan)
   fprintf (to, "Making the fit takes up to %s of memory.\n", memory);
 }
 
+/* A person who refits a quantized model should know what the figures are relative to. */
+static void print_source (const ValisePlan *plan, const char *name)
+{
+  if (plan->source_bits > 0)
+    fprintf (stderr, "Warning: %s is quantized already (%.1f bits per weight): losses are stated against it, what it lost before is not counted.\n", name,
+             plan->source_bits);
+}
+
 int cli_plan (int argc, char **argv)
 {
   g_auto (TargetOptions) options = { .bpw = NAN, .kv = 16 };
@@ -120,6 +128,7 @@ int cli_plan (int argc, char **argv)
     return cli_fail (error);
   if (cli_json)
     return cli_print_object (valise_plan_to_json (&plan));
+  print_source (&plan, argv[1]);
   print_plan (&plan);
   print_fit_memory (stdout, &plan);
   return CLI_OK;
@@ -131,7 +140,7 @@ int cli_fit (int argc, char **argv)
   const GOptionEntry entries[]
     = { TARGET_ENTRIES (&options),
         { "output", 'o', 0, G_OPTION_ARG_FILENAME, &options.output, "Its name in the library, or a FILE.gguf outside it", "NAME" },
-        { "calibration", 0, 0, G_OPTION_ARG_FILENAME, &options.calibration, "Text to observe the model on (else one that comes with Valise)", "FILE" },
+        { "calibration", 0, 0, G_OPTION_ARG_FILENAME, &options.calibration, "Text to observe the model on, or self: what it writes itself (else one that comes with Valise)", "FILE" },
         { "method", 0, 0, G_OPTION_ARG_STRING, &options.method, "xbit (default), or one to compare with: rtn, gptq, awq, quarot; these take --bits", "NAME" },
         { "allocation", 0, 0, G_OPTION_ARG_STRING, &options.allocation, "Bits are shared out among cells (default) or, to compare, matrices", "NAME" },
         { "seed", 0, 0, G_OPTION_ARG_INT64, &options.seed, "Of all that is drawn (else 0)", "N" },
@@ -146,8 +155,10 @@ int cli_fit (int argc, char **argv)
   g_autoptr (ValiseModel) model = library ? valise_library_find_model (library, argv[1], &error) : NULL;
   if (!model || !valise_library_plan (library, model, &target, &plan, &error))
     return cli_fail (error);
-  if (!cli_json)
+  if (!cli_json) {
+    print_source (&plan, argv[1]);
     print_fit_memory (stderr, &plan);
+  }
   g_autoptr (ValiseModel) fit = valise_library_fit (library, model, &target, options.output, options.calibration, &plan, &result, cli_progress, NULL,
                                                     cli_cancellable (), &error);
   if (!fit)

@@ -1,11 +1,13 @@
 /* fit.c: the analysis of a checkpoint, kept beside the library, and the fit of it to a budget. */
 #include "app/library/library-private.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "quantizer/samples.h"
 
 #include <glib/gstdio.h>
 #include <math.h>
 #include <string.h>
 
+#define SAMPLES_SHARE 0.4 /* of the time of an analysis on the model's own samples, that they take */
 #define BUNDLED "bundled" /* stands for the calibration text that comes with Valise; the analysis file knows its version */
 
 static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, QzQuality quality, char **text, gsize *length,
@@ -14,6 +16,9 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
                                  const ValiseTarget *target, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
 static gboolean save_analysis (ValiseLibrary *library, ValiseModel *model, const QzAnalysis *analysis, const char *path, GError **error);
 static char *default_name (ValiseModel *model, const ValisePlan *plan);
+static gboolean is_self (const char *calibration_path);
+static char *write_samples (ValiseLibrary *library, ValiseModel *model, EngWorkers *workers, guint64 seed, ValiseSpan *span, GCancellable *cancellable,
+                            GError **error);
 static gboolean is_path (const char *output);
 static gboolean check_output (ValiseLibrary *library, ValiseModel *model, const char *output, GError **error);
 
@@ -69,7 +74,7 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
   /* A first plan from what is known now: a budget that can never be met is refused before minutes are spent. */
   if (!valise_library_plan (library, model, target, plan, error))
     return NULL;
-  guint64 fit_memory_bytes = plan->fit_memory_bytes;
+  const ValisePlan first_plan = *plan;
   g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (model), error);
   if (!gguf || !eng_traits_read (&traits, gguf, error))
     return NULL;
@@ -79,7 +84,8 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
     = get_analysis (library, model, gguf, workers, calibration_path, target, &kept, valise_span_report, &first, cancellable, error);
   if (!analysis || !valise_plan_with_curves (qz_analysis_curves (analysis), &traits, target, plan, error))
     return NULL;
-  plan->fit_memory_bytes = fit_memory_bytes;
+  plan->fit_memory_bytes = first_plan.fit_memory_bytes;
+  plan->source_bits = first_plan.source_bits;
 
   g_autoptr (ValiseTemp) temp = valise_temp_new (library->home, error);
   if (!temp)
@@ -143,8 +149,8 @@ static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const ch
   g_autofree char *key = valise_model_content_key (model, error);
   if (!key)
     return NULL;
-  if (!calibration_path)
-    return g_strconcat (library->home, "/analysis/", key, "-" BUNDLED, end, NULL);
+  if (!calibration_path || is_self (calibration_path))
+    return g_strconcat (library->home, "/analysis/", key, calibration_path ? "-" VALISE_CALIBRATION_SELF : "-" BUNDLED, end, NULL);
   if (!g_file_get_contents (calibration_path, text, length, NULL)) {
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "the calibration text %s cannot be read: name a text file", calibration_path);
     return NULL;
@@ -182,7 +188,15 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
   }
   if (!valise_library_note_derived (library, model, *path, error))
     return NULL;
-  g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, progress, data, cancellable, error);
+  ValiseSpan samples = { progress, data, 0, SAMPLES_SHARE }, rest = { progress, data, is_self (calibration_path) ? SAMPLES_SHARE : 0, 1 };
+  if (is_self (calibration_path)) {
+    text = write_samples (library, model, workers, target->seed, &samples, cancellable, error);
+    if (!text)
+      return NULL;
+    options.calibration = text;
+    options.calibration_length = strlen (text);
+  }
+  g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, valise_span_report, &rest, cancellable, error);
   if (!analysis || (keep && !save_analysis (library, model, analysis, *path, error)))
     return NULL;
   qz_work_remove (*path);
@@ -196,6 +210,18 @@ static gboolean save_analysis (ValiseLibrary *library, ValiseModel *model, const
     return FALSE;
   g_autofree char *made = g_build_filename (temp->path, "analysis", NULL);
   return qz_analysis_save (analysis, made, error) && valise_library_keep_derived (library, model, made, path, error);
+}
+
+static gboolean is_self (const char *calibration_path)
+{
+  return g_strcmp0 (calibration_path, VALISE_CALIBRATION_SELF) == 0;
+}
+
+static char *write_samples (ValiseLibrary *library, ValiseModel *model, EngWorkers *workers, guint64 seed, ValiseSpan *span, GCancellable *cancellable,
+                            GError **error)
+{
+  g_autoptr (EngModel) opened = valise_library_open_model (library, model, NULL, NULL, cancellable, error);
+  return opened ? qz_calibration_samples (opened, workers, seed, 0, valise_span_report, span, cancellable, error) : NULL;
 }
 
 /* "SmolLM2-135M-Instruct-96M": what it is and how large. */

@@ -109,6 +109,7 @@ typedef struct {
   guint64 fit_memory_bytes;      /* that making the fit holds at most (qz_fit_memory); 0 where only curves are known */
   double bpw, expected_kl, expected_top1, expected_tokens_per_second;
   gboolean is_estimate;          /* no saved curves yet */
+  double source_bits;            /* that a quantized checkpoint has (qz_source_bits); 0: it holds floats, or only curves are known */
 } ValisePlan;
 
 /* What a process of this kind costs without a model. */
@@ -121,6 +122,8 @@ QzCurves *valise_library_get_curves (ValiseLibrary *library, ValiseModel *model,
 gboolean valise_plan_with_curves (QzCurves *curves, const EngTraits *traits, const ValiseTarget *target, ValisePlan *plan, GError **error);
 gboolean valise_library_plan (ValiseLibrary *library, ValiseModel *model, const ValiseTarget *target, ValisePlan *plan, GError **error);
 JsonObject *valise_plan_to_json (const ValisePlan *plan);
+/* Stands for a calibration text's path: the model observes what it writes itself. */
+#define VALISE_CALIBRATION_SELF "self"
 /* Slow. Runs (and saves) the analysis if there is none for this calibration. Analyses and fits that were ended, by a cancellable or a signal, go on
  * where they were when they are asked for again. */
 gboolean valise_library_analyse (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, EngProgress progress, gpointer data,

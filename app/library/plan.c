@@ -98,8 +98,11 @@ gboolean valise_library_plan (ValiseLibrary *library, ValiseModel *model, const 
   g_autoptr (QzCurves) curves = valise_library_get_curves (library, model, error);
   g_autoptr (EngGguf) gguf = curves ? eng_checkpoint_open (valise_model_get_path (model), error) : NULL;
   const QzOptions options = { .memory_bytes = target->memory_bytes, .quality = target->quality };
-  return gguf && eng_traits_read (&traits, gguf, error) && valise_plan_with_curves (curves, &traits, target, plan, error)
-         && qz_fit_memory (gguf, &options, target->threads, &plan->fit_memory_bytes, error);
+  if (!gguf || !eng_traits_read (&traits, gguf, error) || !valise_plan_with_curves (curves, &traits, target, plan, error)
+      || !qz_fit_memory (gguf, &options, target->threads, &plan->fit_memory_bytes, error))
+    return FALSE;
+  plan->source_bits = qz_source_bits (gguf);
+  return TRUE;
 }
 
 JsonObject *valise_plan_to_json (const ValisePlan *plan)
@@ -116,6 +119,7 @@ JsonObject *valise_plan_to_json (const ValisePlan *plan)
   valise_json_set_number (object, "expected_kl", plan->expected_kl);
   valise_json_set_number (object, "expected_top1", plan->expected_top1);
   valise_json_set_number (object, "expected_tokens_per_second", plan->expected_tokens_per_second);
+  valise_json_set_number (object, "source_bits", plan->source_bits);
   json_object_set_boolean_member (object, "is_estimate", plan->is_estimate);
   return object;
 }

@@ -308,6 +308,23 @@ static double sum_of (const char *page, const char *pattern, guint *n)
   return sum;
 }
 
+/* On what the model writes itself; it is written once for all sizes. */
+static void test_self (void)
+{
+  Case c;
+  case_init (&c);
+  g_free (c.text);
+  c.text = g_strdup (VALISE_CALIBRATION_SELF);
+  QzResult coarse, fine;
+  const ValiseTarget small = { .bpw = 3, .program_base_bytes = BASE_BYTES }, large = { .bpw = 7, .program_base_bytes = BASE_BYTES };
+  g_autoptr (ValiseModel) first = fit (&c, &small, "on itself", NULL, &coarse);
+  g_assert_cmpuint (entries (&c, "analysis"), ==, 1);
+  g_autoptr (ValiseModel) second = fit (&c, &large, "on itself again", NULL, &fine);
+  g_assert_cmpuint (entries (&c, "analysis"), ==, 1);
+  g_assert_cmpfloat (fine.kl_divergence, <, 0.5 * coarse.kl_divergence);
+  case_clear (&c);
+}
+
 /* The page says what the file holds: every matrix, shares that sum to the whole, what was promised and measured; and asks for nothing from outside. */
 static void test_report (void)
 {
@@ -361,6 +378,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/fits/checkpoint-removed-meanwhile", test_checkpoint_removed);
   g_test_add_func ("/fits/bad-calibration", test_bad_calibration);
   g_test_add_func ("/fits/damaged-analysis", test_damaged_analysis);
+  g_test_add_func ("/fits/observed-on-its-own-words", test_self);
   g_test_add_func ("/fits/report", test_report);
   int status = g_test_run ();
   scratch_clean ();

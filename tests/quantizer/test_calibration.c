@@ -1,7 +1,11 @@
 /* test_calibration.c: the program's own text, and how sequences are taken from a text. */
 #include "quantizer/calibration.h"
+#include "quantizer/samples.h"
 #include "tests/fixtures/tiny_model.h"
 
+#include "engine/session.h"
+
+#include <math.h>
 #include <string.h>
 
 static QzSource *open_tiny (const TinyModel *model)
@@ -88,12 +92,91 @@ static void test_named (void)
   g_assert_true (g_str_has_prefix (a->id, "own "));
 }
 
+static char *samples (EngModel *model, guint64 seed, guint tokens)
+{
+  g_autoptr (GError) error = NULL;
+  EngWorkers *workers = eng_workers_new (2);
+  char *text = qz_calibration_samples (model, workers, seed, tokens, NULL, NULL, NULL, &error);
+  eng_workers_free (workers);
+  g_assert_no_error (error);
+  return text;
+}
+
+static guint count (const char *text, const char *what)
+{
+  guint n = 0;
+  for (const char *at = strstr (text, what); at != NULL; at = strstr (at + 1, what))
+    n++;
+  return n;
+}
+
+/* What the tiny model draws at temperature 1 comes as often as it says: its head, with all else 0, gives token t the logit bias[t] of a norm that is constant. */
+static void skewed_row (gpointer data, const char *name, guint row, float *out, guint cols)
+{
+  memset (out, 0, sizeof (float) * cols);
+  if (g_str_equal (name, "token_embd.weight"))
+    out[0] = 1;
+  /* The first channel of the stream alone is there: its normed value is the root of 64. */
+  if (g_str_equal (name, "output.weight") && row >= 100 && row < 104)
+    out[0] = row == 100 ? 2 : row == 101 ? 1.9f : 0;
+}
+
+static void test_samples (void)
+{
+  TinyModel model = TINY_MODEL_DEFAULTS;
+  g_autoptr (GError) error = NULL;
+  g_autofree char *path = tiny_model_path ("writer.gguf");
+  tiny_model_write (&model, path);
+  g_autoptr (EngModel) writer = eng_model_open (path, &error);
+  g_assert_no_error (error);
+  g_autofree char *text = samples (writer, 3, 3000), *same = samples (writer, 3, 3000), *other = samples (writer, 4, 3000);
+  g_assert_cmpstr (text, ==, same);
+  g_assert_cmpstr (text, !=, other);
+  g_assert_true (g_utf8_validate (text, -1, NULL));
+  g_autoptr (GArray) tokens = g_array_new (FALSE, FALSE, sizeof (gint32));
+  eng_tokenizer_encode (eng_model_tokenizer (writer), text, -1, ENG_TOKENIZE_SPECIAL, tokens);
+  g_assert_cmpuint (tokens->len, >, 2000);
+  g_assert_cmpuint (count (text, "<|im_start|>user\n"), >=, 4); /* every second sample of 128 or 256 tokens */
+}
+
+/* Drawn as the model says, at temperature 1: of two tokens that nearly all of the probability is shared by, each comes as often as it should. */
+static void test_samples_follow_the_model (void)
+{
+  TinyModel model = TINY_MODEL_DEFAULTS;
+  g_autoptr (GError) error = NULL;
+  g_autofree char *path = tiny_model_path ("skewed.gguf");
+  model.untied = TRUE;
+  model.row = skewed_row;
+  tiny_model_write (&model, path);
+  g_autoptr (EngModel) writer = eng_model_open (path, &error);
+  g_assert_no_error (error);
+  gint32 first = 0;
+  EngWorkers *workers = eng_workers_new (1);
+  EngSessionOptions options = { .n_ctx = 8, .activation_bits = 32 };
+  g_autoptr (EngSession) session = eng_session_new (writer, workers, &options, &error);
+  g_assert_no_error (error);
+  g_assert_true (eng_session_eval (session, &first, 1, FALSE, NULL, &error));
+  const float *logits = eng_session_logits (session);
+  double share = 1 / (1 + exp (logits[101] - logits[100]) + exp (logits[0] - logits[100]) * (TINY_VOCAB - 2));
+  g_autofree char *text = samples (writer, 5, 16384);
+  gsize length[2];
+  g_autofree char *piece = g_strndup (eng_tokenizer_piece (eng_model_tokenizer (writer), 100, TRUE, &length[0]), 1);
+  guint n = count (text, piece), all = 16384;
+  g_test_message ("token 100: %u of %u, expected a share of %.3f", n, all, share);
+  g_assert_cmpfloat (share, >, 0.3);
+  g_assert_cmpfloat (share, <, 0.8);
+  g_assert_cmpfloat (fabs ((double) n / all - share), <, 0.02);
+  eng_workers_free (workers);
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/calibration/bundled", test_bundled);
   g_test_add_func ("/calibration/spread-over-the-text", test_spread);
   g_test_add_func ("/calibration/named-by-content", test_named);
+  g_test_add_func ("/calibration/samples-of-the-model", test_samples);
+  g_test_add_func ("/calibration/samples-follow-the-model", test_samples_follow_the_model);
   int status = g_test_run ();
   tiny_model_clean ();
   return status;

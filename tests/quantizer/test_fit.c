@@ -497,6 +497,20 @@ static void test_reference (void)
   eng_workers_free (workers);
 }
 
+/* Q8_0 is 34 bytes for 32 weights; floats are not quantized. */
+static void test_source_bits (void)
+{
+  g_autoptr (GError) error = NULL;
+  TinyModel model = TINY_MODEL_DEFAULTS;
+  g_autofree char *floats = tiny_model_path ("floats.gguf"), *eights = g_test_build_filename (G_TEST_DIST, "..", "fixtures", "experts_q8_0.gguf", NULL);
+  tiny_model_write (&model, floats);
+  g_autoptr (EngGguf) f = eng_gguf_open (floats, &error);
+  g_autoptr (EngGguf) q = eng_gguf_open (eights, &error);
+  g_assert_no_error (error);
+  g_assert_cmpfloat (qz_source_bits (f), ==, 0);
+  g_assert_cmpfloat_with_epsilon (qz_source_bits (q), 8.5, 1e-9);
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
@@ -514,6 +528,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/fit/estimate-without-analysis", test_estimate);
   g_test_add_func ("/fit/refuses-a-fit", test_fit_of_fit);
   g_test_add_func ("/fit/names-a-missing-tensor", test_unknown_tensor);
+  g_test_add_func ("/fit/bits-of-a-quantized-source", test_source_bits);
   g_test_add_func ("/fit/real-model-at-a-third", test_reference);
   int status = g_test_run ();
   tiny_model_clean ();
