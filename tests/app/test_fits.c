@@ -321,6 +321,7 @@ static void test_self (void)
   g_assert_cmpuint (entries (&c, "analysis"), ==, 1);
   g_autoptr (ValiseModel) second = fit (&c, &large, "on itself again", NULL, &fine);
   g_assert_cmpuint (entries (&c, "analysis"), ==, 1);
+  g_assert_cmpuint (valise_model_get_bytes (first), <, valise_model_get_bytes (second));
   g_assert_cmpfloat (fine.kl_divergence, <, 0.5 * coarse.kl_divergence);
   case_clear (&c);
 }
