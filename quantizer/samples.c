@@ -120,14 +120,14 @@ static void writer_close (Writer *w)
   g_clear_pointer (&w->pool, eng_pool_unref);
 }
 
-char *qz_calibration_samples (EngModel *model, EngWorkers *workers, guint64 seed, guint tokens, EngProgress progress, gpointer data, GCancellable *cancellable,
-                              GError **error)
+char *qz_calibration_samples (EngModel *model, EngWorkers *workers, const QzOptions *options, EngProgress progress, gpointer data,
+                              GCancellable *cancellable, GError **error)
 {
   Writer w = { 0 };
   g_autoptr (GString) text = g_string_new (NULL);
-  gboolean ok = writer_open (&w, model, workers, seed, error);
-  guint wanted = tokens > 0 ? tokens : QZ_DEFAULT_TOKENS + QZ_DEFAULT_TOKENS / 8 + 2 * QZ_SEQUENCE_TOKENS;
-  guint left = ok ? (wanted + w.n_tokens - 1) / w.n_tokens : 0, all = left;
+  gboolean ok = writer_open (&w, model, workers, options->seed, error);
+  guint learned = qz_calibration_tokens (options), tokens = learned + learned / 8 + 2 * QZ_SEQUENCE_TOKENS;
+  guint left = ok ? (tokens + w.n_tokens - 1) / w.n_tokens : 0, all = left;
   while (ok && left > 0) {
     guint n = MIN (left, AT_ONCE);
     if (progress != NULL)

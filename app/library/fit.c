@@ -17,8 +17,8 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
 static gboolean save_analysis (ValiseLibrary *library, ValiseModel *model, const QzAnalysis *analysis, const char *path, GError **error);
 static char *default_name (ValiseModel *model, const ValisePlan *plan);
 static gboolean is_self (const char *calibration_path);
-static char *write_samples (ValiseLibrary *library, ValiseModel *model, EngWorkers *workers, guint64 seed, ValiseSpan *span, GCancellable *cancellable,
-                            GError **error);
+static char *write_samples (ValiseLibrary *library, ValiseModel *model, EngWorkers *workers, const QzOptions *options, ValiseSpan *span,
+                            GCancellable *cancellable, GError **error);
 static gboolean is_path (const char *output);
 static gboolean check_output (ValiseLibrary *library, ValiseModel *model, const char *output, GError **error);
 
@@ -190,7 +190,7 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
     return NULL;
   ValiseSpan samples = { progress, data, 0, SAMPLES_SHARE }, rest = { progress, data, is_self (calibration_path) ? SAMPLES_SHARE : 0, 1 };
   if (is_self (calibration_path)) {
-    text = write_samples (library, model, workers, target->seed, &samples, cancellable, error);
+    text = write_samples (library, model, workers, &options, &samples, cancellable, error);
     if (!text)
       return NULL;
     options.calibration = text;
@@ -217,11 +217,11 @@ static gboolean is_self (const char *calibration_path)
   return g_strcmp0 (calibration_path, VALISE_CALIBRATION_SELF) == 0;
 }
 
-static char *write_samples (ValiseLibrary *library, ValiseModel *model, EngWorkers *workers, guint64 seed, ValiseSpan *span, GCancellable *cancellable,
-                            GError **error)
+static char *write_samples (ValiseLibrary *library, ValiseModel *model, EngWorkers *workers, const QzOptions *options, ValiseSpan *span,
+                            GCancellable *cancellable, GError **error)
 {
   g_autoptr (EngModel) opened = valise_library_open_model (library, model, NULL, NULL, cancellable, error);
-  return opened ? qz_calibration_samples (opened, workers, seed, 0, valise_span_report, span, cancellable, error) : NULL;
+  return opened ? qz_calibration_samples (opened, workers, options, valise_span_report, span, cancellable, error) : NULL;
 }
 
 /* "SmolLM2-135M-Instruct-96M": what it is and how large. */

@@ -94,9 +94,10 @@ static void test_named (void)
 
 static char *samples (EngModel *model, guint64 seed, guint tokens)
 {
+  QzOptions options = { .seed = seed, .tokens = tokens };
   g_autoptr (GError) error = NULL;
   EngWorkers *workers = eng_workers_new (2);
-  char *text = qz_calibration_samples (model, workers, seed, tokens, NULL, NULL, NULL, &error);
+  char *text = qz_calibration_samples (model, workers, &options, NULL, NULL, NULL, &error);
   eng_workers_free (workers);
   g_assert_no_error (error);
   return text;
@@ -158,7 +159,7 @@ static void test_samples_follow_the_model (void)
   g_assert_true (eng_session_eval (session, &first, 1, FALSE, NULL, &error));
   const float *logits = eng_session_logits (session);
   double share = 1 / (1 + exp (logits[101] - logits[100]) + exp (logits[0] - logits[100]) * (TINY_VOCAB - 2));
-  g_autofree char *text = samples (writer, 5, 16384);
+  g_autofree char *text = samples (writer, 5, 14108); /* 16,384 with those held out */
   gsize length[2];
   g_autofree char *piece = g_strndup (eng_tokenizer_piece (eng_model_tokenizer (writer), 100, TRUE, &length[0]), 1);
   guint n = count (text, piece), all = 16384;
