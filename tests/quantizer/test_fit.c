@@ -502,7 +502,7 @@ static void test_source_bits (void)
 {
   g_autoptr (GError) error = NULL;
   TinyModel model = TINY_MODEL_DEFAULTS;
-  g_autofree char *floats = tiny_model_path ("floats.gguf"), *eights = g_test_build_filename (G_TEST_DIST, "..", "fixtures", "experts_q8_0.gguf", NULL);
+  g_autofree char *floats = tiny_model_path ("floats.gguf"), *eights = g_test_build_filename (G_TEST_DIST, "fixtures", "experts_q8_0.gguf", NULL);
   tiny_model_write (&model, floats);
   g_autoptr (EngGguf) f = eng_gguf_open (floats, &error);
   g_autoptr (EngGguf) q = eng_gguf_open (eights, &error);
