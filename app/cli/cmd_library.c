@@ -1,6 +1,7 @@
 /* cmd_library.c: import, list, show, remove, export, verify; and hardware. */
 #include "app/cli/cli.h"
 
+#include <glib/gstdio.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -148,16 +149,32 @@ int cli_remove (int argc, char **argv)
   return CLI_OK;
 }
 
+static gint64 size_of (const char *path)
+{
+  GStatBuf info;
+  return g_stat (path, &info) == 0 ? (gint64) info.st_size : 0;
+}
+
 int cli_export (int argc, char **argv)
 {
-  g_autofree char *output = NULL;
+  g_autofree char *output = NULL, *format = NULL, *size = NULL;
+  guint64 bytes = 0;
   const GOptionEntry entries[]
-    = { { "output", 'o', 0, G_OPTION_ARG_FILENAME, &output, "The file or folder to write (else the working folder)", "FILE" }, { NULL } };
+    = { { "output", 'o', 0, G_OPTION_ARG_FILENAME, &output, "The file or folder to write (else the working folder)", "FILE" },
+        { "format", 'f', 0, G_OPTION_ARG_STRING, &format, "gguf: a file of standard types that other programs read", "FORMAT" },
+        { "size", 's', 0, G_OPTION_ARG_STRING, &size, "Size of that file (else the model's own)", "SIZE" },
+        { NULL } };
   if (!cli_parse (entries, 1, 2, &argc, &argv))
     return CLI_USAGE;
   if (output && argc > 2)
     return cli_usage ("the file is named twice, \"%s\" and \"%s\"", output, argv[2]);
+  if (format && strcmp (format, "gguf") != 0)
+    return cli_usage ("\"%s\" is no format to export: say gguf, or nothing for the model's own files", format);
+  if (size && !format)
+    return cli_usage ("--size is for --format gguf: a model's own files have the size they have");
   g_autoptr (GError) error = NULL;
+  if (size && !valise_size_parse (size, &bytes, &error))
+    return cli_fail (error);
   g_autoptr (ValiseLibrary) library = NULL;
   g_autoptr (ValiseModel) model = open_named (&library, argv[1], &error);
   if (!model)
@@ -165,14 +182,16 @@ int cli_export (int argc, char **argv)
   const char *wanted = output ? output : argc > 2 ? argv[2] : ".";
   g_autofree char *file = g_strconcat (valise_model_get_name (model), ".gguf", NULL);
   g_autofree char *path = g_file_test (wanted, G_FILE_TEST_IS_DIR) ? g_build_filename (wanted, file, NULL) : g_strdup (wanted);
-  if (!(valise_is_archive_name (path) ? valise_library_export_archive : valise_library_export) (library, model, path, cli_progress, NULL, cli_cancellable (), &error))
+  if (format && !valise_library_export_plain (library, model, path, bytes, cli_progress, NULL, cli_cancellable (), &error))
+    return cli_fail (error);
+  if (!format && !(valise_is_archive_name (path) ? valise_library_export_archive : valise_library_export) (library, model, path, cli_progress, NULL, cli_cancellable (), &error))
     return cli_fail (error);
   g_autofree char *full = g_canonicalize_filename (path, NULL);
   if (cli_json) {
     JsonObject *object = json_object_new ();
     json_object_set_string_member (object, "name", valise_model_get_name (model));
     json_object_set_string_member (object, "path", full);
-    json_object_set_int_member (object, "bytes", (gint64) valise_model_get_bytes (model));
+    json_object_set_int_member (object, "bytes", format ? size_of (full) : (gint64) valise_model_get_bytes (model));
     return cli_print_object (object);
   }
   cli_progress_end ();

@@ -77,6 +77,10 @@ gboolean valise_library_export (ValiseLibrary *library, ValiseModel *model, cons
 /* Slow. The same as an archive (.tar.zst, .tar, .zip) with a card and checksums, which an import holds it to. */
 gboolean valise_library_export_archive (ValiseLibrary *library, ValiseModel *model, const char *path, EngProgress progress, gpointer data,
                                         GCancellable *cancellable, GError **error);
+/* Slow. As a GGUF file of standard types that other programs read, of at most `bytes` bytes (0: the model's own); a fit's from the model that it was made
+ * of. Each matrix gets the type that brings the most for its bytes (quantizer/plain.h), by its curves, which are estimates until it was analysed. */
+gboolean valise_library_export_plain (ValiseLibrary *library, ValiseModel *model, const char *path, guint64 bytes, EngProgress progress, gpointer data,
+                                      GCancellable *cancellable, GError **error);
 /* Whether a file's name asks for one. */
 gboolean valise_is_archive_name (const char *path);
 /* Slow. Re-reads the file against its checksum and structure; FALSE with what is wrong. */
