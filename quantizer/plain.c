@@ -259,7 +259,7 @@ static gboolean choose (Plain *p, guint64 bytes, GError **error)
   g_autoptr (EngGgufWriter) least = declare (p);
   guint64 smallest = eng_gguf_writer_file_bytes (least);
   if (smallest > bytes) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "%s needs at least %" G_GUINT64_FORMAT " bytes as a GGUF of standard types; ask for a larger size, or fit it",
+    g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "%s needs at least %" G_GUINT64_FORMAT " bytes as a GGUF of standard types: ask for a larger size, or fit it",
                  eng_gguf_path (p->source), smallest);
     return FALSE;
   }

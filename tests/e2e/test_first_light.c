@@ -539,6 +539,28 @@ static void test_export (void)
   program_expect_failure (nowhere, 1, "there is no folder /nowhere/at");
 }
 
+/* A fit, too: what comes out is the model it was made of, in types that have nothing of Valise. */
+static void test_export_plain (void)
+{
+  static const char *const names[] = { "tiny", "small" };
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
+    g_autofree char *file = g_strconcat ("plain-", names[i], ".gguf", NULL), *path = scratch_path (file);
+    g_autoptr (ProgramRun) few = program_run (home (), "export", names[i], "--format", "gguf", "--size", "10K", "-o", path, NULL);
+    program_expect_failure (few, 1, "needs at least");
+    g_assert_false (g_file_test (path, G_FILE_TEST_EXISTS));
+    g_autoptr (ProgramRun) run = program_run (home (), "export", names[i], "--format", "gguf", "--size", "120K", "-o", path, "--json", NULL);
+    JsonObject *object = program_object (run);
+    program_expect_members (object, "name:s path:s bytes:i");
+    g_assert_cmpint (int_of (object, "bytes"), <=, 120000);
+    g_autoptr (ProgramRun) show = program_run (home (), "show", path, "--json", NULL);
+    g_assert_cmpstr (string_of (program_object (show), "kind"), ==, "checkpoint");
+    g_autoptr (ProgramRun) chat = program_run (home (), "chat", path, "--prompt", "x", "--max-tokens", "4", NULL);
+    g_assert_cmpint (chat->status, ==, 0);
+    g_autoptr (ProgramRun) twice = program_run (home (), "export", names[i], "--format", "gguf", "-o", path, NULL);
+    program_expect_failure (twice, 1, "is there already");
+  }
+}
+
 static void test_verify_and_remove (void)
 {
   g_autofree char *where = scratch_path ("verify-home");
@@ -615,6 +637,8 @@ static void test_usage (void)
     { "render", "tiny" },
     { "render", "--messages=x" },
     { "export", "tiny", "a.gguf", "-o", "b.gguf" },
+    { "export", "tiny", "--format", "exl2" },
+    { "export", "tiny", "--size", "1M" },
   };
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++) {
     const char *const *a = lines[i];
@@ -720,6 +744,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/first-light/eval", test_eval);
   g_test_add_func ("/first-light/bench", test_bench);
   g_test_add_func ("/first-light/export", test_export);
+  g_test_add_func ("/first-light/export-for-other-programs", test_export_plain);
   g_test_add_func ("/first-light/verify-and-remove", test_verify_and_remove);
   g_test_add_func ("/first-light/usage-errors", test_usage);
   g_test_add_func ("/first-light/failures", test_failures);
