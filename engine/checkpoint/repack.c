@@ -6,7 +6,7 @@
 #include "engine/error.h"
 #include "engine/model.h"
 
-enum { BANDS_AT_ONCE = 64, COPY_BYTES = 4 << 20 };
+enum { BANDS_AT_ONCE = 64, PACKED_BYTES = 512 << 10 /* at once, too */, COPY_BYTES = 1 << 20 };
 
 /* What becomes of a tensor. */
 typedef enum {
@@ -282,8 +282,9 @@ static xb_error pack_bands (const Output *out, Scratch *s, guint8 *blob, guint b
 static gboolean pack_tensor (Repack *r, const Output *out, const EngTensor *tensor, GError **error)
 {
   const xb_layout *layout = &out->layout;
-  guint bands = (layout->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS, at_once = MIN (bands, (guint) BANDS_AT_ONCE);
+  guint bands = (layout->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS;
   gsize directory = xb_layout_directory_bytes (layout), band_bytes = (xb_layout_bytes (layout, NULL) - directory) / bands;
+  guint at_once = (guint) CLAMP (PACKED_BYTES / band_bytes, 1, MIN (bands, (guint) BANDS_AT_ONCE));
   g_autofree guint8 *blob = g_try_malloc (directory + band_bytes * at_once);
   if (!blob) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "%s: packing tensor %s needs %" G_GSIZE_FORMAT " bytes of memory, which are not free; close other "
