@@ -1,8 +1,8 @@
 /* kv_cache.c: one reserved mapping, touched as contexts fill; blocks with counted references. Keys and values of 8 and 4 bits are
  * transformed first, so that outliers spread over a head (Ashkboos et al. 2024, QuaRot, section 4.3); queries and outputs then need
  * the same transform. What keys have in common is most of them (Hooper et al. 2024, KVQuant, section 3.1; large biases, as Qwen's, all the more): with
- * 4 bits the codes stand for what is left beyond the mean of the block before, which changes slowly in spite of rope; in the first block beyond the biases of the keys, where the
- * model has some. The first key of all, which is like no other and is looked at from everywhere, is kept as it is. */
+ * 4 bits the codes stand for what is left beyond the mean of the block before, which changes slowly in spite of rope; in the first block beyond the biases of
+ * the keys, where the model has some. They are of 5 bits, for keys lose three times as much as values do. The first key of all, which is like no other and is looked at from everywhere, is kept as it is. */
 #include "engine/kv_cache.h"
 #include "engine/decoder.h"
 #include "engine/error.h"
@@ -52,11 +52,13 @@ static gsize lay_out (EngKvPool *pool, const EngTraits *t, const EngSessionOptio
   pool->value_dim = t->value_dim;
   pool->value_width = t->latent > 0 ? t->head_dim : t->value_dim;
   pool->bits = bits;
+  pool->key_bits = bits == 4 ? 5 : bits;
+  pool->value_bits = t->latent > 0 ? pool->key_bits : bits;
   pool->hadamard = bits == 16 ? 0 : (t->head_dim | t->value_dim) & -(t->head_dim | t->value_dim);
-  gsize codes_bytes = xb_kv_page_bytes (ENG_KV_PAGE_TOKENS, t->head_dim, bits);
+  gsize codes_bytes = xb_kv_page_bytes (ENG_KV_PAGE_TOKENS, t->head_dim, pool->key_bits);
   pool->reference_at = bits == 4 ? codes_bytes : 0;
   pool->key_bytes = round_up (codes_bytes + (bits == 4 ? t->head_dim * sizeof (guint16) : 0), 64);
-  pool->value_bytes = t->latent > 0 ? 0 : round_up (xb_kv_page_bytes (ENG_KV_PAGE_TOKENS, t->value_dim, bits), 64);
+  pool->value_bytes = t->latent > 0 ? 0 : round_up (xb_kv_page_bytes (ENG_KV_PAGE_TOKENS, t->value_dim, pool->value_bits), 64);
   for (guint i = 0; i < t->n_layers; i++) {
     pool->kind[i] = eng_traits_windowed (t, i) ? ENG_KV_WINDOWED : ENG_KV_WHOLE;
     pool->place[i] = pool->stores[pool->kind[i]].n_layers++;
@@ -275,7 +277,7 @@ static void mean_key (const EngKvPool *pool, const guint8 *page, guint i, const 
   guint begin = i == 0 ? 1 : 0; /* the first of all is left out */
   memset (mean, 0, pool->key_dim * sizeof (float));
   for (guint slot = begin; slot < ENG_KV_PAGE_TOKENS; slot++) {
-    xb_kv_load (page, slot, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->bits);
+    xb_kv_load (page, slot, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->key_bits);
     xb_add (mean, key, pool->key_dim);
   }
   xb_scale (mean, 1.0f / (ENG_KV_PAGE_TOKENS - begin), pool->key_dim);
@@ -320,21 +322,21 @@ void eng_kv_store (EngKvSequence *sequence, guint layer, guint kv_head, guint po
     xb_hadamard (key, pool->key_dim, pool->hadamard);
   if (pool->reference_at > 0)
     refer (sequence, layer, kv_head, position, key);
-  xb_kv_store (page, slot, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->bits);
+  xb_kv_store (page, slot, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->key_bits);
   if (value == NULL)
     return;
   if (pool->hadamard > 1)
     xb_hadamard (value, pool->value_dim, pool->hadamard);
-  xb_kv_store (page + pool->key_bytes, slot, value, ENG_KV_PAGE_TOKENS, pool->value_dim, pool->bits);
+  xb_kv_store (page + pool->key_bytes, slot, value, ENG_KV_PAGE_TOKENS, pool->value_dim, pool->value_bits);
 }
 
 void eng_kv_load (const EngKvSequence *sequence, guint layer, guint kv_head, guint position, float *key, float *value)
 {
   const EngKvPool *pool = sequence->pool;
   const guint8 *page = (const guint8 *)sequence->blocks[pool->kind[layer]][position / ENG_KV_PAGE_TOKENS] + page_offset (pool, layer, kv_head);
-  xb_kv_load (page, position % ENG_KV_PAGE_TOKENS, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->bits);
+  xb_kv_load (page, position % ENG_KV_PAGE_TOKENS, key, ENG_KV_PAGE_TOKENS, pool->key_dim, pool->key_bits);
   if (pool->value_bytes > 0)
-    xb_kv_load (page + pool->key_bytes, position % ENG_KV_PAGE_TOKENS, value, ENG_KV_PAGE_TOKENS, pool->value_dim, pool->bits);
+    xb_kv_load (page + pool->key_bytes, position % ENG_KV_PAGE_TOKENS, value, ENG_KV_PAGE_TOKENS, pool->value_dim, pool->value_bits);
 }
 
 void eng_kv_view (const EngKvSequence *sequence, guint layer, guint kv_head, xb_attention *attention)
@@ -349,6 +351,7 @@ void eng_kv_view (const EngKvSequence *sequence, guint layer, guint kv_head, xb_
   attention->key_dim = pool->key_dim;
   attention->value_dim = pool->value_dim;
   attention->value_width = pool->value_width;
-  attention->bits = pool->bits;
+  attention->key_bits = pool->key_bits;
+  attention->value_bits = pool->value_bits;
   attention->window = pool->kind[layer] == ENG_KV_WINDOWED ? pool->window : 0;
 }

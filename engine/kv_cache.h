@@ -26,7 +26,8 @@ typedef struct {
 
 typedef struct {
   guint n_kv_heads, key_dim, value_dim, value_width;
-  int bits;
+  int bits;         /* 16, 8 or 4, and what each is stored in: */
+  int key_bits, value_bits;
   guint hadamard;   /* block of the transform in front of quantized keys and values, 0: none */
   gsize key_bytes, value_bytes; /* of a page; values that are the beginnings of keys take none */
   gsize reference_at; /* in a page of keys of 4 bits; 0: none */

@@ -7,7 +7,7 @@
 
 #define ARCHITECTURE "valise-session"
 
-enum { VERSION = 2, SAMPLE = 256 /* bytes of a tensor, at either end, that tell models apart */ };
+enum { VERSION = 3, SAMPLE = 256 /* bytes of a tensor, at either end, that tell models apart */ };
 
 static const char *const block_names[ENG_KV_KINDS] = { "blocks.whole", "blocks.windowed" };
 static const char *const first_keys[ENG_KV_KINDS] = { "session.whole.first", "session.windowed.first" };

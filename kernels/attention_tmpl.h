@@ -159,14 +159,14 @@ static void finish_row (const xb_attention *a, attention_row *row)
 }
 
 /* The first `first` of `width` values of positions begin .. begin + n - 1 as f32; the rest of the chunk is zero. */
-static void load_chunk (const xb_attention *a, size_t offset, uint32_t width, uint32_t first, uint32_t begin, uint32_t n, float *out)
+static void load_chunk (const xb_attention *a, size_t offset, int bits, uint32_t width, uint32_t first, uint32_t begin, uint32_t n, float *out)
 {
   float reference[XB_MAX_KEY];
   const uint8_t *referred = NULL;
   for (uint32_t t = 0; t < n; t++) {
     const uint8_t *block = a->blocks[(begin + t) / a->page_tokens];
     float *row = out + (size_t) t * first;
-    kv_load_first (block + offset, (begin + t) % a->page_tokens, row, a->page_tokens, width, first, a->bits);
+    kv_load_first (block + offset, (begin + t) % a->page_tokens, row, a->page_tokens, width, first, bits);
     if (a->reference_offset == 0 || offset != a->k_offset)
       continue;
     if (begin + t > 0 && begin + t < a->page_tokens) {
@@ -202,7 +202,7 @@ static void attend_block (const xb_attention *a, attention_row *rows, uint32_t n
   }
   for (; begin < last; begin += CHUNK) {
     uint32_t n = last - begin < CHUNK ? last - begin : CHUNK;
-    load_chunk (a, a->k_offset, d, d, begin, n, loaded);
+    load_chunk (a, a->k_offset, a->key_bits, d, d, begin, n, loaded);
     if (n_rows < FEW_ROWS) {
       for (uint32_t r = 0; r < n_rows; r++)
         score_row (rows[r].q, loaded, d, scores[r]);
@@ -215,7 +215,7 @@ static void attend_block (const xb_attention *a, attention_row *rows, uint32_t n
     }
     for (uint32_t r = 0; r < n_rows; r++)
       soften (a, &rows[r], begin, scores[r]);
-    load_chunk (a, a->v_offset, a->value_width, dv, begin, n, loaded);
+    load_chunk (a, a->v_offset, a->value_bits, a->value_width, dv, begin, n, loaded);
     for (uint32_t r = 0; r < whole; r += BLOCK)
       add_all_values (rows + r, BLOCK, loaded, dv, scores + r);
     for (uint32_t r = whole; r < n_rows; r++)

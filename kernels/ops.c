@@ -68,7 +68,7 @@ void xb_hadamard (float *x, size_t n, uint32_t block)
 size_t xb_kv_page_bytes (uint32_t page_tokens, uint32_t head_dim, int bits)
 {
   size_t codes = (size_t) page_tokens * head_dim * (uint32_t) bits / 8;
-  return bits == 16 ? codes : codes + (size_t) page_tokens * ((head_dim + 31) / 32) * 2;
+  return bits == 16 ? codes : codes + (size_t) page_tokens * (head_dim / 32) * sizeof (uint16_t);
 }
 
 void xb_kv_store (void *page, uint32_t slot, const float *x, uint32_t page_tokens, uint32_t head_dim, int bits)

@@ -33,8 +33,9 @@ void xb_hadamard (float *x, size_t n, uint32_t block);
 
 /* ---- KV cache in pages --------------------------------------------------------------------------------------------------
  * A page holds the keys (or values) of `page_tokens` consecutive positions of one layer and one KV head:
- * bits 16: f16 [page_tokens][head_dim]; bits 8 and 4: codes [page_tokens][head_dim*bits/8], then f16 scales
- * [page_tokens][head_dim/32] (symmetric; 4-bit codes stand for u - 7.5, low nibble first). xb_kv_page_bytes gives the size. */
+ * bits 16: f16 [page_tokens][head_dim]. bits 8, 5 and 4 (head_dim a multiple of 32): groups of 32 codes [page_tokens][head_dim / 32][4 * bits bytes], then 16
+ * bits for each [page_tokens][head_dim / 32]. 8: signed codes and their f16 scale. 5 and 4: unsigned codes (4 bits each, low nibble first; of 5 the fifth bits
+ * follow), and step and middle of the range that they divide: what lies to one side of zero is coded as well as what lies around it. */
 size_t xb_kv_page_bytes (uint32_t page_tokens, uint32_t head_dim, int bits);
 void xb_kv_store (void *page, uint32_t slot, const float *x, uint32_t page_tokens, uint32_t head_dim, int bits);
 void xb_kv_load (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, int bits);
@@ -47,7 +48,7 @@ typedef struct {
   uint32_t key_dim;          /* of queries and keys, at most XB_MAX_KEY */
   uint32_t value_dim;        /* of results: the first so many of a stored value, <= key_dim */
   uint32_t value_width;      /* of a stored value, which may be the key itself */
-  int bits;                  /* 16, 8, 4 */
+  int key_bits, value_bits;  /* 16, 8, 5, 4 */
   uint32_t kv_end;           /* one past the last position that the first token sees */
   uint32_t window;           /* positions a token sees, its own included; 0: all */
   float scale;               /* multiplies q.k, usually 1/sqrt(key_dim) */

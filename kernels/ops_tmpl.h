@@ -191,84 +191,137 @@ static void hadamard (float *x, size_t n, uint32_t block)
 
 /* ---- KV pages -------------------------------------------------------------------------------------------------------------------- */
 
+enum { KV_GROUP = 32, KV_GROUP_VECS = KV_GROUP / XB_VL };
+
+/* The header of a group of 5 or 4 bits: a step (f16 without a sign, 4 bits of its fraction) and, in 7 bits, where the middle of the codes lies, in quarters of
+ * a step. The largest code is `top`. */
+static inline float kv_step (uint16_t header)
+{
+  return half_to ((uint16_t) (header >> 7 << 6));
+}
+
+static inline float kv_base (uint16_t header, int top)
+{
+  return kv_step (header) * ((float) (header & 127) / 4 - 16 - (float) top / 2);
+}
+
+/* A step that clips the outermost a little errs least, for normal values in a group of this size. */
+static inline uint16_t kv_header (const float *x, int top)
+{
+  vf low = v_load (x), high = low;
+  for (int i = XB_VL; i < KV_GROUP; i += XB_VL) {
+    low = v_min (low, v_load (x + i));
+    high = v_max (high, v_load (x + i));
+  }
+  float most = v_largest (high), least = -v_largest (-low), middle = (most + least) / 2, step = (most - least) / ((float) top + 0.4f);
+  step = fabsf (middle) / 15 > step ? fabsf (middle) / 15 : step;
+  uint16_t header = (uint16_t) ((half_from (step) + 32) >> 6 << 7);
+  float rounded = kv_step (header), quarters = rounded > 0 ? rintf (middle / rounded * 4) : 0;
+  return (uint16_t) (header | (uint16_t) ((quarters > 63 ? 63 : quarters < -64 ? -64 : (int) quarters) + 64));
+}
+
+/* Codes [KV_GROUP] of x. */
+static inline void kv_codes (const float *x, uint16_t header, int top, uint8_t *codes)
+{
+  float step = kv_step (header), inverse = step > 0 ? 1 / step : 0, base = kv_base (header, top);
+  for (int i = 0; i < KV_GROUP; i += XB_VL) {
+    vf code = (v_load (x + i) - v_set (base)) * v_set (inverse) + v_set (0.5f);
+    vi whole = __builtin_convertvector (v_min (v_max (code, v_set (0)), v_set ((float) top)), vi);
+    for (int l = 0; l < XB_VL; l++)
+      codes[i + l] = (uint8_t) whole[l];
+  }
+}
+
+static inline void kv_store_symmetric (const float *x, uint8_t *codes, uint16_t *scale)
+{
+  float peak = 0;
+  for (uint32_t i = 0; i < KV_GROUP; i++)
+    peak = fabsf (x[i]) > peak ? fabsf (x[i]) : peak;
+  *scale = half_from (peak / 127);
+  float s = half_to (*scale), inverse = s > 0 ? 1 / s : 0;
+  for (uint32_t i = 0; i < KV_GROUP; i++) {
+    int q = (int) lrintf (x[i] * inverse);
+    codes[i] = (uint8_t) (q > 127 ? 127 : q < -127 ? -127 : q);
+  }
+}
+
 static void kv_store (void *page, uint32_t slot, const float *x, uint32_t page_tokens, uint32_t head_dim, int bits)
 {
-  uint8_t *bytes = page;
   if (bits == 16) {
     f32_to_f16 (x, (uint16_t *) page + (size_t) slot * head_dim, head_dim);
     return;
   }
-  uint8_t *codes = bytes + (size_t) slot * head_dim * (uint32_t) bits / 8;
-  uint16_t *scales = (uint16_t *) (void *) (bytes + (size_t) page_tokens * head_dim * (uint32_t) bits / 8) + (size_t) slot * ((head_dim + 31) / 32);
-  for (uint32_t g = 0; g < head_dim; g += 32) {
-    uint32_t n = head_dim - g < 32 ? head_dim - g : 32;
-    float peak = 0;
-    for (uint32_t i = 0; i < n; i++)
-      peak = fabsf (x[g + i]) > peak ? fabsf (x[g + i]) : peak;
-    uint16_t half = half_from (peak / (bits == 8 ? 127.0f : 7.5f));
-    float s = half_to (half), inverse = s > 0 ? 1.0f / s : 0;
-    scales[g / 32] = half;
-    for (uint32_t i = 0; i < n; i++) {
-      int low = bits == 8 ? -127 : 0, high = bits == 8 ? 127 : 15, q = (int) lrintf (x[g + i] * inverse + (bits == 8 ? 0 : 7.5f));
-      q = q > high ? high : q < low ? low : q;
-      if (bits == 8)
-        codes[g + i] = (uint8_t) q;
-      else if (i % 2 == 0)
-        codes[(g + i) / 2] = (uint8_t) q;
-      else
-        codes[(g + i) / 2] |= (uint8_t) (q << 4);
+  uint32_t n_groups = head_dim / KV_GROUP, group_bytes = KV_GROUP / 8 * (uint32_t) bits;
+  uint8_t *group = (uint8_t *) page + (size_t) slot * n_groups * group_bytes;
+  uint16_t *headers = (uint16_t *) (void *) ((uint8_t *) page + (size_t) page_tokens * n_groups * group_bytes) + (size_t) slot * n_groups;
+  for (uint32_t g = 0; g < n_groups; g++, group += group_bytes, x += KV_GROUP) {
+    if (bits == 8) {
+      kv_store_symmetric (x, group, &headers[g]);
+      continue;
+    }
+    uint8_t codes[KV_GROUP];
+    int top = bits == 5 ? 31 : 15;
+    headers[g] = kv_header (x, top);
+    kv_codes (x, headers[g], top, codes);
+    for (int i = 0; i < KV_GROUP / 2; i++)
+      group[i] = (uint8_t) ((codes[2 * i] & 15) | codes[2 * i + 1] << 4);
+    for (int i = 0; bits == 5 && i < KV_GROUP / 8; i++) {
+      uint8_t fifth = 0;
+      for (int j = 0; j < 8; j++)
+        fifth |= (uint8_t) (codes[8 * i + j] >> 4 << j);
+      group[KV_GROUP / 2 + i] = fifth;
     }
   }
 }
 
 typedef uint8_t bytes16 __attribute__ ((vector_size (16)));
 
-/* 32 codes of 8 or 4 bits times their scale: a fixed number, so that compilers make vectors of it. */
-static inline void load_codes8 (const uint8_t *codes, float s, float *x)
+static inline void kv_load_symmetric (const uint8_t *codes, float s, float *x)
 {
-  for (int i = 0; i < 32; i++)
+  for (int i = 0; i < KV_GROUP; i++)
     x[i] = (float) (int8_t) codes[i] * s;
 }
 
-static inline void load_codes4 (const uint8_t *codes, float s, float *x)
+/* A group of 5 or 4 bits. */
+static inline void kv_load_group (const uint8_t *group, uint16_t header, int bits, float *x)
 {
   bytes16 pairs, halves[2];
-  int8_t apart[32];
-  memcpy (&pairs, codes, 16);
-  bytes16 low = 2 * (pairs & 15) - 15, high = 2 * (pairs >> 4) - 15;
+  uint8_t apart[KV_GROUP];
+  float step = kv_step (header), base = kv_base (header, bits == 5 ? 31 : 15);
+  memcpy (&pairs, group, 16);
+  bytes16 low = pairs & 15, high = pairs >> 4;
   halves[0] = __builtin_shufflevector (low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   halves[1] = __builtin_shufflevector (low, high, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  memcpy (apart, halves, 32);
-  for (int i = 0; i < 32; i++)
-    x[i] = (float) apart[i] * (s / 2);
+  if (bits == 5) {
+    const bytes16 bit = { 1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128 };
+    bytes16 fifths = { group[16], group[17], group[18], group[19] };
+    bytes16 first = __builtin_shufflevector (fifths, fifths, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    bytes16 second = __builtin_shufflevector (fifths, fifths, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    halves[0] |= (bytes16) ((first & bit) != 0) & 16;
+    halves[1] |= (bytes16) ((second & bit) != 0) & 16;
+  }
+  memcpy (apart, halves, KV_GROUP);
+  for (int i = 0; i < KV_GROUP; i++)
+    x[i] = (float) apart[i] * step + base;
 }
 
-/* The first n values of a row. */
+/* The first `first` values of a row. */
 static void kv_load_first (const void *page, uint32_t slot, float *x, uint32_t page_tokens, uint32_t head_dim, uint32_t first, int bits)
 {
-  const uint8_t *bytes = page;
   if (bits == 16) {
     half_to_f32 ((const uint16_t *) page + (size_t) slot * head_dim, x, first);
     return;
   }
-  const uint8_t *codes = bytes + (size_t) slot * head_dim * (uint32_t) bits / 8;
-  const uint16_t *scales = (const uint16_t *) (const void *) (bytes + (size_t) page_tokens * head_dim * (uint32_t) bits / 8)
-                           + (size_t) slot * ((head_dim + 31) / 32);
-  for (uint32_t g = 0; g < first; g += 32) {
-    uint32_t n = first - g < 32 ? first - g : 32;
-    float s = half_to (scales[g / 32]);
-    if (n == 32 && bits == 8)
-      load_codes8 (codes + g, s, x + g);
-    else if (n == 32)
-      load_codes4 (codes + g / 2, s, x + g);
-    else if (bits == 8)
-      for (uint32_t i = 0; i < n; i++)
-        x[g + i] = (float) (int8_t) codes[g + i] * s;
+  uint32_t n_groups = head_dim / KV_GROUP, group_bytes = KV_GROUP / 8 * (uint32_t) bits;
+  const uint8_t *group = (const uint8_t *) page + (size_t) slot * n_groups * group_bytes;
+  const uint16_t *headers = (const uint16_t *) (const void *) ((const uint8_t *) page + (size_t) page_tokens * n_groups * group_bytes) + (size_t) slot * n_groups;
+  for (uint32_t g = 0; g < first / KV_GROUP; g++, group += group_bytes, x += KV_GROUP) {
+    if (bits == 8)
+      kv_load_symmetric (group, half_to (headers[g]), x);
+    else if (bits == 5)
+      kv_load_group (group, headers[g], 5, x);
     else
-      for (uint32_t i = 0; i < n / 2; i++) {
-        x[g + 2 * i] = ((float) (codes[g / 2 + i] & 15) - 7.5f) * s;
-        x[g + 2 * i + 1] = ((float) (codes[g / 2 + i] >> 4) - 7.5f) * s;
-      }
+      kv_load_group (group, headers[g], 4, x);
   }
 }
 
