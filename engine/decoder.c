@@ -71,6 +71,8 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
   l->rows = take (&at, l->row_bytes * n_workers);
   l->logit_rows = MAX (MAX (options->n_sessions, 1), options->n_drafted > 0 ? options->n_drafted + 1 : 1);
   l->logits = take (&at, (gsize)l->logit_rows * t->n_vocab * f);
+  l->balance = options->kv_bits == 4 && t->qk_norm == ENG_QK_NORM_HEAD ? take (&at, (gsize)t->n_layers * t->head_dim * f) : 0;
+  l->first_keys = options->kv_bits == 4 && t->qk_norm == ENG_QK_NORM_NONE && t->latent == 0 ? take (&at, (gsize)t->n_layers * k_dim * f) : 0;
   l->bytes = at;
 }
 
@@ -89,12 +91,9 @@ static float *make_slopes (const EngTraits *t)
  * by a, keys err by the mean of a^2 k^2, and scores by that times the sum of q^2 / a^2: least for a^2 = |q| / |k| (SmoothQuant's idea, Xiao et al.
  * 2023, section 4.1, between the two sides of a score). Where both are normed head by head the norms' gains say how large they are. Both of a pair that
  * rope turns have the same. */
-static float *make_balance (const EngModel *model, const EngSessionOptions *options)
+static void fill_balance (const EngModel *model, float *balance)
 {
   const EngTraits *t = eng_model_traits (model);
-  if (options->kv_bits != 4 || t->qk_norm != ENG_QK_NORM_HEAD)
-    return NULL;
-  float *balance = g_new (float, (gsize)t->n_layers * t->head_dim);
   for (guint l = 0; l < t->n_layers; l++) {
     const EngLayer *layer = eng_model_layer (model, l);
     float *scale = balance + (gsize)l * t->head_dim;
@@ -108,7 +107,6 @@ static float *make_balance (const EngModel *model, const EngSessionOptions *opti
     for (guint i = 0; i < t->head_dim; i++)
       scale[i] *= (float)exp (-logs);
   }
-  return balance;
 }
 
 EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error)
@@ -156,7 +154,10 @@ EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSess
   d->cos_sin_local = (float *)(memory + layout.cos_sin_local);
   d->logits = d->last_logits = (float *)(memory + layout.logits);
   d->slopes = make_slopes (d->traits);
-  d->balance = make_balance (model, options);
+  if (layout.balance > 0) {
+    d->balance = (float *)(memory + layout.balance);
+    fill_balance (model, d->balance);
+  }
   d->rope_frequency = g_new (double, d->traits->n_rot);
   d->rope_frequency_local = d->rope_frequency + d->traits->n_rot / 2;
   eng_rope_frequencies (d->rope_frequency, d->traits, eng_model_rope_factors (model, options->n_ctx), options->n_ctx, FALSE);
@@ -181,8 +182,6 @@ void eng_decoder_free (EngDecoder *decoder)
   munmap (decoder->memory, decoder->layout.bytes);
   eng_model_unref (decoder->model);
   g_free (decoder->slopes);
-  g_free (decoder->balance);
-  g_free (decoder->first_keys);
   g_free (decoder->rope_frequency);
   g_free (decoder);
 }

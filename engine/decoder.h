@@ -30,6 +30,8 @@ typedef struct {
   gsize rows, row_bytes; /* one f32 row of the widest input for each worker */
   guint logit_rows;
   gsize logits;          /* f32 [logit_rows][n_vocab]: a row for each session that shares the decoder, or for each guess */
+  gsize balance;         /* f32 [n_layers][head_dim], and ... */
+  gsize first_keys;      /* ... [n_layers][n_kv_heads][head_dim], where a cache of 4 bits asks for them; else 0 */
   gsize bytes;
 } EngScratchLayout;
 
@@ -40,7 +42,8 @@ void eng_scratch_layout (EngScratchLayout *layout, const EngTraits *traits, cons
 typedef struct EngDecoder EngDecoder;
 EngDecoder *eng_decoder_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error);
 void eng_decoder_free (EngDecoder *decoder);
-/* What a pool's first_keys may be for this model: the biases of its keys, turned as in the middle of the first block. The decoder's; NULL where the keys have none, or the pool refers to nothing. */
+/* What a pool's first_keys may be for this model: the biases of its keys, turned as in the middle of the first block. The decoder's; NULL where the keys have
+ * none, or the pool refers to nothing. */
 const float *eng_decoder_first_keys (EngDecoder *decoder, const EngKvPool *pool);
 guint eng_decoder_batch (const EngDecoder *decoder);
 

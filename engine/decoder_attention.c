@@ -31,10 +31,10 @@ const float *eng_decoder_first_keys (EngDecoder *d, const EngKvPool *pool)
 {
   const EngTraits *t = d->traits;
   guint n = t->n_kv_heads * t->head_dim;
-  if (pool->reference_at == 0 || t->qk_norm != ENG_QK_NORM_NONE || t->latent > 0)
-    return NULL;
-  float *keys = g_new0 (float, (gsize)t->n_layers * n), cos_sin[2][XB_MAX_KEY];
+  float *keys = (float *)(d->memory + d->layout.first_keys), cos_sin[2][XB_MAX_KEY];
   gboolean any = FALSE;
+  if (d->layout.first_keys == 0)
+    return NULL;
   eng_rope_position (cos_sin[0], d->rope_frequency, t->n_rot, ENG_KV_PAGE_TOKENS / 2, t->rope_magnitude > 0 ? t->rope_magnitude : 1);
   eng_rope_position (cos_sin[1], t->rope_theta_local > 0 ? d->rope_frequency_local : d->rope_frequency, t->n_rot, ENG_KV_PAGE_TOKENS / 2,
                      t->rope_theta_local > 0 || t->rope_magnitude <= 0 ? 1 : t->rope_magnitude);
@@ -43,7 +43,7 @@ const float *eng_decoder_first_keys (EngDecoder *d, const EngKvPool *pool)
     const float *bias = layer->k_bias != NULL ? layer->k_bias : layer->qkv_bias != NULL ? layer->qkv_bias + (gsize)t->n_heads * t->head_dim : NULL;
     if (bias == NULL)
       continue;
-    float *key = keys + (gsize)l * n;
+    float *key = keys + (gsize)l * n; /* of layers without one, zeros */
     any = TRUE;
     memcpy (key, bias, n * sizeof (float));
     for (guint head = 0; head < t->n_kv_heads; head++) {
@@ -52,10 +52,7 @@ const float *eng_decoder_first_keys (EngDecoder *d, const EngKvPool *pool)
       xb_hadamard (key + head * t->head_dim, t->head_dim, pool->hadamard);
     }
   }
-  if (!any)
-    g_clear_pointer (&keys, g_free);
-  g_free (d->first_keys);
-  return d->first_keys = keys;
+  return any ? keys : NULL;
 }
 
 static void clamp (float *x, guint n, float limit)

@@ -44,8 +44,7 @@ struct EngDecoder {
   guint8 *memory;
   int activation_bits;
   float *q_a, *q_whole, *values, *slopes;
-  float *first_keys; /* kv_cache.h; or NULL */
-  float *balance; /* [n_layers][head_dim] by which keys are multiplied, and queries divided, before the cache rounds them; or NULL */
+  float *balance; /* [n_layers][head_dim] in memory, by which keys are multiplied, and queries divided, before the cache rounds them; or NULL */
   float *hidden, *normed, *branch, *router, *gathered, *mixed, *q, *attended, *k, *v, *gate, *up, *cos_sin, *cos_sin_local, *logits;
   EngChoice *choices;
   float *many_logits; /* one row a token, mapped when all logits are first wanted */
