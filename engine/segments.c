@@ -164,6 +164,11 @@ void eng_segments_free (EngSegments *s)
   g_free (s);
 }
 
+void eng_segments_begin_answer (EngSegments *s)
+{
+  s->state = STATE_ANSWER;
+}
+
 gboolean eng_segments_before_answer (const EngSegments *s)
 {
   return s->state == STATE_REASONING || s->state == STATE_HEADER || (s->state == STATE_MESSAGE && s->kind != ENG_TEXT_ANSWER);
@@ -210,8 +215,8 @@ static void enter (EngSegments *s, State state)
   g_string_truncate (s->space, 0);
 }
 
-/* Calls as such, and what is none as it was written. */
-static void give_calls (EngSegments *s, const char *text, gsize length, const Marks *mark)
+/* Calls as such, and what is none as it was written: ended, where the mark's end was. */
+static void give_calls (EngSegments *s, const char *text, gsize length, const Marks *mark, gboolean ended)
 {
   g_autoptr (GPtrArray) found = g_ptr_array_new_with_free_func (g_free);
   gboolean keeps = mark != NULL && (g_str_equal (mark->begin, "<function=") || g_str_equal (mark->begin, "functools["));
@@ -220,13 +225,15 @@ static void give_calls (EngSegments *s, const char *text, gsize length, const Ma
                                       : eng_tool_calls_parse (whole != NULL ? whole : text, whole != NULL ? strlen (whole) : length, s->tools, mark == NULL, found);
   for (guint i = 0; i < found->len && s->text != NULL; i++)
     s->text (ENG_TEXT_CALL, g_ptr_array_index (found, i), s->data);
-  if (ok)
+  if (ok) {
+    enter (s, STATE_ANSWER);
+    s->thought = TRUE; /* as after reasoning: the ends of what is left are the template's */
     return;
-  enter (s, STATE_ANSWER);
+  }
   if (mark != NULL)
     give (s, ENG_TEXT_ANSWER, mark->begin, strlen (mark->begin), FALSE);
   give (s, ENG_TEXT_ANSWER, text, length, FALSE);
-  if (mark != NULL && mark->end != NULL)
+  if (ended)
     give (s, ENG_TEXT_ANSWER, mark->end, strlen (mark->end), FALSE);
 }
 
@@ -322,7 +329,7 @@ static gboolean run_answer (EngSegments *s)
     if (g_str_equal (search.mark, calls[i].begin)) {
       s->mark = &calls[i];
       g_string_truncate (s->recipient, 0);
-      enter (s, STATE_CALL);
+      s->state = STATE_CALL; /* the white space before it waits: it may be none */
     }
   return TRUE;
 }
@@ -337,9 +344,8 @@ static gboolean run_call (EngSegments *s, gboolean at_end)
   const Marks *mark = s->mark;
   g_autofree char *body = g_strndup (s->waiting->str, search.at);
   g_string_erase (s->waiting, 0, (gssize) (search.at + (search.mark != NULL ? strlen (search.mark) : 0)));
-  enter (s, STATE_ANSWER);
-  s->thought = TRUE; /* as after reasoning: the ends of what is left are the template's */
-  give_calls (s, body, strlen (body), mark);
+  s->state = STATE_ANSWER;
+  give_calls (s, body, strlen (body), mark, search.mark != NULL);
   return s->waiting->len > 0;
 }
 
@@ -369,7 +375,7 @@ static gboolean run_message (EngSegments *s, gboolean at_end)
       return FALSE;
     g_autofree char *body = g_strndup (s->waiting->str, search.at);
     g_string_erase (s->waiting, 0, (gssize) (search.at + (search.mark != NULL ? strlen (search.mark) : 0)));
-    give_calls (s, body, strlen (body), NULL);
+    give_calls (s, body, strlen (body), NULL, FALSE);
   } else if (!advance (s, &search, s->kind, s->kind == ENG_TEXT_REASONING)) {
     return FALSE;
   }
@@ -404,7 +410,7 @@ void eng_segments_push (EngSegments *s, const char *text)
 
 void eng_segments_end (EngSegments *s)
 {
-  while (s->waiting->len > 0 && run (s, TRUE))
+  while ((s->waiting->len > 0 || s->state == STATE_CALL) && run (s, TRUE))
     ;
   gboolean reasoning = eng_segments_in_reasoning (s);
   if (s->state != STATE_HEADER)

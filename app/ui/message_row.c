@@ -3,6 +3,7 @@
 
 #include <glib/gi18n.h>
 
+#include "app/ui/answer_text.h"
 #include "app/ui/markdown_view.h"
 #include "app/ui/settings.h"
 #include "app/ui/thought_view.h"
@@ -16,6 +17,7 @@ struct _ValiseMessageRow {
   GtkSpinner *spinner;
   ValiseThoughtView *thought;
   ValiseMarkdownView *markdown;
+  ValiseAnswerText *answer_text; /* from the answer to what markdown shows */
   GString *content;  /* of an answer, thoughts included */
   gsize shown;       /* so much of it has been given to thought and markdown */
   gint64 thought_us; /* when the first of a thought that is being written came, 0: none is */
@@ -143,7 +145,11 @@ static void show_content (ValiseMessageRow *self)
   divide (self, &begin, &end, &answer);
   g_autofree char *thought = g_strndup (self->content->str + begin, end - begin);
   valise_thought_view_set_text (self->thought, thought);
-  valise_markdown_view_set_text (self->markdown, self->content->str + answer);
+  valise_answer_text_end (self->answer_text);
+  g_autoptr (GString) shown = g_string_new (valise_answer_text_push (self->answer_text, self->content->str + answer));
+  if (!self->streaming)
+    g_string_append (shown, valise_answer_text_end (self->answer_text));
+  valise_markdown_view_set_text (self->markdown, shown->str);
   self->shown = answer < self->content->len || end == 0 ? self->content->len : end;
   if (end == 0 && answer > 0) /* it may yet become a mark */
     self->shown = 0;
@@ -176,7 +182,7 @@ void valise_message_row_append (ValiseMessageRow *self, const char *text)
   if (end > 0 && self->shown <= end)
     show_thought_state (self, answer == self->content->len);
   if (answer < self->content->len) {
-    valise_markdown_view_append (self->markdown, self->content->str + MAX (self->shown, answer));
+    valise_markdown_view_append (self->markdown, valise_answer_text_push (self->answer_text, self->content->str + MAX (self->shown, answer)));
     self->shown = self->content->len;
   }
 }
@@ -185,6 +191,7 @@ void valise_message_row_set_streaming (ValiseMessageRow *self, gboolean streamin
 {
   self->streaming = streaming;
   if (!streaming) {
+    valise_markdown_view_append (self->markdown, valise_answer_text_end (self->answer_text));
     valise_markdown_view_finish (self->markdown);
     valise_message_row_set_status (self, NULL);
     g_free (self->message->content);
@@ -259,6 +266,7 @@ static void finalize (GObject *object)
 {
   g_clear_pointer (&VALISE_MESSAGE_ROW (object)->message, valise_message_free);
   g_string_free (VALISE_MESSAGE_ROW (object)->content, TRUE);
+  valise_answer_text_free (VALISE_MESSAGE_ROW (object)->answer_text);
   G_OBJECT_CLASS (valise_message_row_parent_class)->finalize (object);
 }
 
@@ -302,6 +310,7 @@ static void valise_message_row_init (ValiseMessageRow *self)
 {
   self->editable = TRUE;
   self->content = g_string_new (NULL);
+  self->answer_text = valise_answer_text_new ();
   gtk_widget_init_template (GTK_WIDGET (self));
 }
 

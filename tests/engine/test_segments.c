@@ -108,6 +108,8 @@ static void test_plain (void)
     { NULL, "{\"temperature\": 3}", TRUE, "{\"temperature\": 3}", "" },
     { NULL, "[1, 2, 3] are numbers. \n", TRUE, "[1, 2, 3] are numbers. \n", "" },
     { NULL, "<tool_call>\n{\"name\": \"weather\", \"arguments\":\n</tool_call> and more", TRUE, "<tool_call>\n{\"name\": \"weather\", \"arguments\":\n</tool_call> and more", "" },
+    { NULL, "The mark <tool_call> begins\none.", TRUE, "The mark <tool_call> begins\none.", "" },
+    { NULL, "Two \n <tool_call> 1 + {1} </tool_call> \n\n <tool_call>", TRUE, "Two \n <tool_call> 1 + {1} </tool_call> \n\n <tool_call>", "" },
     { NULL, "a < b, and <tool", TRUE, "a < b, and <tool", "" },
     { "<|im_start|>assistant\n<think>\n\n</think>\n\n", "<think> is a word here.", FALSE, "<think> is a word here.", "" },
     { "<|start|>assistant", "<|channel|>final<|message|>Hello", FALSE, "Hello", "" },

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "app/ui/chat_sidebar.h"
+#include "app/ui/answer_text.h"
 #include "app/ui/message_row.h"
 
 static ValiseConversation *conversation (UiCase *c)
@@ -439,6 +440,71 @@ static void test_first_run (UiCase *c)
   g_assert_cmpstr (message (messages, 1)->model_name, ==, "liner-2");
 }
 
+/* ---- calls of tools ---- */
+
+static const struct {
+  const char *written, *shown;
+} calls[] = {
+  { "I will look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\", \"days\": 3}}\n</tool_call>",
+    "I will look.\nCalled the tool weather with city: Paris, days: 3\n" },
+  { "[TOOL_CALLS]now[ARGS]{}", "Called the tool now\n" },
+  { "<tool_call>{\"name\": \"run\", \"arguments\": {\"code\": \"a `b`\\n*c*\"}}</tool_call>\n<tool_call>{\"name\": \"stop\", \"arguments\": {}}</tool_call>",
+    "Called the tool run with code: a `b` *c*\nCalled the tool stop\n" },
+  { "<think>\nHm.\n</think>\n\n<function=weather>\n<parameter=city>\nBonn\n</parameter>\n</function>", "Called the tool weather with city: Bonn\n" },
+  { "{\"name\": \"weather\", \"arguments\": {}} is JSON, <tool_call> a mark.", "{\"name\": \"weather\", \"arguments\": {}} is JSON, <tool_call> a mark.\n" },
+};
+
+/* However the text is cut into pieces, and as it is kept. */
+static void test_calls (UiCase *c)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (calls); i++)
+    for (guint step = 1; step < 40; step += 6) {
+      ValiseMessage message = { .id = 1, .role = (char *) "assistant", .content = (char *) "", .finish_reason = (char *) "", .sibling = 1, .n_siblings = 1 };
+      GtkWidget *row = g_object_ref_sink (valise_message_row_new (&message));
+      valise_message_row_set_streaming (VALISE_MESSAGE_ROW (row), TRUE);
+      for (gsize at = 0; at < strlen (calls[i].written); at += step) {
+        g_autofree char *piece = g_strndup (calls[i].written + at, step);
+        valise_message_row_append (VALISE_MESSAGE_ROW (row), piece);
+      }
+      valise_message_row_set_streaming (VALISE_MESSAGE_ROW (row), FALSE);
+      g_autofree char *grown = ui_row_text (row);
+      g_assert_cmpstr (grown, ==, calls[i].shown);
+      g_assert_cmpstr (valise_message_row_get_message (VALISE_MESSAGE_ROW (row))->content, ==, calls[i].written);
+      valise_message_row_set_text (VALISE_MESSAGE_ROW (row), "");
+      valise_message_row_set_text (VALISE_MESSAGE_ROW (row), calls[i].written);
+      g_autofree char *kept = ui_row_text (row);
+      g_assert_cmpstr (kept, ==, calls[i].shown);
+      g_object_unref (row);
+    }
+}
+
+/* In a block of code a call is code. */
+static void test_calls_in_code (UiCase *c)
+{
+  ValiseAnswerText *text = valise_answer_text_new ();
+  g_autoptr (GString) shown = g_string_new (valise_answer_text_push (text, "So:\n\n```\n<tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>\n```\nand\n<tool_call>{\"name\": \"now\"}</tool_call>"));
+  g_string_append (shown, valise_answer_text_end (text));
+  g_assert_cmpstr (shown->str, ==, "So:\n\n```\n{\"name\":\"now\",\"arguments\":{}}\n```\nand\n\nCalled the tool `now`\n\n");
+  valise_answer_text_free (text);
+}
+
+static void add_call (UiCase *c)
+{
+  add_quick (c);
+  g_autoptr (ValiseChat) chat = valise_library_create_chat (c->library, 0, NULL);
+  gint64 question = valise_library_add_message (c->library, chat->id, 0, "user", "What is the weather in Paris?", NULL);
+  valise_library_add_message (c->library, chat->id, question, "assistant", calls[0].written, NULL);
+}
+
+/* In a chat it is a line of its own. */
+static void test_call_shown (UiCase *c)
+{
+  g_autoptr (GPtrArray) chats = valise_library_list_chats (c->library, NULL, NULL);
+  ui_activate (c, "win.show-chat", "x", ((ValiseChat *) g_ptr_array_index (chats, 0))->id);
+  ui_wait (ui_last_row (c) && ui_shows (ui_last_row (c), "Called the tool weather with city: Paris, days: 3"));
+  ui_picture (c->window, "tool-call");
+}
+
 int main (int argc, char **argv)
 {
   ui_init (&argc, &argv);
@@ -454,6 +520,9 @@ int main (int argc, char **argv)
   ui_add ("/ui/chat/closed-while-writing", add_slow, test_close, check_left);
   ui_add ("/ui/chat/quit-while-writing", add_slow, test_quit, check_left);
   ui_add ("/ui/chat/thoughts-open", add_thought, test_thought, NULL);
+  ui_add ("/ui/chat/calls-of-tools-are-lines", add_quick, test_calls, NULL);
+  ui_add ("/ui/chat/calls-of-tools-in-code", add_quick, test_calls_in_code, NULL);
+  ui_add ("/ui/chat/calls-of-tools-in-a-chat", add_call, test_call_shown, NULL);
   ui_add ("/ui/chat/thoughts-grow", add_quick, test_thought_grows, NULL);
   ui_add ("/ui/chat/first-run", NULL, test_first_run, NULL);
   return ui_run ();
