@@ -114,16 +114,18 @@ int cli_show (int argc, char **argv)
   g_autoptr (ValiseModel) model = open_named (&library, argv[1], &error);
   if (!model)
     return cli_fail (error);
-  g_autofree char *weights = valise_model_describe_weights (model, &error);
+  g_autoptr (EngCheckpointSource) weights = valise_model_describe_weights (model, &error);
   if (!weights || (report && !valise_model_write_report (model, report, &error)))
     return cli_fail (error);
+  g_autofree char *made = valise_weights_text (weights);
   if (cli_json) {
     JsonObject *object = valise_model_to_json (model);
-    json_object_set_string_member (object, "weights", weights);
+    json_object_set_string_member (object, "weights", made);
+    json_object_set_object_member (object, "quantization", valise_weights_to_json (weights));
     return cli_print_object (object);
   }
   print_model (model);
-  printf ("Weights     %s\n", weights);
+  printf ("Weights     %s\nHere        %s\n", made, weights->kept);
   return CLI_OK;
 }
 

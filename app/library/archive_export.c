@@ -82,7 +82,8 @@ static gboolean add_file (Writing *w, const char *path, const char *name, GStrin
 
 static char *card (ValiseModel *model)
 {
-  g_autofree char *weights = valise_model_describe_weights (model, NULL), *bytes = valise_size_format (valise_model_get_bytes (model));
+  g_autoptr (EngCheckpointSource) source = valise_model_describe_weights (model, NULL);
+  g_autofree char *weights = source ? valise_weights_text (source) : NULL, *bytes = valise_size_format (valise_model_get_bytes (model));
   GString *text = g_string_new (NULL);
   g_string_append_printf (text, "# %s\n\n", valise_model_get_name (model));
   g_string_append_printf (text, "| | |\n|---|---|\n| kind | %s |\n| architecture | %s |\n| parameters | %" G_GUINT64_FORMAT " |\n| size | %s, %.2f bits per weight |\n",

@@ -7,6 +7,7 @@
 #include <gio/gio.h>
 #include <json-glib/json-glib.h>
 
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/memory_plan.h"
 #include "engine/sampler.h"
 #include "quantizer/fit.h"
@@ -42,9 +43,11 @@ const char *valise_model_get_sha256 (ValiseModel *model);
 gint64 valise_model_get_parent (ValiseModel *model);       /* fit: its checkpoint's id, else 0 */
 double valise_model_get_kl (ValiseModel *model);           /* fit: measured; NaN when unknown */
 guint valise_model_get_context (ValiseModel *model);       /* trained context */
-/* What the model's file is and how its weights were made, read from it: "GGUF, mostly Q4_K", "a fit ...". NULL with an error when it cannot be
- * opened; free with g_free. */
-char *valise_model_describe_weights (ValiseModel *model, GError **error);
+/* What the model's file is, how its weights were made and what becomes of them, read from it. NULL with an error when it cannot be opened. */
+EngCheckpointSource *valise_model_describe_weights (ValiseModel *model, GError **error);
+/* "GGUF, mostly Q4_K, 4.50 bits, groups of 32". Free with g_free. */
+char *valise_weights_text (const EngCheckpointSource *weights);
+JsonObject *valise_weights_to_json (const EngCheckpointSource *weights); /* owned by the caller */
 /* A fit's depths, bytes and losses, promised and measured, as one HTML file without anything from outside. */
 gboolean valise_model_write_report (ValiseModel *model, const char *path, GError **error);
 void valise_json_set_number (JsonObject *object, const char *name, double value); /* null unless finite */

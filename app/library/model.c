@@ -151,25 +151,40 @@ JsonObject *valise_model_to_json (ValiseModel *model)
   return object;
 }
 
-char *valise_model_describe_weights (ValiseModel *model, GError **error)
+EngCheckpointSource *valise_model_describe_weights (ValiseModel *model, GError **error)
 {
   g_autoptr (EngGguf) gguf = eng_checkpoint_open (model->row.path, error);
-  if (!gguf)
-    return NULL;
-  if (eng_gguf_has (gguf, "valise.fit.bpw")) {
-    const char *calibration = eng_gguf_get_string (gguf, "valise.fit.calibration", "");
-    return g_strdup_printf ("X-bit GGUF, %.2f bits per weight%s%s", eng_gguf_get_float (gguf, "valise.fit.bpw", 0), *calibration ? ", calibrated on " : "", calibration);
-  }
-  g_autofree char *method = eng_checkpoint_method (gguf);
-  const char *format = eng_gguf_get_string (gguf, "valise.source.format", "GGUF"), *imatrix = eng_gguf_get_string (gguf, "quantize.imatrix.dataset", NULL);
-  gint64 chunks = eng_gguf_get_int (gguf, "quantize.imatrix.chunks_count", 0);
-  g_autoptr (GString) text = g_string_new (NULL);
-  g_string_append_printf (text, "%s, %s%s", format, strcmp (format, "GGUF") == 0 ? "mostly " : "", method);
-  if (imatrix)
-    g_string_append_printf (text, ", importance of %s", imatrix);
-  if (imatrix && chunks > 0)
-    g_string_append_printf (text, " (%" G_GINT64_FORMAT " chunks)", chunks);
-  return g_string_free (g_steal_pointer (&text), FALSE);
+  return gguf ? eng_checkpoint_describe (gguf) : NULL;
+}
+
+char *valise_weights_text (const EngCheckpointSource *weights)
+{
+  GString *text = g_string_new (NULL);
+  g_string_append_printf (text, "%s, %s%s", weights->format, weights->is_mixed ? "mostly " : "", weights->method);
+  if (weights->bits > 0 && (!weights->is_mixed || weights->group != 0)) /* F16 says it */
+    g_string_append_printf (text, weights->bits == (int) weights->bits ? ", %.0f bits" : ", %.2f bits", weights->bits);
+  if (weights->group > 0)
+    g_string_append_printf (text, ", groups of %d", weights->group);
+  else if (weights->group < 0)
+    g_string_append (text, ", one scale to a row");
+  if (weights->is_ordered)
+    g_string_append (text, ", columns in the order of importance");
+  if (weights->calibration)
+    g_string_append_printf (text, ", calibrated on %s", weights->calibration);
+  return g_string_free (text, FALSE);
+}
+
+JsonObject *valise_weights_to_json (const EngCheckpointSource *weights)
+{
+  JsonObject *object = json_object_new ();
+  json_object_set_string_member (object, "format", weights->format);
+  json_object_set_string_member (object, "method", weights->method);
+  valise_json_set_number (object, "bits", weights->bits > 0 ? weights->bits : NAN);
+  valise_json_set_number (object, "group", weights->group != 0 ? weights->group : NAN);
+  json_object_set_boolean_member (object, "ordered", weights->is_ordered);
+  json_object_set_string_member (object, "calibration", weights->calibration);
+  json_object_set_string_member (object, "kept", weights->kept);
+  return object;
 }
 
 gboolean valise_model_row_read (ValiseModelRow *row, const char *path, GError **error)

@@ -31,27 +31,3 @@ char **eng_checkpoint_files (const char *folder, GError **error)
 {
   return eng_hf_files (folder, error);
 }
-
-/* The type that most weights have, with the groups that its name stands for. */
-char *eng_checkpoint_method (const EngGguf *gguf)
-{
-  const char *said = eng_gguf_get_string (gguf, "valise.source.method", NULL);
-  if (said)
-    return g_strdup (said);
-  guint64 best = 0;
-  const char *name = NULL;
-  g_autoptr (GHashTable) weights = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, g_free);
-  for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++) {
-    const EngTensor *tensor = eng_gguf_tensor (gguf, i);
-    const char *type = eng_tensor_type_name (tensor);
-    guint64 *sum = g_hash_table_lookup (weights, type);
-    if (!sum)
-      g_hash_table_insert (weights, (gpointer) type, sum = g_new0 (guint64, 1));
-    *sum += tensor->dims[0] * eng_tensor_n_rows (tensor);
-    if (*sum > best) {
-      best = *sum;
-      name = type;
-    }
-  }
-  return g_strdup (name ? name : "nothing");
-}

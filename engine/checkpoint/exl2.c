@@ -200,7 +200,7 @@ EngPacked *hf_exl2_open (const Hf *hf, const char *module, guint *rows, guint *c
     why = choose_layout (e, *rows, *cols);
   if (!why)
     why = read_order (e, inverse, order, *cols);
-  e->packed = (EngPacked) { .class = &exl2_class, .layout = &e->layout, .input = &e->input };
+  e->packed = (EngPacked) { .class = &exl2_class, .layout = &e->layout, .input = &e->input, .loss = ENG_LOSS_STEP };
   if (!why)
     return &e->packed;
   free_exl2 (&e->packed);

@@ -142,7 +142,7 @@ EngPacked *hf_exl3_open (const Hf *hf, const char *module, guint *rows, guint *c
       || trellis->dims[0] > 1 << 20 || trellis->dims[1] > 1 << 20 || trellis->dims[2] % 16 != 0 || trellis->dims[2] < 16 || trellis->dims[2] > 128)
     return hf_refuse (hf, module, "has EXL3 tiles of an impossible shape; the files are damaged", error);
   Exl3 *e = g_new0 (Exl3, 1);
-  e->packed = (EngPacked) { .class = &exl3_class, .number_type = ENG_TYPE_F16 };
+  e->packed = (EngPacked) { .class = &exl3_class, .number_type = ENG_TYPE_F16, .loss = ENG_LOSS_HALF };
   e->trellis = trellis;
   e->cols = *cols = (guint) trellis->dims[0] * TILE;
   e->rows = *rows = (guint) trellis->dims[1] * TILE;

@@ -93,8 +93,8 @@ const EngStTensor *hf_part (const Hf *hf, const char *module, const char *part);
 /* ---- quantized matrices ---- */
 /* The matrix of a module that is not just an array of floats under MODULE.weight; *handled is FALSE where it is one. rows and cols are given. */
 EngPacked *hf_quantized_open (const Hf *hf, const char *module, guint *rows, guint *cols, gboolean *handled, GError **error);
-/* Its makers' method, "GPTQ 4 bit, groups of 128, in the order of activations", or NULL. Free with g_free. */
-char *hf_method (const Hf *hf);
+/* How its makers quantized it, as far as they say: valise.source.method, .bits, .group (-1: one scale to a row), .ordered and .calibration. */
+void hf_write_method (const Hf *hf, EngGgufWriter *writer);
 /* Whether a tensor's last part ("qzeros") belongs to a quantized matrix and is no weight by itself. */
 gboolean hf_is_attachment (const char *part);
 

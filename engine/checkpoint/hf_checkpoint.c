@@ -608,10 +608,8 @@ static gboolean build (Build *b, GPtrArray *names, const EngGguf *vocabulary)
   b->hf.st = eng_safetensors_open ((char **) paths->pdata, b->error);
   if (!b->hf.st)
     return FALSE;
-  g_autofree char *method = hf_method (&b->hf);
   eng_gguf_writer_set_string (writer, "valise.source.format", "safetensors");
-  if (method)
-    eng_gguf_writer_set_string (writer, "valise.source.method", method);
+  hf_write_method (&b->hf, writer);
   if (vocabulary)
     eng_gguf_writer_copy_keys (writer, vocabulary, "tokenizer.");
   else if (!write_vocabulary (b, writer)) {

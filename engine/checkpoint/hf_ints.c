@@ -255,6 +255,7 @@ EngPacked *hf_ints_open (const HfInts *d, const char **why)
   Ints *ints = g_new0 (Ints, 1);
   ints->class = (EngPackedClass) { d->method, read_rows, fill_band, drop, free_ints };
   ints->packed.class = &ints->class;
+  ints->packed.loss = d->divisor != 1 || d->divides ? ENG_LOSS_STEP : ENG_LOSS_NONE;
   ints->d = *d;
   ints->d.group = MIN (d->group, d->cols);
   ints->per_row = ints->d.group == d->cols;

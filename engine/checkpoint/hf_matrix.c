@@ -228,11 +228,12 @@ EngPacked *hf_join (GPtrArray *parts, guint part_rows, guint cols, guint32 *orde
   j->cols = cols;
   j->order = order;
   j->class = (EngPackedClass) { first->class->method, joined_read_rows, joined_fill_band, joined_drop, joined_free };
-  j->packed = (EngPacked) { .class = &j->class, .number_type = first->number_type, .input = first->input };
+  j->packed = (EngPacked) { .class = &j->class, .number_type = first->number_type, .input = first->input, .loss = first->loss };
   gboolean fits = TRUE;
   for (guint i = 1; i < parts->len; i++) {
     const EngPacked *part = parts->pdata[i];
     fits = fits && !part->layout == !first->layout && (!part->layout || (same_cells (part->layout, first->layout) && same_input (part->input, first->input)));
+    j->packed.loss = MAX (j->packed.loss, part->loss);
     if (part->number_type != first->number_type)
       j->packed.number_type = ENG_TYPE_F32;
   }

@@ -139,5 +139,6 @@ EngPacked *hf_nvfp4_open (const Hf *hf, const char *module, guint *rows, guint *
   *cols = (guint) codes->dims[1] * 2;
   EngPacked *packed = open_fp4 (&nv_class, codes, scales, *rows, *cols, NV_GROUP, XB_SCALE_GROUP_E4M3);
   ((Fp4 *) packed)->global = (double) global;
+  packed->loss = ENG_LOSS_STEP;
   return packed;
 }

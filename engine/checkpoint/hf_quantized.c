@@ -170,33 +170,54 @@ EngPacked *hf_quantized_open (const Hf *hf, const char *module, guint *rows, gui
   return NULL;
 }
 
-char *hf_method (const Hf *hf)
+/* A data set, or what is said of it: a list of texts is only counted. */
+static char *calibration_of (JsonObject *quantization)
+{
+  const char *dataset = hf_string (quantization, "dataset", hf_string (quantization, "calibration.dataset", NULL));
+  gint64 rows = hf_int (quantization, "calibration.rows", 0), width = hf_int (quantization, "calibration.length", hf_int (quantization, "calibration.cols", 0));
+  JsonArray *texts = hf_array (quantization, "dataset");
+  GString *text = g_string_new (NULL);
+  if (dataset)
+    g_string_append_printf (text, "%.60s", dataset);
+  else if (texts)
+    g_string_append_printf (text, "%u texts of its makers", json_array_get_length (texts));
+  if (rows > 0 && width > 0)
+    g_string_append_printf (text, "%s%" G_GINT64_FORMAT " x %" G_GINT64_FORMAT " tokens", text->len ? ", " : "", rows, width);
+  return g_string_free (text, text->len == 0);
+}
+
+void hf_write_method (const Hf *hf, EngGgufWriter *writer)
 {
   if (!hf->quantization)
-    return NULL;
-  const char *method = hf_string (hf->quantization, "quant_method", "quantized");
-  GString *text = g_string_new (NULL);
+    return;
+  const char *said = hf_string (hf->quantization, "quant_method", "quantized");
   JsonObject *of = weight_settings (hf) ? weight_settings (hf) : hf->quantization;
-  gint64 bits = hf_int (of, "num_bits", hf_int (of, "bits", hf_int (of, "w_bit", 0))), group = hf_int (of, "group_size", hf_int (of, "q_group_size", 0));
-  double fraction = hf_float (of, "bits", 0);
-  g_autofree char *upper = g_ascii_strup (method, -1);
-  g_string_append (text, strchr (method, '-') || strcmp (method, "bitsandbytes") == 0 ? method : upper);
-  if (hf_bool (hf->quantization, "load_in_4bit", FALSE))
-    g_string_append_printf (text, ", %s", hf_string (hf->quantization, "bnb_4bit_quant_type", "4 bits"));
-  else if (hf_bool (hf->quantization, "load_in_8bit", FALSE))
-    g_string_append (text, ", 8 bits");
-  if (fraction > 0 && fraction != (double) bits)
-    g_string_append_printf (text, ", %.2f bits", fraction);
-  else if (bits > 0)
-    g_string_append_printf (text, ", %" G_GINT64_FORMAT " bits", bits);
-  if (group > 0)
-    g_string_append_printf (text, ", groups of %" G_GINT64_FORMAT, group);
-  else if (group == -1)
-    g_string_append (text, ", one scale to a row");
-  if (hf_bool (hf->quantization, "desc_act", FALSE))
-    g_string_append (text, ", columns in the order of importance");
-  const char *dataset = hf_string (hf->quantization, "dataset", NULL);
-  if (dataset)
-    g_string_append_printf (text, ", calibrated on %.60s", dataset);
-  return g_string_free (text, FALSE);
+  double bits = hf_float (of, "num_bits", hf_float (of, "bits", hf_float (of, "w_bit", 0)));
+  gint64 group = hf_int (of, "group_size", hf_int (of, "q_group_size", 0));
+  if (group == 0 && g_strcmp0 (hf_string (of, "strategy", NULL), "channel") == 0)
+    group = -1;
+  g_autofree char *upper = g_ascii_strup (said, -1), *calibration = calibration_of (hf->quantization);
+  GString *method = g_string_new (strcmp (said, "bitnet") == 0 ? "BitNet" : strchr (said, '-') || strcmp (said, "bitsandbytes") == 0 ? said : upper);
+  if (hf_bool (hf->quantization, "load_in_4bit", FALSE)) {
+    g_string_append_printf (method, " %s", hf_string (hf->quantization, "bnb_4bit_quant_type", "fp4"));
+    bits = 4;
+    group = group != 0 ? group : 64;
+  } else if (hf_bool (hf->quantization, "load_in_8bit", FALSE) || strcmp (said, "fp8") == 0) {
+    bits = 8;
+  } else if (strcmp (said, "mxfp4") == 0) {
+    bits = 4;
+    group = 32;
+  } else if (strcmp (said, "bitnet") == 0) {
+    bits = bits > 0 ? bits : 1.58;
+  }
+  g_autofree char *name = g_string_free (method, FALSE);
+  eng_gguf_writer_set_string (writer, "valise.source.method", name);
+  if (bits > 0 && bits <= 64)
+    eng_gguf_writer_set_f64 (writer, "valise.source.bits", bits);
+  if (group == -1 || (group > 0 && group <= G_MAXINT32))
+    eng_gguf_writer_set_f64 (writer, "valise.source.group", (double) group);
+  /* EXL2 always sorts them. */
+  eng_gguf_writer_set_bool (writer, "valise.source.ordered", hf_bool (hf->quantization, "desc_act", FALSE) || strcmp (said, "exl2") == 0);
+  if (calibration)
+    eng_gguf_writer_set_string (writer, "valise.source.calibration", calibration);
 }

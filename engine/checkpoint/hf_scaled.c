@@ -47,7 +47,7 @@ EngPacked *hf_scaled_open (const Hf *hf, const char *module, guint *rows, guint 
   if (weight->n_dims != 2 || weight->type == ENG_ST_OTHER || weight->dims[0] < 1 || weight->dims[1] < 1 || weight->dims[0] > G_MAXINT32 / 64 || weight->dims[1] > G_MAXINT32 / 64
       || scale->type > ENG_ST_BF16)
     return hf_refuse (hf, module, "is stored with scales in a way that Valise does not know; choose another file", error);
-  Scaled s = { .packed = { .class = &scaled_class, .number_type = ENG_TYPE_F16 }, .weight = weight, .scale = scale, .rows = (guint) weight->dims[0],
+  Scaled s = { .packed = { .class = &scaled_class, .number_type = ENG_TYPE_F16, .loss = ENG_LOSS_HALF }, .weight = weight, .scale = scale, .rows = (guint) weight->dims[0],
                .cols = (guint) weight->dims[1] };
   guint64 count = scale->dims[0] * scale->dims[1] * scale->dims[2] * scale->dims[3];
   s.block_rows = count == s.rows ? 1 : s.rows;
@@ -158,6 +158,6 @@ EngPacked *hf_fp4_open (const Hf *hf, const char *module, guint *rows, guint *co
   *cols = f.cols;
   Fp4 *made = g_memdup2 (&f, sizeof f);
   made->class = (EngPackedClass) { strcmp (kind, "nf4") == 0 ? "bitsandbytes NF4" : "bitsandbytes FP4", fp4_read_rows, NULL, fp4_drop, free_plain };
-  made->packed = (EngPacked) { .class = &made->class, .number_type = ENG_TYPE_F16 };
+  made->packed = (EngPacked) { .class = &made->class, .number_type = ENG_TYPE_F16, .loss = ENG_LOSS_HALF };
   return &made->packed;
 }

@@ -22,11 +22,19 @@ typedef struct {
   void (*free) (EngPacked *packed);
 } EngPackedClass;
 
+/* What packing loses of the numbers that read_rows gives. */
+typedef enum {
+  ENG_LOSS_NONE,
+  ENG_LOSS_STEP, /* a scale is a product that is rounded in another place: within a step or two of f32 */
+  ENG_LOSS_HALF  /* rounded to the 11 bits of F16 */
+} EngLoss;
+
 struct EngPacked {
   const EngPackedClass *class;
   const xb_layout *layout;       /* NULL: it is kept as numbers of number_type */
   const xb_input_layout *input;  /* the pipeline in front of the X-bit matrix, or NULL; its input_id is given when it is written */
   guint number_type;             /* F32, F16 or BF16 */
+  EngLoss loss;
 };
 
 /* A tensor of one of ggml's block types that way (data must outlive it); NULL when its shape is none of an X-bit matrix: *why says so. Free with

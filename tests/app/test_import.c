@@ -317,8 +317,9 @@ static void test_twice (void)
   scratch_write (copy, data, size);
   g_autoptr (ValiseModel) first = expect_imported (library, source, NULL);
   g_assert_cmpstr (valise_model_get_name (first), ==, "twice");
-  g_autofree char *weights = valise_model_describe_weights (first, NULL);
-  g_assert_true (g_str_has_prefix (weights, "GGUF, mostly F"));
+  g_autoptr (EngCheckpointSource) weights = valise_model_describe_weights (first, NULL);
+  g_autofree char *made = valise_weights_text (weights);
+  g_assert_true (g_str_has_prefix (made, "GGUF, mostly F"));
   /* The same content, asked for under no name or its own, is that model. */
   g_autoptr (ValiseModel) again = expect_imported (library, source, NULL), other = expect_imported (library, copy, NULL),
                           named = expect_imported (library, copy, "TWICE");

@@ -137,7 +137,12 @@ static void test_import (gconstpointer data)
   /* Shown to people as well, and as it is in the list. */
   g_autoptr (ProgramRun) show = program_run (where, "show", name, "--json", NULL);
   g_assert_cmpstr (string_of (program_object (show), "weights"), ==, "GGUF, mostly F32");
+  JsonObject *made = json_object_get_object_member (program_object (show), "quantization");
+  program_expect_members (made, "format:s method:s bits:d ordered:b kept:s");
+  g_assert_cmpfloat (number_of (made, "bits"), ==, 32);
+  g_assert_cmpstr (string_of (made, "kept"), ==, "computed with as F32");
   json_object_remove_member (program_object (show), "weights");
+  json_object_remove_member (program_object (show), "quantization");
   g_assert_true (json_node_equal (show->json, run->json));
   g_autofree char *temporaries = g_build_filename (where, "tmp", NULL);
   g_assert_cmpuint (scratch_count (temporaries), ==, 0);
@@ -160,8 +165,10 @@ static void test_list (void)
   g_assert_cmpint (int_of (small, "bytes"), ==, (gint64) size_of (string_of (small, "path")));
   g_autoptr (ProgramRun) show = program_run (home (), "show", "SMALL", "--json", NULL); /* names do not differ by their case alone */
   JsonObject *shown = program_object (show);
-  g_assert_true (g_str_has_prefix (string_of (shown, "weights"), "X-bit GGUF, ")); /* for which the file is opened: not in a list */
+  g_assert_true (g_str_has_prefix (string_of (shown, "weights"), "GGUF, X-bit, ")); /* for which the file is opened: not in a list */
+  g_assert_true (g_str_has_prefix (string_of (json_object_get_object_member (shown, "quantization"), "kept"), "fitted by Valise from tiny to "));
   json_object_remove_member (shown, "weights");
+  json_object_remove_member (shown, "quantization");
   g_assert_true (json_object_equal (shown, small));
   g_autoptr (ProgramRun) words = program_run (home (), "list", NULL);
   g_assert_cmpint (words->status, ==, 0);

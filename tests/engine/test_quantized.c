@@ -1,6 +1,7 @@
 /* test_quantized.c: checkpoints that other programs quantized. Each is packed here by the format's published packing, from codes and scales that the
  * test keeps; what they stand for is computed from those in double precision. Rows read are that, rounded once; a packed matrix holds it;
  * and a whole model answers as one of plain floats with the same weights does. */
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/hf_checkpoint.h"
 #include "engine/checkpoint/packed.h"
 #include "engine/model.h"
@@ -448,8 +449,8 @@ static const Format formats[] = {
   { "FP8-blocks", "{\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]}", pack_fp8, 8, 128, .tolerance = 5e-4 },
   { "FP8-rows", "{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\"}", pack_fp8, 8, 0, .tolerance = 5e-4 },
   { "FP8-wide", "{\"quant_method\":\"fp8\",\"weight_block_size\":[64,64]}", pack_fp8, 8, 64, TRUE, .tolerance = 5e-4 },
-  { "bitsandbytes-nf4", "{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}", pack_fp4, 4, 0, .tolerance = 5e-4 },
-  { "bitsandbytes-nf4-nested", "{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}", pack_fp4, 4, 0, TRUE, .tolerance = 5e-4 },
+  { "bitsandbytes-nf4", "{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true,\"bnb_4bit_quant_type\":\"nf4\"}", pack_fp4, 4, 0, .tolerance = 5e-4 },
+  { "bitsandbytes-nf4-nested", "{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true,\"bnb_4bit_quant_type\":\"nf4\"}", pack_fp4, 4, 0, TRUE, .tolerance = 5e-4 },
   { "NVFP4", "{\"quant_method\":\"compressed-tensors\",\"format\":\"nvfp4-pack-quantized\"}", pack_nvfp4, 4, 0, .tolerance = 2.5e-7 },
   { "EXL2", "{\"quant_method\":\"exl2\",\"bits\":4.25}", pack_exl2, 0, 0, .tolerance = 1.2e-7 },
   { "EXL2-wide-groups", "{\"quant_method\":\"exl2\",\"bits\":4.25}", pack_exl2, 0, 0, TRUE, TRUE, .tolerance = 1.2e-7 },
@@ -608,6 +609,61 @@ static void greedy (EngGguf *gguf, gint32 *tokens, guint n)
   }
 }
 
+/* The settings as the configuration has them, and a word on what packing does that agrees with how far the packed weights may be off. */
+static void check_description (const Format *f, const EngGguf *view)
+{
+  static const struct {
+    const char *name, *method; /* how both begin */
+  } methods[] = { { "GPTQ", "GPTQ" }, { "AWQ", "AWQ" }, { "compressed", "compressed-tensors" }, { "bitsandbytes-int8", "bitsandbytes" }, { "bitsandbytes-nf4", "bitsandbytes nf4" },
+                  { "FP8-rows", "compressed-tensors" }, { "FP8", "FP8" }, { "NVFP4", "compressed-tensors" }, { "EXL2", "EXL2" }, { "EXL3", "EXL3" },
+                  { "MXFP4", "compressed-tensors" }, { "BitNet", "BitNet" } };
+  g_autoptr (EngCheckpointSource) source = eng_checkpoint_describe (view);
+  g_assert_cmpstr (source->format, ==, "safetensors");
+  gboolean found = FALSE;
+  for (guint i = 0; i < G_N_ELEMENTS (methods) && !found; i++)
+    if ((found = g_str_has_prefix (f->name, methods[i].name)))
+      g_assert_cmpstr (source->method, ==, methods[i].method);
+  g_assert_true (found);
+  if (f->pack == pack_gptq || f->pack == pack_awq || f->pack == pack_compressed) {
+    g_assert_cmpfloat (source->bits, ==, f->bits);
+    g_assert_cmpint (source->group, ==, f->group > 0 ? (gint) f->group : -1);
+  } else if (f->pack == pack_exl3) {
+    g_assert_cmpfloat (source->bits, ==, f->bits);
+  }
+  g_assert_true (source->is_ordered == (strstr (f->name, "act-order") != NULL || f->pack == pack_exl2));
+  g_assert_true ((strstr (source->kept, "rounded to F16") != NULL) == (f->tolerance > 1e-4));
+  if (f->tolerance == 0)
+    g_assert_nonnull (strstr (source->kept, "carried without loss into "));
+  if (f->tolerance > 0 && f->tolerance < 1e-4 && strstr (source->kept, "within a step") == NULL)
+    g_assert_nonnull (strstr (source->kept, "without loss"));
+  g_autofree char *cells = g_strdup_printf ("into %u-bit cells", f->bits);
+  if (f->tolerance == 0)
+    g_assert_nonnull (strstr (source->kept, cells));
+  g_test_message ("%s: %s, %s", f->name, source->method, source->kept);
+}
+
+static void test_calibration_is_named (void)
+{
+  static const struct {
+    const char *config, *said;
+  } cases[] = { { "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"dataset\":\"c4\"}", "c4" },
+                { "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"dataset\":[\"a b\",\"c\"]}", "2 texts of its makers" },
+                { "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"calibration\":{\"rows\":115,\"length\":2048,\"dataset\":\"(default)\"}}", "(default), 115 x 2048 tokens" },
+                { "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"calibration\":{\"rows\":100,\"cols\":2048}}", "100 x 2048 tokens" },
+                { "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32}", NULL } };
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    Format f = formats[0];
+    f.config = cases[i].config;
+    Oracle oracle = { g_ptr_array_new_with_free_func (g_free), g_ptr_array_new_with_free_func (g_free) };
+    write_folders (&f, &oracle, NULL, NULL);
+    g_autoptr (EngGguf) view = open_with_letters (folder);
+    g_autoptr (EngCheckpointSource) source = eng_checkpoint_describe (view);
+    g_assert_cmpstr (source->calibration, ==, cases[i].said);
+    g_ptr_array_unref (oracle.names);
+    g_ptr_array_unref (oracle.weights);
+  }
+}
+
 static void test_format (gconstpointer data)
 {
   const Format *f = data;
@@ -616,7 +672,7 @@ static void test_format (gconstpointer data)
   write_folders (f, &oracle, NULL, NULL);
   g_autoptr (EngGguf) view = open_with_letters (folder), plain_view = open_with_letters (plain_folder);
   g_assert_false (eng_gguf_is_computable (view));
-  g_assert_nonnull (eng_gguf_get_string (view, "valise.source.method", NULL));
+  check_description (f, view);
   g_assert_true (eng_repack (view, packed_path, NULL, NULL, NULL, &error));
   g_assert_no_error (error);
   g_autoptr (EngGguf) packed = eng_gguf_open (packed_path, &error);
@@ -742,6 +798,7 @@ int main (int argc, char **argv)
     g_autofree char *spoiled = g_strconcat ("/quantized/spoiled/", formats[i].name, NULL);
     g_test_add_data_func (spoiled, &formats[i], test_spoiled);
   }
+  g_test_add_func ("/quantized/calibration-is-named", test_calibration_is_named);
   int result = g_test_run ();
   clear_folder (folder);
   clear_folder (plain_folder);

@@ -1,4 +1,5 @@
 /* test_repack.c: an X-bit file made from a quantized GGUF holds the very same numbers, metadata and untouched tensors. */
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/error.h"
 #include "engine/model.h"
 #include "engine/session.h"
@@ -401,6 +402,21 @@ static void greedy (const char *path, EngWorkers *workers, gint32 tokens[STEPS])
   }
 }
 
+/* The type is named with its bits and groups, and that nothing is lost. */
+static void check_description (const EngGguf *source, const EngGguf *floats, guint type)
+{
+  const EngTypeTraits *traits = eng_type_traits (type);
+  g_autoptr (EngCheckpointSource) made = eng_checkpoint_describe (source), plain = eng_checkpoint_describe (floats);
+  g_assert_cmpstr (made->format, ==, "GGUF");
+  g_assert_cmpstr (made->method, ==, traits->name);
+  g_assert_cmpfloat (made->bits, ==, traits->block_bytes * 8.0 / traits->block);
+  g_assert_cmpint (made->group, >=, 16);
+  g_assert_cmpint ((gint) traits->block % made->group, ==, 0);
+  g_assert_true (g_str_has_prefix (made->kept, "carried without loss into "));
+  g_assert_cmpstr (plain->method, ==, "F32");
+  g_assert_cmpstr (plain->kept, ==, "computed with as F32");
+}
+
 static void test_same_answers (gconstpointer data)
 {
   guint type = GPOINTER_TO_UINT (data);
@@ -413,7 +429,8 @@ static void test_same_answers (gconstpointer data)
   }
   write_model (from, type, blocks, FALSE);
   write_model (plain, type, blocks, TRUE);
-  g_autoptr (EngGguf) source = eng_gguf_open (from, &error);
+  g_autoptr (EngGguf) source = eng_gguf_open (from, &error), floats = eng_gguf_open (plain, &error);
+  check_description (source, floats, type);
   g_assert_true (eng_repack (source, to, NULL, NULL, NULL, &error));
   g_assert_no_error (error);
   gint32 want[STEPS], got[STEPS];
