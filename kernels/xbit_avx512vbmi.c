@@ -178,7 +178,7 @@ typedef struct {
 } xi_grid_functions;
 
 #define SHAPES(f) f (8, 8, 7) f (8, 9, 7) f (8, 10, 8) f (4, 8, 7) f (4, 9, 8)
-#define RUN(dim, bits, sign_bits)                                                                                              \
+#define GRID(dim, bits, sign_bits)                                                                                             \
   static void grid_##dim##_##bits##_##sign_bits (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)          \
   {                                                                                                                            \
     if (r->per_group)                                                                                                          \
@@ -193,7 +193,7 @@ typedef struct {
     else                                                                                                                       \
       grid_one (r, acts, acc, dim, bits, sign_bits, 1);                                                                        \
   }
-SHAPES (RUN)
+SHAPES (GRID)
 
 static const xi_grid_functions *find_grid (const xb_grid *grid)
 {

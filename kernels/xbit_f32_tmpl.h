@@ -61,5 +61,5 @@ static void run_f32 (const run *r, const void *vectors, uint32_t i0, uint32_t n,
 static void matmul_f32 (const xb_matrix *m, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0, uint32_t row1)
 {
   const float_vectors in = { x, ldx, m->layout.cols };
-  walk_matmul (m, &in, n, y, ldy, row0, row1, run_f32);
+  walk_vectors (m, &in, n, y, ldy, row0, row1, false, run_f32);
 }

@@ -80,14 +80,14 @@ static inline void walk_next (band_walk *w)
   w->tiles += xb_cell_bytes (&w->m->layout, w->stripe, w->panel++);
 }
 
-/* The kinds of scales that a product with one vector reads as they are stored. */
+/* The kinds of scales that a product reads as they are stored. */
 static inline bool reads_stored (const xb_layout *l)
 {
   return l->scale_kind <= XB_SCALE_GROUP_I8 && l->has_offset != XB_OFFSET_ZERO && l->n_grids == 0;
 }
 
 /* Calls f for each panel of one band, its scales left as they are stored. */
-static inline void walk_stored (const xb_matrix *m, uint32_t band, const void *vectors, float *acc, run_function f)
+static inline void walk_stored (const xb_matrix *m, uint32_t band, const void *vectors, uint32_t i0, uint32_t n, float *acc, run_function f)
 {
   const xb_layout *l = &m->layout;
   const size_t entry = l->scale_kind == XB_SCALE_GROUP_I8 ? 16 : 32, part = xb_scale_part (l, m->n_groups);
@@ -101,7 +101,7 @@ static inline void walk_stored (const xb_matrix *m, uint32_t band, const void *v
         r.stored_offset = offsets + m->panel_group[w.panel] * entry;
         r.super_offset = (const uint16_t *) (const void *) (offsets + part);
       }
-      f (&r, vectors, 0, 1, acc);
+      f (&r, vectors, i0, n, acc);
     }
 }
 
@@ -141,32 +141,27 @@ static void walk_expanded (const xb_matrix *m, uint32_t band, const void *vector
   }
 }
 
-static inline void walk_matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1, run_function f)
-{
-  const bool is_stored = reads_stored (&m->layout);
-  for (uint32_t row = row0; row < row1; row += 16) {
-    float acc[16] __attribute__ ((aligned (64))) = { 0 };
-    if (is_stored)
-      walk_stored (m, row / 16, acts, acc, f);
-    else
-      walk_expanded (m, row / 16, acts, 0, 1, acc, f);
-    memcpy (y + row, acc, (row1 - row < 16 ? row1 - row : 16) * sizeof (float));
-  }
-}
-
-static void walk_matmul (const xb_matrix *m, const void *vectors, uint32_t n_vectors, float *y, size_t ldy, uint32_t row0, uint32_t row1,
-                         run_function f)
+static inline void walk_vectors (const xb_matrix *m, const void *vectors, uint32_t n_vectors, float *y, size_t ldy, uint32_t row0, uint32_t row1, bool is_stored,
+                                 run_function f)
 {
   float acc[VECTOR_BLOCK * 16] __attribute__ ((aligned (64)));
   for (uint32_t i0 = 0; i0 < n_vectors; i0 += VECTOR_BLOCK) {
     uint32_t n = n_vectors - i0 < VECTOR_BLOCK ? n_vectors - i0 : VECTOR_BLOCK;
     for (uint32_t row = row0; row < row1; row += 16) {
       memset (acc, 0, n * 16 * sizeof (float));
-      walk_expanded (m, row / 16, vectors, i0, n, acc, f);
+      if (is_stored)
+        walk_stored (m, row / 16, vectors, i0, n, acc, f);
+      else
+        walk_expanded (m, row / 16, vectors, i0, n, acc, f);
       for (uint32_t i = 0; i < n; i++)
         memcpy (y + (i0 + i) * ldy + row, acc + i * 16, (row1 - row < 16 ? row1 - row : 16) * sizeof (float));
     }
   }
+}
+
+static inline void walk_acts (const xb_matrix *m, const xb_acts *acts, uint32_t n_vectors, float *y, size_t ldy, uint32_t row0, uint32_t row1, run_function f)
+{
+  walk_vectors (m, acts, n_vectors, y, ldy, row0, row1, reads_stored (&m->layout), f);
 }
 
 #endif

@@ -111,29 +111,6 @@ ALWAYS void multiply (const xi codes[8], const int depth, const int codebook, co
   }
 }
 
-/* The scales of one tile: those of its group, counted without a division. */
-typedef struct {
-  const float *scale, *zero;
-  uint32_t left; /* tiles of the group from here on */
-} place;
-
-ALWAYS void next_tile (place *p, uint32_t per_group, const int split)
-{
-  const int step = split ? 32 : --p->left == 0 ? 16 : 0;
-  p->scale += step;
-  p->zero += step;
-  if (!split && step)
-    p->left = per_group;
-}
-
-ALWAYS void group_scales (const place *p, int part, const int split, vf scale[2], vf zero[2])
-{
-  for (int i = 0; i < (split ? 2 : 1); i++) {
-    scale[i] = v_aligned (p->scale + part * XB_VL + i * 16);
-    zero[i] = v_aligned (p->zero + part * XB_VL + i * 16);
-  }
-}
-
 /* 16 stored scales or offsets of group g of a run, one part of them. */
 ALWAYS vf stored_scale (const run *r, const uint8_t *stored, const uint16_t *super, uint32_t g, int part)
 {
@@ -168,61 +145,50 @@ static void expand_tile (const run *r, uint32_t t, uint8_t expanded[512])
     trellis_tile (tile, r->depth, r->tables, r->is_first && t == 0, expanded);
 }
 
-/* n vectors by one run of tiles: each tile is decoded once and used for all of them. */
-ALWAYS void cells_many (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int split)
+/* `n` vectors from tile `at` on, whose tiles are `step` apart, by one part of a tile, their sums in memory. */
+ALWAYS void multiply_many (const xi codes[8], const int depth, const int codebook, const int split, uint32_t n, const xb_acts *acts, size_t at, size_t step,
+                           const vf scale[2], const vf zero[2], float *sums)
 {
-  const size_t row_tiles = acts->cols_padded / 32;
-  const xi table = codebook == XB_TABLE ? load_table (r->tables[0], !XI_SIGNED) : xi_set (0);
-  place at = { r->scale, r->zero, r->per_group };
-  for (uint32_t t = 0; t < r->n_tiles; t++, next_tile (&at, r->per_group, split)) {
-    const size_t first = i0 * row_tiles + r->tile0 + t;
-    uint8_t expanded[512] __attribute__ ((aligned (64)));
-    const uint8_t *tile = r->tiles + (size_t) t * r->tile_bytes;
-    if (codebook == XB_GRID) {
-      expand_tile (r, t, expanded);
-      tile = expanded;
-    }
-    for (int part = 0; part < PARTS; part++) {
-      vf scale[2], zero[2];
-      group_scales (&at, part, split, scale, zero);
-      float *out = acc + part * XB_VL;
-      xi codes[8];
-      decode (codes, tile, depth, codebook, table, part);
-#ifdef XI_ARRANGE
-      XI_ARRANGE (codes);
+  for (uint32_t i = 0; i < n;) {
+    vf y[XI_TOGETHER];
+    const uint32_t left = n - i, some = left < XI_TOGETHER ? 1 : XI_TOGETHER;
+    UNROLL for (uint32_t k = 0; k < XI_TOGETHER; k++)
+      y[k] = v_aligned (sums + (i + (k < some ? k : 0)) * 16);
+#ifndef XI_ARRANGE /* a set whose codes are arranged multiplies the last vector as often as it must */
+    if (some == 1)
+      multiply (codes, depth, codebook, split, 1, acts, at + i * step, 0, scale, zero, y);
+    else
 #endif
-      uint32_t i = 0;
-      for (; i + XI_TOGETHER <= n; i += XI_TOGETHER) {
-        vf y[XI_TOGETHER];
-        UNROLL for (int k = 0; k < XI_TOGETHER; k++)
-          y[k] = v_aligned (out + (i + (uint32_t) k) * 16);
-        multiply (codes, depth, codebook, split, XI_TOGETHER, acts, first + i * row_tiles, row_tiles, scale, zero, y);
-        UNROLL for (int k = 0; k < XI_TOGETHER; k++)
-          v_store (out + (i + (uint32_t) k) * 16, y[k]);
-      }
-      for (; i < n; i++) {
-        vf y[XI_TOGETHER];
-        UNROLL for (int k = 0; k < XI_TOGETHER; k++) /* a set whose codes are arranged multiplies the last vector as often as it must */
-          y[k] = v_aligned (out + i * 16);
-#ifdef XI_ARRANGE
-        multiply (codes, depth, codebook, split, XI_TOGETHER, acts, first + i * row_tiles, 0, scale, zero, y);
-#else
-        multiply (codes, depth, codebook, split, 1, acts, first + i * row_tiles, 0, scale, zero, y);
-#endif
-        v_store (out + i * 16, y[0]);
-      }
-    }
+      multiply (codes, depth, codebook, split, XI_TOGETHER, acts, at + i * step, some == 1 ? 0 : step, scale, zero, y);
+    UNROLL for (uint32_t k = 0; k < XI_TOGETHER; k++)
+      if (k < some)
+        v_store (sums + (i + k) * 16, y[k]);
+    i += some;
   }
 }
 
-/* The same for the first vector alone (a grid's depth is its dim): the sums stay in registers, those of even and odd tiles apart where there are enough, for the latency. */
-ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int depth, const int codebook, const int split)
+/* The codes of one part of a tile; a trellis has its own already. */
+ALWAYS void part_codes (xi codes[8], const run *r, const uint8_t *tile, const grid_tile *open, const xi table, const int depth, const int codebook, int part)
+{
+  if (codebook == XB_GRID)
+    decode_grid (codes, r, open, depth, part);
+  else if (codebook != XB_TRELLIS)
+    decode (codes, tile, depth, codebook, table, part);
+}
+
+/* Vectors i0 .. i0 + n - 1 by one run of tiles (a grid's depth is its dim): each tile is decoded once and used for all of them. The sums of one vector alone stay
+ * in registers, those of even and odd tiles apart where there are enough, for the latency. */
+ALWAYS void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc, const int depth, const int codebook, const int split,
+                   const int alone)
 {
   const int lines = codebook == XB_GRID ? 4 : depth + 1; /* a tile, and its share of the scales */
+  const size_t row_tiles = acts->cols_padded / 32;
   const xi table = codebook == XB_TABLE ? load_table (r->tables[0], !XI_SIGNED) : xi_set (0);
   trellis t;
   if (codebook == XB_TRELLIS)
     begin_trellis (&t, r->tables, depth);
+  if (codebook == XB_TRELLIS && !r->is_first)
+    enter_trellis (&t, r->tiles - depth * 64, depth);
   vf even[PARTS], odd[PARTS], scale[2][PARTS], zero[2][PARTS];
   UNROLL for (int part = 0; part < PARTS; part++) {
     even[part] = v_aligned (acc + part * XB_VL);
@@ -247,16 +213,24 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
         grid_open (&grid, r->grid, tile, depth);
       if (codebook == XB_TRELLIS)
         trellis_values (&t, tile, values, depth);
-      UNROLL for (int part = 0; part < PARTS; part++) {
-        const vf scales[2] = { scale[0][part], scale[split][part] }, zeros[2] = { zero[0][part], zero[split][part] };
-        if (codebook == XB_GRID)
-          decode_grid (values[part], r, &grid, depth, part);
-        else if (codebook != XB_TRELLIS)
-          decode (values[part], tile, depth, codebook, table, part);
-        multiply (values[part], depth, codebook, split, 1, acts, i, 0, scales, zeros, &even[part]);
-      }
+      /* Many vectors take all registers for one part: the scales of the other wait in memory. */
+      if (alone)
+        UNROLL for (int part = 0; part < PARTS; part++) {
+          const vf scales[2] = { scale[0][part], scale[split][part] }, zeros[2] = { zero[0][part], zero[split][part] };
+          part_codes (values[part], r, tile, &grid, table, depth, codebook, part);
+          multiply (values[part], depth, codebook, split, 1, acts, i, 0, scales, zeros, &even[part]);
+        }
+      else
+        for (int part = 0; part < PARTS; part++) {
+          const vf scales[2] = { scale[0][part], scale[split][part] }, zeros[2] = { zero[0][part], zero[split][part] };
+          part_codes (values[part], r, tile, &grid, table, depth, codebook, part);
+#ifdef XI_ARRANGE
+          XI_ARRANGE (values[part]);
+#endif
+          multiply_many (values[part], depth, codebook, split, n, acts, i0 * row_tiles + i, row_tiles, scales, zeros, acc + part * XB_VL);
+        }
       tile += codebook == XB_GRID ? r->tile_bytes : depth * 64u;
-      if (PARTS < 4)
+      if (alone && PARTS < 4)
         UNROLL for (int part = 0; part < PARTS; part++) {
           const vf swap = even[part];
           even[part] = odd[part];
@@ -264,77 +238,54 @@ ALWAYS void cells_one (const run *r, const xb_acts *acts, float *acc, const int 
         }
     }
   }
-  UNROLL for (int part = 0; part < PARTS; part++)
+  UNROLL for (int part = 0; alone && part < PARTS; part++)
     v_store (acc + part * XB_VL, even[part] + odd[part]);
 }
 
-#define MANY(name, depth, codebook)                                                      \
+#define RUN(name, depth, codebook, alone)                                                \
   static void name (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc) \
   {                                                                                      \
-    if (r->per_group)                                                                    \
-      cells_many (r, acts, i0, n, acc, depth, codebook, 0);                              \
+    if (r->per_group || codebook == XB_TRELLIS)                                          \
+      cells (r, acts, i0, n, acc, depth, codebook, 0, alone);                            \
     else                                                                                 \
-      cells_many (r, acts, i0, n, acc, depth, codebook, 1);                              \
+      cells (r, acts, i0, n, acc, depth, codebook, codebook != XB_TRELLIS, alone);       \
   }
-#define ONE(name, depth, codebook)                                                             \
-  static void name##_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc) \
-  {                                                                                            \
-    if (r->per_group || codebook == XB_TRELLIS)                                                \
-      cells_one (r, acts, acc, depth, codebook, 0);                                            \
-    else                                                                                       \
-      cells_one (r, acts, acc, depth, codebook, codebook != XB_TRELLIS);                       \
-  }
-#define UNIFORM(depth) MANY (uniform##depth, depth, XB_UNIFORM) ONE (uniform##depth, depth, XB_UNIFORM)
-#define TABLE(depth) MANY (table##depth, depth, XB_TABLE) ONE (table##depth, depth, XB_TABLE)
+#define RUNS(name, depth, codebook) RUN (name##_one, depth, codebook, 1) RUN (name, depth, codebook, 0)
+#define UNIFORM(depth) RUNS (uniform##depth, depth, XB_UNIFORM)
+#define TABLE(depth) RUNS (table##depth, depth, XB_TABLE)
+#define TRELLIS(depth) RUNS (trellis##depth, depth, XB_TRELLIS)
 UNIFORM (1) UNIFORM (2) UNIFORM (3) UNIFORM (4) UNIFORM (5) UNIFORM (6) UNIFORM (7) UNIFORM (8)
 TABLE (1) TABLE (2) TABLE (3) TABLE (4)
-MANY (expanded, 8, XB_GRID) ONE (grid4, 4, XB_GRID) ONE (grid8, 8, XB_GRID)
-ONE (trellis1, 1, XB_TRELLIS) ONE (trellis2, 2, XB_TRELLIS) ONE (trellis3, 3, XB_TRELLIS)
-ONE (trellis4, 4, XB_TRELLIS) ONE (trellis5, 5, XB_TRELLIS) ONE (trellis6, 6, XB_TRELLIS)
+TRELLIS (1) TRELLIS (2) TRELLIS (3) TRELLIS (4) TRELLIS (5) TRELLIS (6)
+RUNS (grid4, 4, XB_GRID) RUNS (grid8, 8, XB_GRID)
 
 #define UNIFORMS(end) { NULL, uniform1##end, uniform2##end, uniform3##end, uniform4##end, uniform5##end, uniform6##end, uniform7##end, uniform8##end }
 #define TABLES(end) { NULL, table1##end, table2##end, table3##end, table4##end }
-static const run_function many[][XB_MAX_DEPTH + 1] = {
-  [XB_UNIFORM] = UNIFORMS (), [XB_TABLE] = TABLES (), [XB_GRID] = { [4] = expanded, [8] = expanded },
-  [XB_TRELLIS] = { NULL, expanded, expanded, expanded, expanded, expanded, expanded },
-};
-static const run_function one[][XB_MAX_DEPTH + 1] = {
-  [XB_UNIFORM] = UNIFORMS (_one), [XB_TABLE] = TABLES (_one), [XB_GRID] = { [4] = grid4_one, [8] = grid8_one },
-  [XB_TRELLIS] = { NULL, trellis1_one, trellis2_one, trellis3_one, trellis4_one, trellis5_one, trellis6_one },
-};
+#define TRELLISES(end) { NULL, trellis1##end, trellis2##end, trellis3##end, trellis4##end, trellis5##end, trellis6##end }
+#define FUNCTIONS(end) \
+  { [XB_UNIFORM] = UNIFORMS (end), [XB_TABLE] = TABLES (end), [XB_GRID] = { [4] = grid4##end, [8] = grid8##end }, [XB_TRELLIS] = TRELLISES (end) }
+static const run_function functions[2][XB_TRELLIS + 1][XB_MAX_DEPTH + 1] = { FUNCTIONS (), FUNCTIONS (_one) };
 
-static void run_many (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
+static void run_vectors (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
 #ifdef XI_GRID
   const xi_grid_functions *grid = r->grid ? XI_GRID (r->grid) : NULL;
   if (grid) {
-    grid->many (r, acts, i0, n, acc);
+    (n == 1 ? grid->one : grid->many) (r, acts, i0, n, acc);
     return;
   }
 #endif
-  many[r->codebook][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
-}
-
-static void run_one (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
-{
-#ifdef XI_GRID
-  const xi_grid_functions *grid = r->grid ? XI_GRID (r->grid) : NULL;
-  if (grid) {
-    grid->one (r, acts, i0, n, acc);
-    return;
-  }
-#endif
-  one[r->codebook][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
+  functions[n == 1][r->codebook][r->grid ? r->grid->dim : r->depth](r, acts, i0, n, acc);
 }
 
 static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1)
 {
-  walk_matvec (m, acts, y, row0, row1, run_one);
+  walk_acts (m, acts, 1, y, 0, row0, row1, run_vectors);
 }
 
 static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1)
 {
-  walk_matmul (m, acts, acts->n, y, ldy, row0, row1, run_many);
+  walk_acts (m, acts, acts->n, y, ldy, row0, row1, run_vectors);
 }
 
 /* A tile of a trellis cell as bytes [8 quads][16 rows][4], biased by 128. */

@@ -93,12 +93,12 @@ static void cells (const run *r, const void *vectors, uint32_t i0, uint32_t n, f
 
 static void matvec (const xb_matrix *m, const xb_acts *acts, float *y, uint32_t row0, uint32_t row1)
 {
-  walk_matmul (m, acts, 1, y, 0, row0, row1, cells);
+  walk_vectors (m, acts, 1, y, 0, row0, row1, false, cells);
 }
 
 static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1)
 {
-  walk_matmul (m, acts, acts->n, y, ldy, row0, row1, cells);
+  walk_vectors (m, acts, acts->n, y, ldy, row0, row1, false, cells);
 }
 
 static void tile_bytes (const run *r, uint32_t t, uint8_t *out)

@@ -123,7 +123,7 @@ ALWAYS void widen (const trellis *t, const xi line[2][PARTS], xi last[PARTS], xi
   UNROLL for (int j = 0; j < 2; j++) {
     chain_back (t, line[j], j ? line[0] : before, back, k);
     UNROLL for (int part = 0; part < PARTS; part++) {
-      pair[j][part] = (line[j][part] & xi_set (0x33)) | xi_left (back[part] & xi_set (0x33), 2);
+      pair[j][part] = choose_bits (0x33, line[j][part], xi_left (back[part], 2));
       pair[j + 2][part] = choose_bits (0x33, xi_right (line[j][part], 2), back[part]);
     }
   }
@@ -139,7 +139,7 @@ ALWAYS void widen_bits (trellis *t, const xi line[PARTS], xi pair[4][PARTS])
   }
   chain_back (t, line, before, back, 1);
   UNROLL for (int part = 0; part < PARTS; part++) {
-    twos[0][part] = (line[part] & xi_set (0x55)) | xi_left (back[part] & xi_set (0x55), 1);
+    twos[0][part] = choose_bits (0x55, line[part], xi_left (back[part], 1));
     twos[1][part] = choose_bits (0x55, xi_right (line[part], 1), back[part]);
   }
   widen (t, twos, t->made_twos, pair, 2);
@@ -183,7 +183,7 @@ ALWAYS void load_planes (trellis *t, trellis_planes *p, const uint8_t *tile, con
   if (depth == 5) {
     UNROLL for (int i = 0; i < 4; i++)
       UNROLL for (int part = 0; part < PARTS; part++)
-        p->lower[i][part] = (xi_left (p->upper[i][part], 1) & xi_set (0xee)) | (xi_right (line[0][part], i) & xi_set (0x11));
+        p->lower[i][part] = choose_bits (0x11, xi_right (line[0][part], i), xi_left (p->upper[i][part], 1));
     step_pairs (p->lower, t->lower);
   }
   step_pairs (p->upper, t->upper);
