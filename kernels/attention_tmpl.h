@@ -9,6 +9,10 @@ enum {
   FEW_ROWS = 8                                    /* fewer do not repay turning the keys */
 };
 
+/* Sums are in registers only where the loops over them are gone, which -O2 does not do by itself. */
+#define UNROLL_4 _Pragma ("GCC unroll 4")
+#define UNROLL_8 _Pragma ("GCC unroll 8")
+
 typedef struct {
   const float *q;
   float *out;
@@ -20,21 +24,15 @@ typedef struct {
 /* Lanes without bit k take a's pair sums, those with it b's. */
 #define XB_FROM(l, k) (l + ((l & k) ? XB_VL : 0))
 #define XB_OVER(l, k) ((l ^ k) + ((l & k) ? XB_VL : 0))
-#if XB_VL == 16
-#define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k), F (4, k), F (5, k), F (6, k), F (7, k), F (8, k), F (9, k), F (10, k), F (11, k), \
-                       F (12, k), F (13, k), F (14, k), F (15, k)
-#elif XB_VL == 8
-#define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k), F (4, k), F (5, k), F (6, k), F (7, k)
-#else
-#define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k)
-#endif
 #define XB_PAIR(a, b, k) (__builtin_shufflevector (a, b, XB_LANES (XB_FROM, k)) + __builtin_shufflevector (a, b, XB_LANES (XB_OVER, k)))
 
 /* Lane l is the sum of v[l]'s lanes. */
 static inline vf v_sum_each (vf *v)
 {
+#pragma GCC unroll 16
   for (int i = 0; i < XB_VL / 2; i++)
     v[i] = XB_PAIR (v[2 * i], v[2 * i + 1], 1);
+#pragma GCC unroll 16
   for (int i = 0; i < XB_VL / 4; i++)
     v[i] = XB_PAIR (v[2 * i], v[2 * i + 1], 2);
 #if XB_VL >= 8
@@ -47,12 +45,36 @@ static inline vf v_sum_each (vf *v)
   return v[0];
 }
 
+/* Lane l of v[i] becomes lane i of v[l]: pairs that differ in one bit of i exchange the halves of their lanes that differ in it. */
+#define XB_FIRST(l, k) ((l & k) ? XB_VL + l - k : l)
+#define XB_SECOND(l, k) ((l & k) ? XB_VL + l : l + k)
+#define XB_EXCHANGE(k) \
+  _Pragma ("GCC unroll 16") for (int i = 0; i < XB_VL; i++) if ((i & k) == 0) \
+  { \
+    vf a = v[i], b = v[i + k]; \
+    v[i] = __builtin_shufflevector (a, b, XB_LANES (XB_FIRST, k)); \
+    v[i + k] = __builtin_shufflevector (a, b, XB_LANES (XB_SECOND, k)); \
+  }
+
+static inline void v_transpose (vf *v)
+{
+  XB_EXCHANGE (1)
+  XB_EXCHANGE (2)
+#if XB_VL >= 8
+  XB_EXCHANGE (4)
+#endif
+#if XB_VL >= 16
+  XB_EXCHANGE (8)
+#endif
+}
+
 /* Scores of one row against keys[CHUNK][d]. */
 static void score_row (const float *q, const float *keys, uint32_t d, float *scores)
 {
   uint32_t whole = d / XB_VL * XB_VL;
   for (uint32_t t = 0; t < CHUNK; t += XB_VL) {
     vf part[XB_VL];
+#pragma GCC unroll 16
     for (int l = 0; l < XB_VL; l++) {
       const float *key = keys + (size_t) (t + (uint32_t) l) * d;
       vf acc = v_set (0);
@@ -71,15 +93,15 @@ static void score_row (const float *q, const float *keys, uint32_t d, float *sco
 static inline void score_block (const attention_row *rows, int n, const float *turned, uint32_t d, float (*scores)[CHUNK])
 {
   vf acc[BLOCK][CHUNK_VECS];
-  for (int r = 0; r < n; r++)
-    for (int c = 0; c < CHUNK_VECS; c++)
+  UNROLL_4 for (int r = 0; r < n; r++)
+    UNROLL_8 for (int c = 0; c < CHUNK_VECS; c++)
       acc[r][c] = v_set (0);
   for (uint32_t i = 0; i < d; i++)
-    for (int r = 0; r < n; r++)
-      for (int c = 0; c < CHUNK_VECS; c++)
+    UNROLL_4 for (int r = 0; r < n; r++)
+      UNROLL_8 for (int c = 0; c < CHUNK_VECS; c++)
         acc[r][c] += v_set (rows[r].q[i]) * v_load (turned + (size_t) i * CHUNK + c * XB_VL);
-  for (int r = 0; r < n; r++)
-    for (int c = 0; c < CHUNK_VECS; c++)
+  UNROLL_4 for (int r = 0; r < n; r++)
+    UNROLL_8 for (int c = 0; c < CHUNK_VECS; c++)
       v_store (scores[r] + c * XB_VL, acc[r][c]);
 }
 
@@ -87,15 +109,15 @@ static inline void score_block (const attention_row *rows, int n, const float *t
 static inline void add_values (const attention_row *rows, int n, int vecs, const float *values, uint32_t d, uint32_t at, float (*weights)[CHUNK])
 {
   vf acc[BLOCK][4];
-  for (int r = 0; r < n; r++)
-    for (int c = 0; c < vecs; c++)
+  UNROLL_4 for (int r = 0; r < n; r++)
+    UNROLL_4 for (int c = 0; c < vecs; c++)
       acc[r][c] = v_load (rows[r].out + at + c * XB_VL);
   for (uint32_t t = 0; t < CHUNK; t++)
-    for (int r = 0; r < n; r++)
-      for (int c = 0; c < vecs; c++)
+    UNROLL_4 for (int r = 0; r < n; r++)
+      UNROLL_4 for (int c = 0; c < vecs; c++)
         acc[r][c] += v_set (weights[r][t]) * v_load (values + (size_t) t * d + at + c * XB_VL);
-  for (int r = 0; r < n; r++)
-    for (int c = 0; c < vecs; c++)
+  UNROLL_4 for (int r = 0; r < n; r++)
+    UNROLL_4 for (int c = 0; c < vecs; c++)
       v_store (rows[r].out + at + c * XB_VL, acc[r][c]);
 }
 
@@ -184,7 +206,19 @@ static void load_chunk (const xb_attention *a, size_t offset, int bits, uint32_t
 
 static void turn (const float *keys, uint32_t d, float *turned)
 {
-  for (uint32_t i = 0; i < d; i++)
+  uint32_t i = 0;
+  for (; i + XB_VL <= d; i += XB_VL)
+    for (uint32_t t = 0; t < CHUNK; t += XB_VL) {
+      vf v[XB_VL];
+#pragma GCC unroll 16
+      for (uint32_t l = 0; l < XB_VL; l++)
+        v[l] = v_load (keys + (size_t) (t + l) * d + i);
+      v_transpose (v);
+#pragma GCC unroll 16
+      for (uint32_t l = 0; l < XB_VL; l++)
+        v_store (turned + (size_t) (i + l) * CHUNK + t, v[l]);
+    }
+  for (; i < d; i++)
     for (uint32_t t = 0; t < CHUNK; t++)
       turned[(size_t) i * CHUNK + t] = keys[(size_t) t * d + i];
 }

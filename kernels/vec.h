@@ -50,24 +50,42 @@ static inline vf v_min (vf a, vf b)
   return (vf) (((vi) a & less) | ((vi) b & ~less));
 }
 
+/* Every lane l of F (l, k), for shuffles. */
+#if XB_VL == 16
+#define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k), F (4, k), F (5, k), F (6, k), F (7, k), F (8, k), F (9, k), F (10, k), F (11, k), \
+                       F (12, k), F (13, k), F (14, k), F (15, k)
+#elif XB_VL == 8
+#define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k), F (4, k), F (5, k), F (6, k), F (7, k)
+#else
+#define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k)
+#endif
+#define XB_ACROSS(l, k) (l ^ k)
+#define v_swap(v, k) __builtin_shufflevector (v, v, XB_LANES (XB_ACROSS, k))
+
 static inline float v_sum (vf v)
 {
-  float parts[XB_VL];
-  memcpy (parts, &v, sizeof parts);
-  for (int width = XB_VL / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; i++)
-      parts[i] += parts[i + width];
-  return parts[0];
+#if XB_VL >= 16
+  v += v_swap (v, 8);
+#endif
+#if XB_VL >= 8
+  v += v_swap (v, 4);
+#endif
+  v += v_swap (v, 2);
+  v += v_swap (v, 1);
+  return v[0];
 }
 
 static inline float v_largest (vf v)
 {
-  float parts[XB_VL];
-  memcpy (parts, &v, sizeof parts);
-  for (int width = XB_VL / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; i++)
-      parts[i] = parts[i + width] > parts[i] ? parts[i + width] : parts[i];
-  return parts[0];
+#if XB_VL >= 16
+  v = v_max (v, v_swap (v, 8));
+#endif
+#if XB_VL >= 8
+  v = v_max (v, v_swap (v, 4));
+#endif
+  v = v_max (v, v_swap (v, 2));
+  v = v_max (v, v_swap (v, 1));
+  return v[0];
 }
 
 /* exp: 2^n times a polynomial (Cephes' expf) of the remainder, below 2 units in the last place; 0 below -87.3, e^88 at most. */
