@@ -1,4 +1,4 @@
-/* prompt_bench.c: what a prompt costs beside its products and its attention, each alone; and several answers at once beside one.
+/* prompt_bench.c: what a prompt costs beside its products and its attention, each alone.
  *     prompt_bench MODEL [prompt tokens 512] [threads 0] [rounds 3] [kv bits 16]
  */
 #include "engine/session_private.h"
@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STREAMS = 8, WRITTEN = 48, BLOCK = 16 /* tokens whose attention is one call */ };
+enum { BLOCK = 16 /* tokens whose attention is one call */ };
 
 static guint argument (int argc, char **argv, int i, guint fallback)
 {
@@ -31,13 +31,12 @@ static double seconds_since (gint64 start)
 
 /* ---- products ------------------------------------------------------------------------------------------------------------ */
 
-/* The matrices that take one input, as the decoder runs them; where rows is 0 none. */
+/* The matrices that take one input, as the decoder runs them. */
 static void multiply (EngDecoder *d, const float *x, const EngMatrix *const *matrices, guint n_matrices, float *y)
 {
   eng_step_begin (d, x, matrices[0]->cols, matrices[0]->cols);
   for (guint i = 0; i < n_matrices; i++)
-    if (matrices[i]->rows > 0)
-      eng_step_add (d, matrices[i], NULL, y, 0);
+    eng_step_add (d, matrices[i], NULL, y, 0);
   eng_step_run (d, &(EngWatch) { NULL, NULL });
 }
 
@@ -102,39 +101,10 @@ static double attention_alone (EngSession *session, guint n, const float *q, flo
   return seconds_since (start);
 }
 
-/* ---- several answers ------------------------------------------------------------------------------------------------------- */
-
-/* Tokens per second over all of n sessions, a token of each in every pass. */
-static double streams (EngPool *pool, guint n)
-{
-  g_autoptr (GError) error = NULL;
-  EngSession *sessions[STREAMS];
-  EngPart parts[STREAMS];
-  gint32 tokens[STREAMS];
-  gint64 start = 0;
-  for (guint i = 0; i < n; i++) {
-    sessions[i] = eng_pool_open (pool, 0, &error);
-    stop_if (error);
-  }
-  for (guint step = 0; step < WRITTEN; step++) {
-    start = step == 8 ? g_get_monotonic_time () : start;
-    for (guint i = 0; i < n; i++) {
-      tokens[i] = (gint32)((step * 97 + i * 13 + 5) % pool->decoder->traits->n_vocab);
-      parts[i] = (EngPart) { sessions[i], &tokens[i], 1, ENG_LOGITS_LAST };
-    }
-    eng_pool_eval (pool, parts, n, NULL, &error);
-    stop_if (error);
-  }
-  double took = seconds_since (start);
-  for (guint i = 0; i < n; i++)
-    eng_session_free (sessions[i]);
-  return n * (WRITTEN - 8) / took;
-}
-
 int main (int argc, char **argv)
 {
   guint n = argument (argc, argv, 2, 512), rounds = MAX (argument (argc, argv, 4, 3), 1);
-  EngSessionOptions options = { .n_ctx = n, .kv_bits = (int)argument (argc, argv, 5, 16) }, several = { .n_ctx = 64 * STREAMS, .n_sessions = STREAMS };
+  EngSessionOptions options = { .n_ctx = n, .kv_bits = (int)argument (argc, argv, 5, 16) };
   g_autoptr (GError) error = NULL;
   const char *problem = argc < 2 ? "give a model file" : xb_cpu_init ();
   if (problem != NULL) {
@@ -175,16 +145,5 @@ int main (int argc, char **argv)
   }
   printf ("prompt of %u: %.1f ms; products alone %.1f, attention alone %.1f: ratio %.3f (best of %u, %u threads, %s)\n", n, whole * 1e3, products * 1e3, attention * 1e3,
           whole / (products + attention), rounds, eng_workers_count (workers), xb_isa_name (xb_cpu_selected ()));
-
-  EngPool *pool = eng_pool_new (model, workers, &several, &error);
-  stop_if (error);
-  double one = 0, four = 0, eight = 0;
-  for (guint i = 0; i < rounds; i++) {
-    one = MAX (one, streams (pool, 1));
-    four = MAX (four, streams (pool, 4));
-    eight = MAX (eight, streams (pool, STREAMS));
-  }
-  printf ("answers at once: 1: %.1f tokens/s, 4: %.1f (%.2f times), %d: %.1f (%.2f times)\n", one, four, four / one, STREAMS, eight, eight / one);
-  eng_pool_unref (pool);
   return 0;
 }
