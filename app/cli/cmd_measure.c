@@ -1,5 +1,6 @@
 /* cmd_measure.c: eval (how good) and bench (how fast). */
 #include "app/cli/cli.h"
+#include "engine/choices.h"
 #include "engine/evaluate.h"
 #include "kernels/cpu.h"
 
@@ -46,14 +47,45 @@ static int print_evaluation (const EngEvaluation *evaluation)
   return cli_print_object (object);
 }
 
+static int print_choices (const EngChoices *choices)
+{
+  if (!cli_json) {
+    cli_progress_end ();
+    printf ("Right answers  %.2f%% of %u questions\n", 100 * choices->accuracy, choices->questions);
+    if (choices->has_reference)
+      printf ("Reference      %.2f%%: %+.2f points (95%%: %+.2f to %+.2f), %u gained, %u lost\n", 100 * choices->reference_accuracy, 100 * choices->change,
+              100 * choices->low, 100 * choices->high, choices->gained, choices->lost);
+    return CLI_OK;
+  }
+  JsonObject *object = json_object_new ();
+  json_object_set_int_member (object, "questions", choices->questions);
+  valise_json_set_number (object, "accuracy", choices->accuracy);
+  if (choices->has_reference) {
+    JsonObject *change = json_object_new ();
+    valise_json_set_number (change, "mean", choices->change);
+    valise_json_set_number (change, "low", choices->low);
+    valise_json_set_number (change, "high", choices->high);
+    json_object_set_int_member (change, "gained", choices->gained);
+    json_object_set_int_member (change, "lost", choices->lost);
+    valise_json_set_number (object, "reference_accuracy", choices->reference_accuracy);
+    json_object_set_object_member (object, "change", change);
+  } else {
+    json_object_set_null_member (object, "reference_accuracy");
+    json_object_set_null_member (object, "change");
+  }
+  return cli_print_object (object);
+}
+
 int cli_eval (int argc, char **argv)
 {
-  g_autofree char *text_path = NULL, *reference_name = NULL;
-  int context = 512, chunks = 0, threads = 0, kv = 16, activations = 8;
+  g_autofree char *text_path = NULL, *choices_path = NULL, *reference_name = NULL;
+  int context = 512, chunks = 0, questions = 0, threads = 0, kv = 16, activations = 8;
   const GOptionEntry entries[] = {
     { "text", 0, 0, G_OPTION_ARG_FILENAME, &text_path, "The text to predict", "FILE" },
     { "context", 'c', 0, G_OPTION_ARG_INT, &context, "Tokens of a chunk (else 512)", "TOKENS" },
     { "chunks", 0, 0, G_OPTION_ARG_INT, &chunks, "Use the first N chunks (else all)", "N" },
+    { "choices", 0, 0, G_OPTION_ARG_FILENAME, &choices_path, "Instead of a text: questions to choose the answers of", "FILE" },
+    { "questions", 0, 0, G_OPTION_ARG_INT, &questions, "Ask the first N questions (else all)", "N" },
     { "reference", 0, 0, G_OPTION_ARG_FILENAME, &reference_name, "The model whose predictions are to be kept", "MODEL" },
     { "kv", 0, 0, G_OPTION_ARG_INT, &kv, "Bits of the KV cache: 16 (default), 8 or 4", "BITS" },
     { "activations", 0, 0, G_OPTION_ARG_INT, &activations, "Bits of activations: 8 (default), 4, or 32 for exact", "BITS" },
@@ -62,17 +94,18 @@ int cli_eval (int argc, char **argv)
   };
   if (!cli_parse (entries, 1, 1, &argc, &argv))
     return CLI_USAGE;
-  if (!text_path)
-    return cli_usage ("--text FILE is missing");
-  if (context < 4 || chunks < 0 || threads < 0 || threads > 1024)
-    return cli_usage ("--context is at least 4, and --chunks and --threads are not negative");
+  const char *path = text_path ? text_path : choices_path;
+  if (!path || (text_path && choices_path))
+    return cli_usage (path ? "--text and --choices are measured one at a time" : "--text FILE or --choices FILE is missing");
+  if (context < 4 || chunks < 0 || questions < 0 || threads < 0 || threads > 1024)
+    return cli_usage ("--context is at least 4, and --chunks, --questions and --threads are not negative");
   if ((kv != 16 && kv != 8 && kv != 4) || (activations != 8 && activations != 4 && activations != 32))
     return cli_usage ("--kv is 16, 8 or 4, and --activations 32, 8 or 4");
   g_autoptr (GError) error = NULL;
-  g_autoptr (GMappedFile) text = g_mapped_file_new (text_path, FALSE, &error);
+  g_autoptr (GMappedFile) text = g_mapped_file_new (path, FALSE, &error);
   if (!text) {
     g_clear_error (&error);
-    g_set_error (&error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "the text %s cannot be read: name a text file", text_path);
+    g_set_error (&error, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "the text %s cannot be read: name a text file", path);
     return cli_fail (error);
   }
   g_autoptr (ValiseLibrary) library = valise_library_open (NULL, &error);
@@ -81,9 +114,16 @@ int cli_eval (int argc, char **argv)
   if (!model || (reference_name && !reference))
     return cli_fail (error);
   g_autoptr (EngWorkers) workers = eng_workers_new ((guint) threads);
+  const char *contents = g_mapped_file_get_contents (text) ? g_mapped_file_get_contents (text) : "";
+  if (choices_path) {
+    EngChoices result;
+    if (!eng_evaluate_choices (model, reference, workers, contents, g_mapped_file_get_length (text), (guint) questions, activations, kv, &result, cli_progress, NULL,
+                               cli_cancellable (), &error))
+      return cli_fail (error);
+    return print_choices (&result);
+  }
   EngEvaluation evaluation;
-  if (!eng_evaluate (model, reference, workers, g_mapped_file_get_contents (text), g_mapped_file_get_length (text), (guint) context,
-                     (guint) chunks, activations, kv, &evaluation, cli_progress, NULL, cli_cancellable (), &error))
+  if (!eng_evaluate (model, reference, workers, contents, g_mapped_file_get_length (text), (guint) context, (guint) chunks, activations, kv, &evaluation, cli_progress, NULL, cli_cancellable (), &error))
     return cli_fail (error);
   return print_evaluation (&evaluation);
 }

@@ -501,6 +501,14 @@ static void test_eval (void)
   g_assert_cmpfloat (number_of (object, "top1_agreement"), ==, 1);
   g_autoptr (ProgramRun) longer = program_run (home (), "eval", "tiny", "--text", text_file (), "--context", "4096", "--json", NULL);
   program_expect_failure (longer, 1, "4096");
+  g_autofree char *asked = scratch_path ("questions.jsonl");
+  g_assert_true (g_file_set_contents (asked, "{\"question\":\"a\",\"choices\":[\"b\",\"c\"],\"answer\":1}\n", -1, NULL));
+  g_autoptr (ProgramRun) choices = program_run (home (), "eval", "tiny", "--choices", asked, "--reference", "tiny", "--activations", "32", "--json", NULL);
+  object = program_object (choices);
+  program_expect_members (object, "questions:i accuracy:d reference_accuracy:d change:o");
+  g_assert_cmpfloat (number_of (object, "accuracy"), ==, number_of (object, "reference_accuracy"));
+  g_autoptr (ProgramRun) none = program_run (home (), "eval", "tiny", "--choices", text_file (), NULL);
+  program_expect_failure (none, 1, "is no question");
 }
 
 static void test_bench (void)
@@ -638,6 +646,8 @@ static void test_usage (void)
     { "eval", "tiny" },
     { "eval", "tiny", "--text=x", "--context=1" },
     { "eval", "tiny", "--text=x", "--activations=7" },
+    { "eval", "tiny", "--text=x", "--choices=y" },
+    { "eval", "tiny", "--choices=y", "--questions=-1" },
     { "bench", "tiny", "--generate=0" },
     { "tokenize", "tiny" },
     { "tokenize", "tiny", "--text=\xff\xfe" },
