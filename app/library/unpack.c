@@ -287,7 +287,9 @@ static gboolean unsafe (Extraction *x, GError **error, const char *format, ...)
 
 static gboolean damaged (Extraction *x, GError **error)
 {
-  const char *why = archive_error_string (x->reader);
-  g_set_error (error, VALISE_ERROR, VALISE_ERROR_DAMAGED, "%s is damaged (%s): download it again", x->path, why ? why : "it ends too early");
+  const char *said = archive_error_string (x->reader);
+  g_autofree char *why = g_strdup (said ? said : "it ends too early");
+  g_strchomp (why); /* some of libarchive's sentences end a line */
+  g_set_error (error, VALISE_ERROR, VALISE_ERROR_DAMAGED, "%s is damaged (%s): download it again", x->path, why);
   return FALSE;
 }

@@ -218,6 +218,32 @@ static void test_nothing_to_import (void)
 }
 
 /* A download that broke off, and one that got a bit wrong: told, or harmless; nothing half is kept. */
+/* libarchive ends some of its sentences with a line's end, which is none of ours. */
+static void test_one_line (void)
+{
+  static const char licence[] = "Metadata-Version: 2.1\nName: a\nLicense-Expression: MIT\n";
+  const ScratchEntry entry = { .name = "a-1.dist-info/METADATA", .data = licence, .size = sizeof licence - 1 };
+  g_autofree char *source = scratch_path ("line.zip"), *folder = scratch_path ("line");
+  scratch_archive (source, &entry, 1);
+  g_autoptr (GBytes) whole = scratch_read (source);
+  gsize size;
+  const guint8 *sound = g_bytes_get_data (whole, &size);
+  guint refused = 0;
+  g_assert_cmpint (g_mkdir (folder, 0755), ==, 0);
+  for (gsize at = 0; at < size; at++) {
+    g_autofree guint8 *bad = g_memdup2 (sound, size);
+    g_autoptr (GError) error = NULL;
+    g_auto (ValiseArchive) archive = { 0 };
+    bad[at] ^= 8; /* one of these bits says that the entry is compressed */
+    scratch_write (source, bad, size);
+    if (!valise_archive_extract (&archive, source, folder, NULL, NULL, NULL, &error)) {
+      g_assert_null (strchr (error->message, '\n'));
+      refused++;
+    }
+  }
+  g_assert_cmpuint (refused, >, 20);
+}
+
 static void test_damaged_archives (void)
 {
   static const char *const archives[] = { "cut.zip", "cut.tar", "cut.tar.gz", "cut.tar.bz2", "cut.tar.xz", "cut.tar.zst" };
@@ -571,6 +597,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/import/archive/harmless-names", test_harmless_names);
   g_test_add_func ("/import/archive/nothing-to-import", test_nothing_to_import);
   g_test_add_func ("/import/archive/damaged", test_damaged_archives);
+  g_test_add_func ("/import/archive/damage-is-told-in-one-line", test_one_line);
   g_test_add_func ("/import/archive/license", test_metadata_license);
   g_test_add_func ("/import/gguf/truncated", test_truncated);
   g_test_add_func ("/import/gguf/flipped-bits", test_flipped);

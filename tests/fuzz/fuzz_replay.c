@@ -4,7 +4,9 @@
 
 #include <string.h>
 
-enum { ROUNDS = 4000 };
+#ifndef FUZZ_ROUNDS
+#define FUZZ_ROUNDS 4000 /* of each seed */
+#endif
 
 static guint64 state = 1;
 
@@ -46,7 +48,7 @@ static void mutate (GByteArray *bytes)
 
 static void replay_seed (gconstpointer number)
 {
-  for (guint round = 0; round < ROUNDS; round++) {
+  for (guint round = 0; round < FUZZ_ROUNDS; round++) {
     g_autoptr (GByteArray) bytes = fuzz_seed (GPOINTER_TO_UINT (number));
     if (round > 0)
       mutate (bytes);
