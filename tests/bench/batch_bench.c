@@ -3,6 +3,7 @@
  */
 #include "engine/batch.h"
 #include "kernels/cpu.h"
+#include "tests/bench/arguments.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,11 +79,6 @@ static double tokens_per_second (EngBatch *batch, EngModel *model, const GArray 
   g_mutex_clear (&running.mutex);
   g_cond_clear (&running.cond);
   return running.n_tokens / seconds;
-}
-
-static guint argument (int argc, char **argv, int i, guint fallback)
-{
-  return argc > i ? (guint) strtoul (argv[i], NULL, 10) : fallback;
 }
 
 int main (int argc, char **argv)

@@ -5,14 +5,10 @@
 #include "engine/sampler.h"
 #include "kernels/cpu.h"
 #include "kernels/ops.h"
+#include "tests/bench/arguments.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-static guint argument (int argc, char **argv, int i, guint fallback)
-{
-  return argc > i ? (guint)strtoul (argv[i], NULL, 10) : fallback;
-}
 
 static void eval (EngSession *session, const gint32 *tokens, guint n)
 {

@@ -4,17 +4,13 @@
 #include "engine/session_private.h"
 #include "engine/decoder_private.h"
 #include "kernels/cpu.h"
+#include "tests/bench/arguments.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 enum { BLOCK = 16 /* tokens whose attention is one call */ };
-
-static guint argument (int argc, char **argv, int i, guint fallback)
-{
-  return argc > i ? (guint)strtoul (argv[i], NULL, 10) : fallback;
-}
 
 static void stop_if (const GError *error)
 {
