@@ -53,14 +53,29 @@ static float inverse (float x)
 
 /* ---- grids of a group ------------------------------------------------------------------------------------------------------------- */
 
+static float extreme_of (const float *x, guint n)
+{
+  float extreme = 0;
+  for (guint i = 0; i < n; i++)
+    extreme = fabsf (x[i]) > fabsf (extreme) ? x[i] : extreme;
+  return extreme;
+}
+
+/* Of codes q with these sums, xq / qq is the best scale, and takes xq^2 / qq from the squared error: kept, where no codes before took more. */
+static void keep_better (double xq, double qq, double *gain, float *scale)
+{
+  if (qq > 0 && xq * xq > *gain * qq) {
+    *gain = xq * xq / qq;
+    *scale = (float) (xq / qq);
+  }
+}
+
 /* The scale s with which s * q, q from low to high, comes nearest to x. The largest weight lands near low or high; each candidate's codes give the
  * best scale for them. */
 static float fit_symmetric (const float *x, guint n, int low, int high)
 {
-  float extreme = 0, best = 0;
-  double best_gain = 0;
-  for (guint i = 0; i < n; i++)
-    extreme = fabsf (x[i]) > fabsf (extreme) ? x[i] : extreme;
+  float extreme = extreme_of (x, n), best = 0;
+  double gain = 0;
   if (extreme == 0)
     return 0;
   for (int k = 0; k < N_CANDIDATES; k++) {
@@ -71,10 +86,7 @@ static float fit_symmetric (const float *x, guint n, int low, int high)
       xq += (double) x[i] * q;
       qq += (double) q * q;
     }
-    if (qq > 0 && xq * xq > best_gain * qq) {
-      best_gain = xq * xq / qq;
-      best = (float) (xq / qq);
-    }
+    keep_better (xq, qq, &gain, &best);
   }
   return best;
 }
@@ -144,10 +156,8 @@ static guint nearest_value (const gint8 *table, float x)
 /* The scale of a table that is not the same on both sides: either end of it may be the largest weight's. */
 static float fit_table (const float *x, guint n, const gint8 *table)
 {
-  float extreme = 0, best = 0;
-  double best_gain = 0;
-  for (guint i = 0; i < n; i++)
-    extreme = fabsf (x[i]) > fabsf (extreme) ? x[i] : extreme;
+  float extreme = extreme_of (x, n), best = 0;
+  double gain = 0;
   if (extreme == 0)
     return 0;
   for (int k = 0; k < 2 * N_CANDIDATES; k++) {
@@ -158,10 +168,7 @@ static float fit_table (const float *x, guint n, const gint8 *table)
       xq += (double) x[i] * q;
       qq += (double) q * q;
     }
-    if (qq > 0 && xq * xq > best_gain * qq) {
-      best_gain = xq * xq / qq;
-      best = (float) (xq / qq);
-    }
+    keep_better (xq, qq, &gain, &best);
   }
   return best;
 }
