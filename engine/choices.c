@@ -2,6 +2,7 @@
 #include "engine/choices.h"
 
 #include "engine/error.h"
+#include "engine/evaluate.h"
 #include "kernels/ops.h"
 
 #include <json-glib/json-glib.h>
@@ -90,26 +91,15 @@ static GArray *read_questions (const char *text, gsize length, guint most, GErro
 
 /* ---- one question ---- */
 
-static void encode (EngModel *model, const char *text, GArray *tokens)
-{
-  const EngTokenizer *tokenizer = eng_model_tokenizer (model);
-  gint32 bos = eng_tokenizer_bos (tokenizer);
-  g_array_set_size (tokens, 0);
-  if (bos >= 0 && eng_tokenizer_adds_bos (tokenizer))
-    g_array_append_val (tokens, bos);
-  eng_tokenizer_encode (tokenizer, text, -1, ENG_TOKENIZE_PLAIN, tokens);
-}
+/* A question with one of its choices. */
+typedef struct {
+  GArray *tokens;
+  guint first; /* of the choice's own: those before it the question has without it as well */
+} Said;
 
-/* The text with a choice, and how many of its tokens are the question's: those that it has without the choice as well. */
-static guint encode_choice (EngModel *model, const Question *q, guint choice, GArray *bare, GArray *tokens)
+static void said_clear (gpointer data)
 {
-  g_autofree char *asked = g_strconcat (q->question, "\nAnswer:", NULL), *whole = g_strconcat (asked, " ", q->choices[choice], NULL);
-  guint same = 0;
-  encode (model, asked, bare);
-  encode (model, whole, tokens);
-  while (same < bare->len && same + 1 < tokens->len && g_array_index (bare, gint32, same) == g_array_index (tokens, gint32, same))
-    same++;
-  return same;
+  g_array_unref (((Said *) data)->tokens);
 }
 
 typedef struct {
@@ -118,28 +108,23 @@ typedef struct {
   const gint32 *next;
   guint n_vocab;
   double scores[BATCH]; /* log-probability of next[i] by row i */
-  GArray *bare, *tokens;
+  GArray *said;         /* Said, choice by choice */
 } Asker;
-
-static double log_probability (const float *x, guint n, gint32 token)
-{
-  double sum = 0, max = x[xb_argmax (x, n)];
-  for (guint i = 0; i < n; i++)
-    sum += exp (x[i] - max);
-  return x[token] - max - log (sum);
-}
 
 static void score_rows (gpointer data, guint begin, guint end, guint worker)
 {
   Asker *a = data;
-  for (guint row = begin; row < end; row++)
-    a->scores[row] = log_probability (eng_session_logits_at (a->session, row), a->n_vocab, a->next[row]);
+  for (guint row = begin; row < end; row++) {
+    const float *x = eng_session_logits_at (a->session, row);
+    a->scores[row] = x[a->next[row]] - eng_log_sum_exp (x, a->n_vocab, xb_argmax (x, a->n_vocab));
+  }
 }
 
-/* Log-probability of tokens[first ..]: those before the last one are evaluated from where the session and they part. */
-static gboolean score_tokens (Asker *a, const gint32 *tokens, guint n, guint first, double *score, GCancellable *cancellable, GError **error)
+/* Log-probability of the choice's tokens: all but the last one are evaluated from where the session and they part. */
+static gboolean score_choice (Asker *a, const Said *said, double *score, GCancellable *cancellable, GError **error)
 {
-  guint past = 0;
+  const gint32 *tokens = (const gint32 *) (gpointer) said->tokens->data;
+  guint n = said->tokens->len, first = said->first, past = 0;
   while (past < eng_session_n_past (a->session) && past + 1 < first && eng_session_tokens (a->session)[past] == tokens[past])
     past++;
   eng_session_truncate (a->session, past);
@@ -158,18 +143,14 @@ static gboolean score_tokens (Asker *a, const gint32 *tokens, guint n, guint fir
   return TRUE;
 }
 
-static gboolean answer (Asker *a, const Question *q, gboolean *right, GCancellable *cancellable, GError **error)
+/* said: the question's choices. */
+static gboolean answer (Asker *a, const Question *q, const Said *said, gboolean *right, GCancellable *cancellable, GError **error)
 {
   double best = -G_MAXDOUBLE;
   guint chosen = 0;
   for (guint c = 0; c < q->n_choices; c++) {
     double score;
-    guint first = encode_choice (eng_session_model (a->session), q, c, a->bare, a->tokens);
-    if (first == 0) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the question of line %u has no token before its choices: there is nothing to predict them from", q->line);
-      return FALSE;
-    }
-    if (!score_tokens (a, (const gint32 *) (gpointer) a->tokens->data, a->tokens->len, first, &score, cancellable, error))
+    if (!score_choice (a, &said[c], &score, cancellable, error))
       return FALSE;
     if (!isfinite (score)) {
       g_set_error_literal (error, ENG_ERROR, ENG_ERROR_FORMAT, "the model computes no numbers: its file is damaged, download it again");
@@ -187,21 +168,30 @@ static gboolean answer (Asker *a, const Question *q, gboolean *right, GCancellab
 
 /* ---- all together ---- */
 
-static gboolean longest (EngModel *model, const GArray *questions, guint *n_ctx, GError **error)
+static gboolean tokenize (Asker *a, EngModel *model, const Question *q, guint *longest, GError **error)
 {
-  g_autoptr (GArray) bare = g_array_new (FALSE, FALSE, sizeof (gint32));
-  g_autoptr (GArray) tokens = g_array_new (FALSE, FALSE, sizeof (gint32));
+  const EngTokenizer *tokenizer = eng_model_tokenizer (model);
   guint trained = eng_model_traits (model)->n_ctx_train;
-  for (guint i = 0; i < questions->len; i++) {
-    const Question *q = &g_array_index (questions, Question, i);
-    for (guint c = 0; c < q->n_choices; c++) {
-      encode_choice (model, q, c, bare, tokens);
-      *n_ctx = MAX (*n_ctx, tokens->len);
-      if (trained > 0 && tokens->len > trained) {
-        g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the question of line %u has %u tokens with its choice, and the model reads %u: take it out", q->line, tokens->len,
-                     trained);
-        return FALSE;
-      }
+  g_autofree char *asked = g_strconcat (q->question, "\nAnswer:", NULL);
+  g_autoptr (GArray) bare = g_array_new (FALSE, FALSE, sizeof (gint32));
+  eng_tokenizer_encode_whole (tokenizer, asked, -1, bare);
+  for (guint c = 0; c < q->n_choices; c++) {
+    g_autofree char *whole = g_strconcat (asked, " ", q->choices[c], NULL);
+    Said said = { .tokens = g_array_new (FALSE, FALSE, sizeof (gint32)) };
+    eng_tokenizer_encode_whole (tokenizer, whole, -1, said.tokens);
+    while (said.first < bare->len && said.first + 1 < said.tokens->len
+           && g_array_index (bare, gint32, said.first) == g_array_index (said.tokens, gint32, said.first))
+      said.first++;
+    g_array_append_val (a->said, said);
+    *longest = MAX (*longest, said.tokens->len);
+    if (said.first == 0) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the question of line %u has no token before its choices: there is nothing to predict them from", q->line);
+      return FALSE;
+    }
+    if (trained > 0 && said.tokens->len > trained) {
+      g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "the question of line %u has %u tokens with its choice, and the model reads %u: take it out", q->line,
+                   said.tokens->len, trained);
+      return FALSE;
     }
   }
   return TRUE;
@@ -209,23 +199,20 @@ static gboolean longest (EngModel *model, const GArray *questions, guint *n_ctx,
 
 static gboolean asker_open (Asker *a, EngModel *model, EngWorkers *workers, const GArray *questions, int activation_bits, int kv_bits, GError **error)
 {
-  EngSessionOptions options = { .batch = BATCH, .kv_bits = kv_bits, .activation_bits = activation_bits };
-  *a = (Asker) { .workers = workers, .n_vocab = eng_model_traits (model)->n_vocab };
-  guint n_ctx = 1;
-  if (!longest (model, questions, &n_ctx, error))
-    return FALSE;
-  options.n_ctx = n_ctx;
+  EngSessionOptions options = { .n_ctx = 1, .batch = BATCH, .kv_bits = kv_bits, .activation_bits = activation_bits };
+  *a = (Asker) { .workers = workers, .n_vocab = eng_model_traits (model)->n_vocab, .said = g_array_new (FALSE, FALSE, sizeof (Said)) };
+  g_array_set_clear_func (a->said, said_clear);
+  for (guint i = 0; i < questions->len; i++)
+    if (!tokenize (a, model, &g_array_index (questions, Question, i), &options.n_ctx, error))
+      return FALSE;
   a->session = eng_session_new (model, workers, &options, error);
-  a->bare = g_array_new (FALSE, FALSE, sizeof (gint32));
-  a->tokens = g_array_new (FALSE, FALSE, sizeof (gint32));
   return a->session != NULL;
 }
 
 static void asker_close (Asker *a)
 {
   g_clear_pointer (&a->session, eng_session_free);
-  g_clear_pointer (&a->bare, g_array_unref);
-  g_clear_pointer (&a->tokens, g_array_unref);
+  g_clear_pointer (&a->said, g_array_unref);
 }
 
 /* Of pairs that differ, the interval of the mean of +1, -1 and 0: normal, which is what thousands of questions are for. */
@@ -249,12 +236,12 @@ gboolean eng_evaluate_choices (EngModel *model, EngModel *reference, EngWorkers 
   gboolean ok = asker_open (&askers[0], model, workers, all, activation_bits, kv_bits, error)
                 && (reference == NULL || asker_open (&askers[1], reference, workers, all, 32, 16, error));
   *result = (EngChoices) { .questions = all->len, .has_reference = reference != NULL };
-  for (guint i = 0; ok && i < all->len; i++) {
+  for (guint i = 0, first = 0; ok && i < all->len; first += g_array_index (all, Question, i++).n_choices) {
     gboolean is_right[2] = { FALSE };
     if (progress != NULL)
       progress ((double) i / all->len, "Answering", data);
     for (guint k = 0; ok && k < (reference != NULL ? 2u : 1u); k++) {
-      ok = answer (&askers[k], &g_array_index (all, Question, i), &is_right[k], cancellable, error);
+      ok = answer (&askers[k], &g_array_index (all, Question, i), &g_array_index (askers[k].said, Said, first), &is_right[k], cancellable, error);
       right[k] += is_right[k];
     }
     result->gained += is_right[0] && !is_right[1];

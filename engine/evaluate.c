@@ -22,7 +22,7 @@ typedef struct {
   Score *scores;      /* of each row */
 } Scorer;
 
-static double log_sum_exp (const float *x, guint n, guint argmax)
+double eng_log_sum_exp (const float *x, guint n, guint argmax)
 {
   double sum = 0, max = x[argmax];
   for (guint i = 0; i < n; i++)
@@ -36,14 +36,14 @@ static void score_rows (gpointer data, guint begin, guint end, guint worker)
   for (guint row = begin; row < end; row++) {
     const float *q = eng_session_logits_at (s->model, row);
     guint q_best = xb_argmax (q, s->n_vocab);
-    double q_norm = log_sum_exp (q, s->n_vocab, q_best);
+    double q_norm = eng_log_sum_exp (q, s->n_vocab, q_best);
     Score *score = &s->scores[row];
     *score = (Score){ .nll = q_norm - q[s->next[row]] };
     if (s->reference == NULL)
       continue;
     const float *p = eng_session_logits_at (s->reference, row);
     guint p_best = xb_argmax (p, s->n_vocab);
-    double p_norm = log_sum_exp (p, s->n_vocab, p_best);
+    double p_norm = eng_log_sum_exp (p, s->n_vocab, p_best);
     for (guint i = 0; i < s->n_vocab; i++) {
       double log_p = p[i] - p_norm;
       score->kl += exp (log_p) * (log_p - (q[i] - q_norm));
@@ -106,18 +106,6 @@ static gboolean summarise (const Score *scores, guint n, gboolean has_reference,
   return TRUE;
 }
 
-/* The whole text's tokens, BOS in front if the metadata asks for it. */
-static GArray *tokenize (EngModel *model, const char *text, gsize length)
-{
-  const EngTokenizer *tokenizer = eng_model_tokenizer (model);
-  GArray *tokens = g_array_new (FALSE, FALSE, sizeof (gint32));
-  gint32 bos = eng_tokenizer_bos (tokenizer);
-  if (bos >= 0 && eng_tokenizer_adds_bos (tokenizer))
-    g_array_append_val (tokens, bos);
-  eng_tokenizer_encode (tokenizer, text, length, ENG_TOKENIZE_PLAIN, tokens);
-  return tokens;
-}
-
 gboolean eng_evaluate (EngModel *model, EngModel *reference, EngWorkers *workers, const char *text, gsize length, guint n_ctx,
                        guint chunks, int activation_bits, int kv_bits, EngEvaluation *result, EngProgress progress, gpointer data,
                        GCancellable *cancellable, GError **error)
@@ -133,7 +121,8 @@ gboolean eng_evaluate (EngModel *model, EngModel *reference, EngWorkers *workers
                  n_vocab, eng_model_traits (reference)->n_vocab);
     return FALSE;
   }
-  g_autoptr (GArray) tokens = tokenize (model, text, length);
+  g_autoptr (GArray) tokens = g_array_new (FALSE, FALSE, sizeof (gint32));
+  eng_tokenizer_encode_whole (tokenizer, text, (gssize) length, tokens);
   guint available = tokens->len / n_ctx, n_chunks = chunks > 0 ? MIN (chunks, available) : available,
         per_chunk = n_ctx - 1 - n_ctx / 2;
   if (n_chunks == 0) {

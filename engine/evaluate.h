@@ -17,4 +17,7 @@ gboolean eng_evaluate (EngModel *model, EngModel *reference, EngWorkers *workers
                        int activation_bits, int kv_bits, EngEvaluation *result, EngProgress progress, gpointer data, GCancellable *cancellable,
                        GError **error);
 
+/* The log of the sum of all exp (x[i]), in double precision; argmax: the place of the largest. */
+double eng_log_sum_exp (const float *x, guint n, guint argmax);
+
 #endif

@@ -30,7 +30,7 @@ typedef struct xb_run {
   const uint8_t *stored, *stored_offset;       /* [groups][16] */
   const uint16_t *super, *super_offset;        /* [256 columns][16] of the whole row */
   uint32_t n_groups;
-  const uint8_t *ahead;     /* what one vector's product will need soon, and how far that moves with each tile */
+  const uint8_t *ahead;     /* what will be needed soon, and how far that moves with each tile */
   uint32_t ahead_step;
 } run;
 

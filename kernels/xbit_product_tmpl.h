@@ -133,7 +133,7 @@ ALWAYS void scales_of_group (const run *r, uint32_t g, vf scale[PARTS], vf zero[
   }
 }
 
-/* Grids and trellises become tiles of depth 8 first where many vectors share them. */
+/* Grids and trellises become tiles of depth 8 first where their weights are wanted as floats. */
 static void trellis_tile (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out);
 
 static void expand_tile (const run *r, uint32_t t, uint8_t expanded[512])

@@ -53,11 +53,10 @@ static JsonArray *parse_conversation (const char *text)
   return messages;
 }
 
-/* The conversation in the template's form; NULL if the template will not have it. */
-static char *render (const EngChatTemplate *template, const char *conversation)
+char *qz_calibration_chat (const EngChatTemplate *template, JsonArray *messages)
 {
   g_autoptr (JsonObject) context = json_object_new ();
-  json_object_set_array_member (context, "messages", parse_conversation (conversation));
+  json_object_set_array_member (context, "messages", messages);
   json_object_set_boolean_member (context, "add_generation_prompt", FALSE);
   json_object_set_string_member (context, "bos_token", "");
   json_object_set_string_member (context, "eos_token", "");
@@ -78,7 +77,7 @@ char *qz_calibration_bundled (const EngGguf *gguf)
   g_auto (GStrv) conversations = g_strsplit (chats->str, "\n\nuser: ", -1);
   for (guint i = 0; conversations[i] != NULL; i++) {
     g_autofree char *whole = g_strconcat (i > 0 ? "user: " : "", conversations[i], NULL);
-    g_autofree char *rendered = template != NULL ? render (template, whole) : NULL;
+    g_autofree char *rendered = template != NULL ? qz_calibration_chat (template, parse_conversation (whole)) : NULL;
     g_string_append_printf (text, "%s\n", rendered != NULL ? rendered : whole);
   }
   return g_string_free (text, FALSE);

@@ -23,6 +23,8 @@ QzCalibration *qz_calibration_new (const QzSource *source, const QzOptions *opti
 void qz_calibration_free (QzCalibration *calibration);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (QzCalibration, qz_calibration_free)
 
+/* A conversation in the template's form, without its special tokens' texts; NULL if the template will not have it. Takes messages over. Free with g_free. */
+char *qz_calibration_chat (const EngChatTemplate *template, JsonArray *messages);
 /* The text built into the program, its conversations in the form of the model's own template. Free with g_free. */
 char *qz_calibration_bundled (const EngGguf *gguf);
 

@@ -16,16 +16,14 @@ enum { AT_ONCE = 16 };
 static char *chat_opening (EngModel *model)
 {
   const EngChatTemplate *template = eng_model_template (model, NULL);
-  g_autoptr (JsonObject) context = json_object_new (), message = json_object_new ();
+  if (template == NULL)
+    return NULL;
+  JsonObject *message = json_object_new ();
   JsonArray *messages = json_array_new ();
   json_object_set_string_member (message, "role", "user");
   json_object_set_string_member (message, "content", MARK);
-  json_array_add_object_element (messages, g_steal_pointer (&message));
-  json_object_set_array_member (context, "messages", messages);
-  json_object_set_boolean_member (context, "add_generation_prompt", FALSE);
-  json_object_set_string_member (context, "bos_token", "");
-  json_object_set_string_member (context, "eos_token", "");
-  g_autofree char *text = template != NULL ? eng_chat_template_render (template, context, NULL, NULL) : NULL;
+  json_array_add_object_element (messages, message);
+  g_autofree char *text = qz_calibration_chat (template, messages);
   char *mark = text != NULL ? strstr (text, MARK) : NULL;
   return mark != NULL && mark > text ? g_strndup (text, mark - text) : NULL;
 }

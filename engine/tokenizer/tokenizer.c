@@ -63,6 +63,14 @@ gboolean eng_tokenizer_adds_bos (const EngTokenizer *t)
   return t->adds_bos;
 }
 
+void eng_tokenizer_encode_whole (const EngTokenizer *t, const char *text, gssize length, GArray *out)
+{
+  gint32 bos = t->bos;
+  if (bos >= 0 && t->adds_bos)
+    g_array_append_val (out, bos);
+  eng_tokenizer_encode (t, text, length, ENG_TOKENIZE_PLAIN, out);
+}
+
 static gboolean has_flag (const EngTokenizer *t, int token, guint flag)
 {
   return token >= 0 && (guint) token < t->n_tokens && (t->flags[token] & flag) != 0;

@@ -26,6 +26,8 @@ typedef enum { ENG_TOKENIZE_PLAIN = 0, ENG_TOKENIZE_SPECIAL = 1 /* recognise con
 /* Appends the tokens of text[length] (any bytes; invalid UTF-8 becomes byte tokens) to `out` (GArray of gint32). No BOS is added. Control
  * tokens, and others that the chat template writes (<think>, <tool_call>), are recognised with ENG_TOKENIZE_SPECIAL only. */
 void eng_tokenizer_encode (const EngTokenizer *t, const char *text, gssize length, EngTokenizeFlags flags, GArray *out);
+/* The same, plain, of a text that stands alone: BOS in front if the metadata asks for it. */
+void eng_tokenizer_encode_whole (const EngTokenizer *t, const char *text, gssize length, GArray *out);
 /* The same of a prompt: those tokens are recognised outside of the literals (in order, apart), and for the rest the text is one. */
 void eng_tokenizer_encode_prompt (const EngTokenizer *t, const char *text, gsize length, const EngSpan *literals, guint n_literals, GArray *out);
 /* Bytes of one token as text (not NUL-terminated; may be part of a character). Control tokens give "" unless `special`. */
