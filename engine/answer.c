@@ -127,6 +127,8 @@ EngAnswer *eng_answer_new (EngModel *model, const EngAnswerOptions *options, Eng
   a->sampler = eng_sampler_new (&sampling, eng_model_traits (model)->n_vocab);
   a->detokenizer = eng_detokenizer_new (a->tokenizer);
   a->segments = eng_segments_new (options->prompt, options->tools, take_segment, a);
+  if (options->raw)
+    eng_segments_divide_nothing (a->segments);
   if (options->grammar != NULL) {
     a->constraint = eng_constraint_new (options->grammar, a->tokenizer, eng_model_token_bytes (model, options->calls));
     a->opener = find_opener (a->tokenizer, eng_gguf_chat_template (eng_model_gguf (model)));

@@ -16,6 +16,7 @@ typedef struct {
   const char *const *stops; /* texts before which the answer ends, up to NULL; or NULL */
   JsonArray *tools;    /* functions that may be called, as in OpenAI's requests, or NULL */
   const char *prompt;  /* what the tokens before say, as far as its end tells whether reasoning was opened; NULL: it was not */
+  gboolean raw;        /* what goes on a text, not an answer to somebody: neither reasoning nor calls are told apart */
 } EngAnswerOptions;
 
 typedef struct EngAnswer EngAnswer;

@@ -31,9 +31,12 @@ static const char *const others[] = {
 };
 
 /* They enclose an answer, and are not part of it. */
-static const char *const wrappings[] = { "<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>", "<response>", "</response>" };
+static const Marks wrappings[] = { { "<|START_RESPONSE|>", "<|END_RESPONSE|>" }, { "<|START_TEXT|>", "<|END_TEXT|>" }, { "<response>", "</response>" } };
+
+enum { MAX_HEADER = 256 /* bytes of a channel's name and what else stands before a message */ };
 
 typedef enum {
+  STATE_TEXT,      /* nothing is divided off */
   STATE_START,     /* nothing but white space has come */
   STATE_REASONING, /* until `mark`'s end */
   STATE_ANSWER,
@@ -47,10 +50,12 @@ struct EngSegments {
   const Marks *mark;
   EngTextKind kind;    /* of a message */
   gboolean channels;   /* gpt-oss's form */
+  gboolean wrapped;    /* a mark encloses the answer */
   gboolean thought;    /* reasoning came: white space behind it is not the answer's */
   gboolean began;      /* the segment has given something */
   JsonArray *tools;
   GString *waiting;    /* what may be the beginning of a mark, or is not enough */
+  gsize n_judged;      /* bytes of it, in a call, that may be one's beginning */
   GString *space;      /* white space that is given only where more follows */
   GString *recipient;  /* of a message: the function's name; "" for none */
   GString *out;
@@ -145,9 +150,9 @@ EngSegments *eng_segments_new (const char *prompt, JsonArray *tools, EngTextFunc
   s->out = g_string_new (NULL);
   s->text = text;
   s->data = data;
-  s->channels = prompt != NULL && g_str_has_suffix (prompt, "<|start|>assistant");
+  s->channels = prompt != NULL && strstr (prompt, "<|start|>") != NULL;
   s->mark = prompt != NULL ? opened_by (prompt) : NULL;
-  s->state = s->mark != NULL ? STATE_REASONING : s->channels ? STATE_HEADER : prompt != NULL && closed_by (prompt) ? STATE_ANSWER : STATE_START;
+  s->state = s->mark != NULL ? STATE_REASONING : prompt != NULL && g_str_has_suffix (prompt, "<|start|>assistant") ? STATE_HEADER : prompt != NULL && closed_by (prompt) ? STATE_ANSWER : STATE_START;
   s->thought = s->state == STATE_ANSWER;
   return s;
 }
@@ -167,6 +172,11 @@ void eng_segments_free (EngSegments *s)
 void eng_segments_begin_answer (EngSegments *s)
 {
   s->state = STATE_ANSWER;
+}
+
+void eng_segments_divide_nothing (EngSegments *s)
+{
+  s->state = STATE_TEXT;
 }
 
 gboolean eng_segments_before_answer (const EngSegments *s)
@@ -215,26 +225,19 @@ static void enter (EngSegments *s, State state)
   g_string_truncate (s->space, 0);
 }
 
-/* Calls as such, and what is none as it was written: ended, where the mark's end was. */
-static void give_calls (EngSegments *s, const char *text, gsize length, const Marks *mark, gboolean ended)
+/* Gives the calls, where the text is some. */
+static gboolean give_calls (EngSegments *s, const char *text, gsize length)
 {
   g_autoptr (GPtrArray) found = g_ptr_array_new_with_free_func (g_free);
-  gboolean keeps = mark != NULL && (g_str_equal (mark->begin, "<function=") || g_str_equal (mark->begin, "functools["));
-  g_autofree char *whole = keeps ? g_strdup_printf ("%s%.*s", g_str_equal (mark->begin, "functools[") ? "[" : mark->begin, (int) length, text) : NULL;
   gboolean ok = s->recipient->len > 0 ? eng_tool_calls_add (s->recipient->str, s->recipient->len, text, length, found)
-                                      : eng_tool_calls_parse (whole != NULL ? whole : text, whole != NULL ? strlen (whole) : length, s->tools, mark == NULL, found);
+                                      : eng_tool_calls_parse (text, length, s->tools, s->mark == NULL, found);
   for (guint i = 0; i < found->len && s->text != NULL; i++)
     s->text (ENG_TEXT_CALL, g_ptr_array_index (found, i), s->data);
   if (ok) {
     enter (s, STATE_ANSWER);
     s->thought = TRUE; /* as after reasoning: the ends of what is left are the template's */
-    return;
   }
-  if (mark != NULL)
-    give (s, ENG_TEXT_ANSWER, mark->begin, strlen (mark->begin), FALSE);
-  give (s, ENG_TEXT_ANSWER, text, length, FALSE);
-  if (ended)
-    give (s, ENG_TEXT_ANSWER, mark->end, strlen (mark->end), FALSE);
+  return ok;
 }
 
 /* ---- the machine ---------------------------------------------------------------------------------------------------------- */
@@ -292,6 +295,7 @@ static gboolean run_start (EngSegments *s, gboolean at_end)
   enter (s, STATE_ANSWER);
   if (s->tools != NULL && (text[blank] == '{' || text[blank] == '[')) { /* Llama 3 writes a call as nothing but JSON */
     s->mark = NULL;
+    s->n_judged = 0;
     s->state = STATE_CALL;
   }
   return TRUE;
@@ -308,17 +312,35 @@ static gboolean run_reasoning (EngSegments *s)
   return TRUE;
 }
 
+/* What of the mark is a part of the call, and not only before it. */
+static const char *part_of (const Marks *mark)
+{
+  return mark == NULL ? "" : g_str_equal (mark->begin, "functools[") ? "[" : g_str_equal (mark->begin, "<function=") ? mark->begin : "";
+}
+
 static gboolean run_answer (EngSegments *s)
 {
   Search search = begin_search (s);
   for (guint i = 0; s->tools != NULL && i < G_N_ELEMENTS (calls); i++)
     look_for (s, calls[i].begin, &search);
-  for (guint i = 0; i < G_N_ELEMENTS (wrappings); i++)
-    if (s->thought || wrappings[i][1] == '|')
-      look_for (s, wrappings[i], &search);
-  look_for (s, "<|channel|>", &search);
+  for (guint i = 0; i < G_N_ELEMENTS (wrappings); i++) {
+    gboolean control = wrappings[i].begin[1] == '|';
+    if (control || (s->thought && !s->began)) /* elsewhere <response> is a word */
+      look_for (s, wrappings[i].begin, &search);
+    if (control || s->wrapped)
+      look_for (s, wrappings[i].end, &search);
+  }
+  if (s->channels)
+    look_for (s, "<|channel|>", &search);
+  gsize blank = strspn (s->waiting->str, " \t\r\n");
+  if (search.mark != NULL && g_str_equal (search.mark, "<response>") && search.at > blank) { /* something stands before it */
+    give (s, ENG_TEXT_ANSWER, s->waiting->str, search.at, TRUE);
+    g_string_erase (s->waiting, 0, (gssize) search.at);
+    return TRUE;
+  }
   if (!advance (s, &search, ENG_TEXT_ANSWER, s->thought || s->tools != NULL))
     return FALSE;
+  s->wrapped |= g_str_equal (search.mark, "<response>");
   if (g_str_equal (search.mark, "<|channel|>")) {
     g_string_prepend (s->waiting, search.mark);
     s->channels = TRUE;
@@ -329,23 +351,39 @@ static gboolean run_answer (EngSegments *s)
     if (g_str_equal (search.mark, calls[i].begin)) {
       s->mark = &calls[i];
       g_string_truncate (s->recipient, 0);
+      s->n_judged = 0;
       s->state = STATE_CALL; /* the white space before it waits: it may be none */
+      g_string_prepend (s->waiting, part_of (s->mark));
     }
   return TRUE;
 }
 
+/* What was taken for a call is none: the text goes on behind its mark, where another may stand. */
+static gboolean leave_call (EngSegments *s)
+{
+  const char *begin = s->mark != NULL ? s->mark->begin : "";
+  s->state = STATE_ANSWER;
+  g_string_erase (s->waiting, 0, (gssize) strlen (part_of (s->mark)));
+  give (s, ENG_TEXT_ANSWER, begin, strlen (begin), FALSE);
+  return TRUE;
+}
+
+/* A call waits for its end; a text that cannot become one does not. Long ones are judged as they grow by a share, so that all judging is linear. */
 static gboolean run_call (EngSegments *s, gboolean at_end)
 {
   Search search = begin_search (s);
   if (s->mark != NULL && s->mark->end != NULL)
     look_for (s, s->mark->end, &search);
-  if (search.mark == NULL && !at_end)
-    return FALSE;
-  const Marks *mark = s->mark;
+  if (search.mark == NULL && !at_end) {
+    if (s->waiting->len <= s->n_judged + s->n_judged / 16)
+      return FALSE;
+    s->n_judged = s->waiting->len;
+    return !eng_tool_calls_may_begin (s->waiting->str, search.safe, s->tools, s->mark == NULL) && leave_call (s);
+  }
   g_autofree char *body = g_strndup (s->waiting->str, search.at);
+  if (!give_calls (s, body, strlen (body)))
+    return leave_call (s);
   g_string_erase (s->waiting, 0, (gssize) (search.at + (search.mark != NULL ? strlen (search.mark) : 0)));
-  s->state = STATE_ANSWER;
-  give_calls (s, body, strlen (body), mark, search.mark != NULL);
   return s->waiting->len > 0;
 }
 
@@ -353,6 +391,12 @@ static gboolean run_call (EngSegments *s, gboolean at_end)
 static gboolean run_header (EngSegments *s)
 {
   const char *text = s->waiting->str, *end = strstr (text, "<|message|>"), *to = strstr (text, "to="), *channel = strstr (text, "<|channel|>");
+  if ((end != NULL ? (gsize) (end - text) : s->waiting->len) > MAX_HEADER) { /* it is none */
+    s->kind = ENG_TEXT_ANSWER;
+    g_string_truncate (s->recipient, 0);
+    enter (s, STATE_MESSAGE);
+    return TRUE;
+  }
   if (end == NULL)
     return FALSE;
   g_string_truncate (s->recipient, 0);
@@ -375,7 +419,8 @@ static gboolean run_message (EngSegments *s, gboolean at_end)
       return FALSE;
     g_autofree char *body = g_strndup (s->waiting->str, search.at);
     g_string_erase (s->waiting, 0, (gssize) (search.at + (search.mark != NULL ? strlen (search.mark) : 0)));
-    give_calls (s, body, strlen (body), NULL, FALSE);
+    if (!give_calls (s, body, strlen (body)))
+      give (s, ENG_TEXT_ANSWER, body, strlen (body), FALSE);
   } else if (!advance (s, &search, s->kind, s->kind == ENG_TEXT_REASONING)) {
     return FALSE;
   }
@@ -383,9 +428,18 @@ static gboolean run_message (EngSegments *s, gboolean at_end)
   return s->waiting->len > 0;
 }
 
+static gboolean run_text (EngSegments *s)
+{
+  give (s, ENG_TEXT_ANSWER, s->waiting->str, s->waiting->len, FALSE);
+  g_string_truncate (s->waiting, 0);
+  return FALSE;
+}
+
 static gboolean run (EngSegments *s, gboolean at_end)
 {
   switch (s->state) {
+  case STATE_TEXT:
+    return run_text (s);
   case STATE_START:
     return run_start (s, at_end);
   case STATE_REASONING:
@@ -413,7 +467,8 @@ void eng_segments_end (EngSegments *s)
   while ((s->waiting->len > 0 || s->state == STATE_CALL) && run (s, TRUE))
     ;
   gboolean reasoning = eng_segments_in_reasoning (s);
-  if (s->state != STATE_HEADER)
+  /* A header that was cut off is not the answer's; one without any mark is no header. */
+  if (s->state != STATE_HEADER || (strstr (s->waiting->str, "<|") == NULL && !g_str_has_prefix ("assistant", s->waiting->str)))
     give (s, reasoning ? ENG_TEXT_REASONING : ENG_TEXT_ANSWER, s->waiting->str, s->waiting->len, FALSE);
   if (s->space->len > 0 && !reasoning && !s->thought && s->text != NULL)
     s->text (ENG_TEXT_ANSWER, s->space->str, s->data);

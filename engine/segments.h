@@ -21,6 +21,8 @@ EngSegments *eng_segments_new (const char *prompt, JsonArray *tools, EngTextFunc
 void eng_segments_free (EngSegments *segments);
 /* What comes is an answer from its first word on: neither reasoning nor a call without marks opens it. */
 void eng_segments_begin_answer (EngSegments *segments);
+/* Whatever comes is text, as it is. */
+void eng_segments_divide_nothing (EngSegments *segments);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (EngSegments, eng_segments_free)
 
 /* Whether a control token's text is a mark: such tokens are to be pushed like text. */

@@ -1,23 +1,27 @@
-/* tool_calls.c: a cursor over the text; what stands there says which form it is. */
+/* tool_calls.c: a cursor over the text; what stands there says which form it is. Whoever comes to the end of the text and would read on notes it, so
+ * that a beginning of calls is told from what can never become one. */
 #include "engine/tool_calls.h"
 
 #include "engine/json_reader.h"
 
 #include <string.h>
 
-enum { MAX_DEPTH = 64 };
+enum { MAX_DEPTH = 64, MAX_NAME = 256 /* bytes */ };
 
 typedef struct {
   const char *p, *end;
   JsonArray *tools;
   gboolean known;
   GPtrArray *calls;
+  gboolean ran_out; /* with more text it might be a call */
 } Cursor;
 
-static gboolean has (const Cursor *c, const char *mark)
+static gboolean has (Cursor *c, const char *mark)
 {
-  gsize n = strlen (mark);
-  return (gsize) (c->end - c->p) >= n && memcmp (c->p, mark, n) == 0;
+  gsize n = strlen (mark), left = (gsize) (c->end - c->p);
+  gboolean begun = memcmp (c->p, mark, MIN (n, left)) == 0;
+  c->ran_out |= begun && left < n;
+  return begun && left >= n;
 }
 
 static gboolean take (Cursor *c, const char *mark)
@@ -33,9 +37,20 @@ static void skip_space (Cursor *c)
     c->p++;
 }
 
-static const char *find (const Cursor *c, const char *mark)
+static const char *find (Cursor *c, const char *mark)
 {
-  return memmem (c->p, (gsize) (c->end - c->p), mark, strlen (mark));
+  const char *at = memmem (c->p, (gsize) (c->end - c->p), mark, strlen (mark));
+  c->ran_out |= at == NULL;
+  return at;
+}
+
+/* The same for what stands behind a name. */
+static const char *find_near (Cursor *c, const char *mark)
+{
+  gsize left = (gsize) (c->end - c->p);
+  const char *at = memmem (c->p, MIN (left, MAX_NAME + strlen (mark)), mark, strlen (mark));
+  c->ran_out |= at == NULL && left < MAX_NAME;
+  return at;
 }
 
 /* ---- JSON ----------------------------------------------------------------------------------------------------------------- */
@@ -59,11 +74,36 @@ static const char *value_end (const char *p, const char *end)
   return NULL;
 }
 
+/* Whether this is a piece of a number, a word or an escape, of which a reader of JSON makes nothing as long as the rest is missing. */
+static gboolean is_piece (const char *begin, const char *p)
+{
+  static const char *const words[] = { "true", "false", "null" };
+  for (guint i = 0; i < G_N_ELEMENTS (words); i++)
+    if (g_str_has_prefix (words[i], p))
+      return TRUE;
+  gboolean escape = p - begin >= 2 && p[-1] == 'u' && p[-2] == '\\';
+  return p[strspn (p, escape ? "0123456789abcdefABCDEF" : "+-.0123456789eE")] == '\0' || p[strspn (p, " \t\r\n")] == '\0';
+}
+
+/* Whether p begins JSON that only lacks its end. */
+static gboolean is_begun (const char *p, const char *end)
+{
+  EngJsonReader reader;
+  eng_json_reader_init (&reader, p, (gsize) (end - p));
+  while (eng_json_next (&reader) > ENG_JSON_DONE)
+    ;
+  gboolean begun = is_piece (p, reader.at); /* a cursor's text ends with a NUL */
+  eng_json_reader_clear (&reader);
+  return begun;
+}
+
 /* The object or array at p. */
 static JsonNode *take_json (Cursor *c)
 {
-  const char *end = c->p < c->end && (*c->p == '{' || *c->p == '[') ? value_end (c->p, c->end) : NULL;
+  gboolean opened = c->p < c->end && (*c->p == '{' || *c->p == '[');
+  const char *end = opened ? value_end (c->p, c->end) : NULL;
   JsonNode *node = end != NULL ? eng_json_parse (c->p, (gsize) (end - c->p), NULL) : NULL;
+  c->ran_out |= c->p == c->end || (opened && end == NULL && is_begun (c->p, c->end));
   if (node != NULL)
     c->p = end;
   return node;
@@ -194,10 +234,10 @@ static void set_value (Cursor *c, JsonObject *arguments, const char *name, const
   json_object_set_string_member (arguments, key, valid);
 }
 
-/* Up to `mark`, which is passed; NULL: it is not there. */
+/* A name, or what stands for one, up to `mark`, which is passed; NULL: it is not there. */
 static char *take_until (Cursor *c, const char *mark)
 {
-  const char *at = find (c, mark);
+  const char *at = find_near (c, mark);
   if (at == NULL)
     return NULL;
   char *text = g_strstrip (g_strndup (c->p, (gsize) (at - c->p)));
@@ -259,6 +299,7 @@ static JsonNode *take_python_string (Cursor *c)
     const char *at = strchr (letters, *++c->p);
     g_string_append_c (text, at != NULL && *at != '\0' ? meant[at - letters] : *c->p);
   }
+  c->ran_out |= c->p == c->end;
   if (c->p == c->end || !g_utf8_validate (text->str, (gssize) text->len, NULL))
     return NULL;
   c->p++;
@@ -302,6 +343,7 @@ static char *take_name (Cursor *c)
   const char *begin = c->p;
   while (c->p < c->end && is_name (*c->p))
     c->p++;
+  c->ran_out |= c->p == c->end && c->p - begin <= MAX_NAME;
   return g_strndup (begin, (gsize) (c->p - begin));
 }
 
@@ -328,6 +370,7 @@ static JsonNode *take_literal (Cursor *c, guint depth)
   static const struct { const char *python, *json; } words[] = { { "True", "true" }, { "true", "true" }, { "False", "false" }, { "false", "false" },
                                                                 { "None", "null" }, { "null", "null" } };
   skip_space (c);
+  c->ran_out |= c->p == c->end;
   if (c->p == c->end || depth > MAX_DEPTH)
     return NULL;
   if (*c->p == '"' || *c->p == '\'')
@@ -344,6 +387,7 @@ static JsonNode *take_literal (Cursor *c, guint depth)
   const char *begin = c->p;
   while (c->p < c->end && (g_ascii_isalnum (*c->p) || strchr ("+-.", *c->p) != NULL))
     c->p++;
+  c->ran_out |= c->p == c->end;
   return eng_json_parse (begin, (gsize) (c->p - begin), NULL);
 }
 
@@ -387,14 +431,19 @@ static gboolean take_named (Cursor *c, const char *name)
   if (take (c, "("))
     return take_python_call (c, name);
   if (take (c, "[CALL_ID]")) {
-    const char *at = find (c, "[ARGS]");
+    const char *at = find_near (c, "[ARGS]");
     c->p = at != NULL ? at : c->p;
   }
   gboolean marked = take (c, "[ARGS]");
   skip_space (c);
   if (has (c, "{"))
     return add_call (c, name, take_json (c));
-  return !marked && (has (c, "<arg_key>") || c->p == c->end || has (c, "</tool_call>")) && take_tags (c, name, &glm, "");
+  if (marked)
+    return FALSE;
+  /* A word alone is one without arguments only where it is a function's name. */
+  gboolean alone = c->p == c->end || has (c, "</tool_call>");
+  c->ran_out |= c->p == c->end;
+  return (has (c, "<arg_key>") || (alone && function_of (c->tools, name) != NULL)) && take_tags (c, name, &glm, "");
 }
 
 /* What DeepSeek puts between its marks: "function<sep>name\n```json\n{...}\n```", or "name<sep>{...}". */
@@ -457,13 +506,18 @@ static gboolean take_call (Cursor *c)
   return *name != '\0' && take_named (c, bare_name (name));
 }
 
-gboolean eng_tool_calls_parse (const char *text, gsize length, JsonArray *tools, gboolean known, GPtrArray *calls)
+/* ran_out: not NULL where the text may go on; whether it might then be calls though it is none yet. */
+static gboolean parse (const char *text, gsize length, JsonArray *tools, gboolean known, GPtrArray *calls, gboolean *ran_out)
 {
   /* What stands between calls and means nothing by itself. */
   static const char *const between[] = { ",", ";", "]", "</function>", "</tool_call>", "<tool_call>", "<|/tool_call|>", "[TOOL_CALLS]", "<｜tool▁call▁end｜>", "<|tool_call_end|>",
                                          "```json", "```", "<|eom_id|>" };
+  static const char dsml[] = "｜DSML｜";
   g_autoptr (GString) plain = g_string_new_len (text, (gssize) length);
-  g_string_replace (plain, "｜DSML｜", "", 0);
+  g_string_replace (plain, dsml, "", 0);
+  for (gsize k = ran_out != NULL ? MIN (strlen (dsml) - 1, plain->len) : 0; k > 0; k--) /* the beginning of one is none yet */
+    if (k <= plain->len && memcmp (plain->str + plain->len - k, dsml, k) == 0)
+      g_string_truncate (plain, plain->len - k);
   Cursor c = { plain->str, plain->str + plain->len, tools, known, calls };
   guint before = calls->len;
   gboolean ok = strlen (plain->str) == plain->len;
@@ -478,9 +532,23 @@ gboolean eng_tool_calls_parse (const char *text, gsize length, JsonArray *tools,
       break;
     ok = take_call (&c);
   }
+  if (ran_out != NULL)
+    *ran_out = ok || c.ran_out;
   if (!ok)
     g_ptr_array_set_size (calls, (gint) before);
   return ok && calls->len > before;
+}
+
+gboolean eng_tool_calls_parse (const char *text, gsize length, JsonArray *tools, gboolean known, GPtrArray *calls)
+{
+  return parse (text, length, tools, known, calls, NULL);
+}
+
+gboolean eng_tool_calls_may_begin (const char *text, gsize length, JsonArray *tools, gboolean known)
+{
+  g_autoptr (GPtrArray) calls = g_ptr_array_new_with_free_func (g_free);
+  gboolean ran_out;
+  return parse (text, length, tools, known, calls, &ran_out) || ran_out;
 }
 
 gboolean eng_tool_calls_add (const char *name, gsize name_length, const char *arguments, gsize length, GPtrArray *calls)

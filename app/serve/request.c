@@ -417,6 +417,7 @@ ValiseAsked *valise_asked_new (EngModel *model, JsonObject *body, gboolean chat,
 {
   g_autoptr (ValiseAsked) asked = g_new0 (ValiseAsked, 1);
   asked->chat = chat;
+  asked->answer.raw = !chat;
   asked->biases = g_array_new (FALSE, FALSE, sizeof (EngLogitBias));
   asked->stops = g_ptr_array_new_with_free_func (g_free);
   if (!read_rest (asked, model, body, error) || !(chat ? read_chat (asked, model, body, error) : read_prompt (asked, model, body, error)))

@@ -114,6 +114,12 @@ static void test_plain (void)
     { "<|im_start|>assistant\n<think>\n\n</think>\n\n", "<think> is a word here.", FALSE, "<think> is a word here.", "" },
     { "<|start|>assistant", "<|channel|>final<|message|>Hello", FALSE, "Hello", "" },
     { NULL, "<think>Hm.</think><response>Yes.</response>", FALSE, "Yes.", "Hm." },
+    { NULL, "<think>Hm.</think>In XML: <response>Yes.</response>", FALSE, "In XML: <response>Yes.</response>", "Hm." },
+    { NULL, "Harmony writes <|channel|>final<|message|> so.", FALSE, "Harmony writes <|channel|>final<|message|> so.", "" },
+    { "<|start|>assistant", "Hello", FALSE, "Hello", "" },
+    { "<|start|>assistant", "<|channel|>fin", FALSE, "", "" },
+    { NULL, "Open <function=f> with </function> and [TOOL_CALLS] with a list", TRUE, "Open <function=f> with </function> and [TOOL_CALLS] with a list", "" },
+    { NULL, "functools[0] is the first, functools[name] another", TRUE, "functools[0] is the first, functools[name] another", "" },
   };
   for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
     for (guint step = 0; step < 4; step++) {
@@ -123,6 +129,65 @@ static void test_plain (void)
       g_assert_cmpuint (parts.calls->len, ==, 0);
       parts_clear (&parts);
     }
+}
+
+/* A mark of calls in prose holds nothing back but what may still become a call. */
+static void test_stray_marks (void)
+{
+  g_autoptr (JsonNode) fixture = load_fixture ();
+  JsonArray *tools = json_object_get_array_member (json_node_get_object (fixture), "tools");
+  static const struct { const char *text, *shown; } cases[] = {
+    { "The tag <tool_call> is short", "The tag <tool_call> is short" }, { "<tool_call>, a mark it is", "<tool_call>, a mark it is" }, { "<tool_call> begins one", "<tool_call> begins one" },
+    { "<tool_call>{ this", "<tool_call>{ this" }, { "<tool_call>{\"name\": weather", "<tool_call>{\"name\": weather" }, { "<tool_call>\n[1, 2] and", "<tool_call>\n[1, 2] and" },
+    { "<tool_call>{\"a\": 1, b", "<tool_call>{\"a\": 1, b" }, { "<function=x in C", "" /* a name may have spaces */ }, { "[TOOL_CALLS] is Mistral's", "[TOOL_CALLS] is Mistral's" },
+    { "[Paris](https://example.org) is", "[Paris](https://example.org) is" }, { "[1, 2, 3] are", "[1, 2, 3] are" }, { "{x | x > 3} is", "{x | x > 3} is" },
+    { "<|python_tag|>print (3 * 4)", "<|python_tag|>print (3 * 4)" }, { "functools[0] is", "functools[0] is" }, { "<｜tool▁calls▁begin｜> opens it", "<｜tool▁calls▁begin｜> opens it" },
+    { "Both <tool_call> and <tool_calls> are marks", "Both <tool_call> and <tool_calls> are marks" }, { "<tool_call>call:weather was", "<tool_call>call:weather was" },
+    /* What may become one waits. */
+    { "So: <tool_call>", "So:" }, { "So: <tool_call>\n{", "So:" }, { "So: <tool_call>{\"name\": \"wea", "So:" }, { "<tool_call>{\"name\": \"weather\", \"arguments\": {\"n\": -1", "" },
+    { "<tool_call>{\"name\": \"w\\u00", "" }, { "<tool_call>{\"ok\": tru", "" }, { "<tool_call>weath", "" }, { "<tool_call>weather\n<arg_k", "" },
+    { "<tool_call>\n<function=weather>\n<parameter=city>\nA long text, { and more of it", "" }, { "<|tool_call_start|>[weather(city='Pa", "" }, { "{\"name\": \"wea", "" },
+    { "[TOOL_CALLS]weather[ARGS]{\"city\": \"x", "" }, { "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>wea", "" }, { "<|tool_call>call:weather{city:<|\"|>Paris, France", "" },
+  };
+  for (gsize i = 0; i < G_N_ELEMENTS (cases); i++)
+    for (guint step = 0; step < 3; step++) {
+      Parts parts = { { g_string_new (NULL), g_string_new (NULL) }, g_ptr_array_new_with_free_func (g_free) };
+      g_autoptr (EngSegments) segments = eng_segments_new (NULL, tools, collect, &parts);
+      for (const char *at = cases[i].text, *end = at; *at != '\0'; at = end) {
+        for (guint n = step == 2 ? 10000 : step + 1; n > 0 && *end != '\0'; n--)
+          end = g_utf8_next_char (end);
+        g_autofree char *piece = g_strndup (at, (gsize) (end - at));
+        eng_segments_push (segments, piece);
+      }
+      g_assert_cmpstr (parts.texts[ENG_TEXT_ANSWER]->str, ==, cases[i].shown);
+      g_assert_cmpuint (parts.calls->len, ==, 0);
+      eng_segments_end (segments);
+      g_assert_cmpstr (parts.texts[ENG_TEXT_ANSWER]->str, ==, cases[i].text);
+      parts_clear (&parts);
+    }
+  /* One that comes behind a stray mark is a call, and a long one costs what it is long. */
+  g_autofree char *words = g_strnfill (100000, 'x'), *text = g_strdup_printf ("A <tool_call> is: <tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"%s\"}}</tool_call>", words);
+  Parts parts = take_apart (NULL, tools, text, 3);
+  g_assert_cmpstr (parts.texts[ENG_TEXT_ANSWER]->str, ==, "A <tool_call> is:");
+  g_assert_cmpuint (parts.calls->len, ==, 1);
+  parts_clear (&parts);
+}
+
+/* What is no answer to anybody is not divided. */
+static void test_undivided (void)
+{
+  static const char text[] = " <think>a</think> <response>b</response> <|channel|>c<|message|> <tool_call>{\"name\": \"weather\", \"arguments\": {}}</tool_call> \n";
+  Parts parts = { { g_string_new (NULL), g_string_new (NULL) }, g_ptr_array_new () };
+  g_autoptr (EngSegments) segments = eng_segments_new (NULL, NULL, collect, &parts);
+  eng_segments_divide_nothing (segments);
+  for (const char *at = text; *at != '\0'; at++) {
+    char piece[2] = { *at, '\0' };
+    eng_segments_push (segments, piece);
+    g_assert_cmpmem (parts.texts[0]->str, parts.texts[0]->len, text, (gsize) (at + 1 - text));
+  }
+  eng_segments_end (segments);
+  g_assert_cmpstr (parts.texts[0]->str, ==, text);
+  parts_clear (&parts);
 }
 
 /* What cannot be a mark is given at once: a stream does not wait. */
@@ -150,5 +215,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/segments/what-templates-write-is-taken-apart", test_templates);
   g_test_add_func ("/segments/what-only-looks-like-it-stays-text", test_plain);
   g_test_add_func ("/segments/text-does-not-wait", test_at_once);
+  g_test_add_func ("/segments/stray-marks-hold-nothing-back", test_stray_marks);
+  g_test_add_func ("/segments/completions-are-not-divided", test_undivided);
   return g_test_run ();
 }
