@@ -64,7 +64,7 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
   feed_forward = at;
   at = MAX (attention, feed_forward);
   for (guint i = 0; i < G_N_ELEMENTS (l->prepared); i++)
-    l->prepared[i] = take (&at, prepared_bytes (i == 0 ? widest : t->n_embd, n, options->activation_bits));
+    l->prepared[i] = take (&at, t->raw ? 0 : prepared_bytes (i == 0 ? widest : t->n_embd, n, options->activation_bits));
   l->cos_sin = take (&at, n * t->n_rot * f);
   l->cos_sin_local = t->rope_theta_local > 0 ? take (&at, n * t->n_rot * f) : l->cos_sin;
   l->row_bytes = (MAX (widest, 2 * t->latent) * f + 63) / 64 * 64;

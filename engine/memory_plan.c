@@ -10,7 +10,7 @@
  * metadata half a byte of each, and the sampler 16 bytes a token. The rest is tensors' places, the template, and code that only a chat touches. */
 #define VOCABULARY_BYTES_PER_TOKEN 44
 #define VOCABULARY_BYTES_PER_MERGE 28
-#define MODEL_BYTES (1536 * 1024)
+#define MODEL_BYTES (1920 * 1024)
 #define STACK_BYTES_PER_THREAD (64 * 1024)
 
 void eng_memory_plan (EngMemoryPlan *plan, const EngTraits *traits, guint64 weights_bytes, const EngSessionOptions *options,
@@ -18,10 +18,12 @@ void eng_memory_plan (EngMemoryPlan *plan, const EngTraits *traits, guint64 weig
 {
   EngScratchLayout scratch;
   EngSessionOptions o = *options;
+  EngTraits t = *traits;
+  t.raw = t.raw && weights_bytes == 0; /* a fit of them is packed */
   o.activation_bits = o.activation_bits == 0 ? 8 : o.activation_bits;
   o.kv_bits = o.kv_bits == 0 ? 16 : o.kv_bits;
   n_threads = n_threads > 0 ? n_threads : eng_workers_default_count ();
-  eng_scratch_layout (&scratch, traits, &o, n_threads);
+  eng_scratch_layout (&scratch, &t, &o, n_threads);
   plan->weights_bytes = weights_bytes > 0 ? weights_bytes : traits->file_bytes;
   plan->kv_bytes = eng_kv_pool_bytes (traits, &o);
   plan->scratch_bytes = scratch.bytes + (guint64)(MAX (o.n_sessions, 1) + ENG_MAX_REMEMBERED) * o.n_ctx * sizeof (gint32);

@@ -51,6 +51,7 @@ typedef struct {
   guint n_merges;           /* of the vocabulary: what its tables take depends on them */
   guint64 n_parameters;
   guint64 file_bytes;
+  gboolean raw;             /* every matrix is of plain numbers: what goes into products is not prepared for them */
   guint n_ctx_planned;      /* the session a fit's budget was reckoned for: its context, 0 when nothing is said ... */
   int kv_bits_planned;      /* ... and the depth of its KV cache */
 

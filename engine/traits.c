@@ -311,6 +311,16 @@ static gboolean read_vocabulary (const Reader *reader, EngTraits *traits)
   return TRUE;
 }
 
+static gboolean is_raw (const EngGguf *gguf)
+{
+  for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++) {
+    guint type = eng_gguf_tensor (gguf, i)->type;
+    if (type != ENG_TYPE_F32 && type != ENG_TYPE_F16 && type != ENG_TYPE_BF16)
+      return FALSE;
+  }
+  return TRUE;
+}
+
 /* Only a suggestion: what makes no sense is as good as unsaid. */
 static void read_planned_session (const EngGguf *gguf, EngTraits *traits)
 {
@@ -403,6 +413,7 @@ gboolean eng_traits_read (EngTraits *traits, const EngGguf *gguf, GError **error
   if (!read_scales (&reader, family, &t))
     return FALSE;
   t.n_parameters = count_parameters (&t);
+  t.raw = is_raw (gguf);
   read_planned_session (gguf, &t);
   *traits = t;
   return TRUE;
