@@ -17,6 +17,7 @@ struct EngAnswer {
   gint32 opener;       /* a token that opens reasoning, which the grammar lets pass at the start; -1: none */
   const char *const *stops;
   GString *held;       /* what may be the beginning of a stop */
+  GString *ready;      /* what is given on */
   gboolean stopped;
   guint8 *breakers;
   guint max_tokens, n_tokens;
@@ -79,8 +80,9 @@ static void take_answer (EngAnswer *a, const char *text)
   gsize n = a->stopped ? end : safe;
   while (!a->stopped && n > 0 && n < a->held->len && ((guint8) a->held->str[n] & 0xC0) == 0x80)
     n--;
-  g_autofree char *ready = g_strndup (a->held->str, n);
-  give (a, ENG_TEXT_ANSWER, ready);
+  g_string_truncate (a->ready, 0);
+  g_string_append_len (a->ready, a->held->str, (gssize) n);
+  give (a, ENG_TEXT_ANSWER, a->ready->str);
   g_string_erase (a->held, 0, (gssize) (a->stopped ? a->held->len : n));
 }
 
@@ -118,6 +120,7 @@ EngAnswer *eng_answer_new (EngModel *model, const EngAnswerOptions *options, Eng
   a->max_tokens = options->max_tokens;
   a->stops = options->stops != NULL && options->stops[0] != NULL ? options->stops : NULL;
   a->held = g_string_new (NULL);
+  a->ready = g_string_new (NULL);
   a->text = text;
   a->data = data;
   a->opener = -1;
@@ -145,6 +148,7 @@ void eng_answer_free (EngAnswer *a)
   eng_detokenizer_free (a->detokenizer);
   eng_segments_free (a->segments);
   g_string_free (a->held, TRUE);
+  g_string_free (a->ready, TRUE);
   g_free (a->breakers);
   eng_model_unref (a->model);
   g_free (a);
