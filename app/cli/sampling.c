@@ -71,5 +71,5 @@ void cli_sampling_read (const EngGguf *gguf, EngSamplerOptions *o)
   o->top_k = given[TOP_K] != NOT_GIVEN ? (int) given[TOP_K] : o->top_k;
   o->repeat_last_n = given[LAST_N] != NOT_GIVEN ? (int) given[LAST_N] : o->repeat_last_n;
   o->dry_allowed_length = given[DRY_LENGTH] != NOT_GIVEN ? (guint) given[DRY_LENGTH] : 0;
-  o->mirostat = given[MIROSTAT] != NOT_GIVEN ? (int) given[MIROSTAT] : 0;
+  o->mirostat = given[MIROSTAT] != NOT_GIVEN ? (int) given[MIROSTAT] : o->mirostat;
 }

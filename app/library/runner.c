@@ -3,6 +3,9 @@
 #include "app/library/runner.h"
 #include "app/library/library-private.h"
 
+#include "engine/sampler_preset.h"
+
+#include <math.h>
 #include <string.h>
 
 #define TEXT_MS 16
@@ -234,6 +237,16 @@ EngModel *valise_runner_ref_engine (ValiseRunner *runner, guint *context, int *k
   return shared->lent ? eng_model_ref (shared->lent) : NULL;
 }
 
+EngSamplerOptions valise_runner_get_advice (ValiseRunner *runner)
+{
+  Shared *shared = runner->shared;
+  EngSamplerOptions advice = ENG_SAMPLER_DEFAULTS;
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&shared->mutex);
+  if (shared->lent)
+    eng_sampler_preset (eng_model_gguf (shared->lent), &advice);
+  return advice;
+}
+
 gboolean valise_runner_get_plan (ValiseRunner *runner, EngMemoryPlan *plan, guint *context_used, guint *context_size)
 {
   Shared *shared = runner->shared;
@@ -430,6 +443,14 @@ static void take_text (EngTextKind kind, const char *text, gpointer data)
   shared->text_source = g_timeout_add_full (G_PRIORITY_DEFAULT, TEXT_MS, text_due, shared, (GDestroyNotify) shared_unref);
 }
 
+/* Values that nobody has changed. */
+static gboolean is_unchanged (const EngSamplerOptions *o)
+{
+  const EngSamplerOptions own = ENG_SAMPLER_DEFAULTS;
+  return fabsf (o->temperature - own.temperature) < 1e-4f && o->top_k == own.top_k && fabsf (o->top_p - own.top_p) < 1e-4f && fabsf (o->min_p - own.min_p) < 1e-4f
+         && fabsf (o->repeat_penalty - own.repeat_penalty) < 1e-4f;
+}
+
 static void generate (Shared *shared, const Order *order)
 {
   g_autoptr (GError) error = NULL;
@@ -442,7 +463,9 @@ static void generate (Shared *shared, const Order *order)
     send_note (shared, NOTE_FAILED, order, 0, order->load == 0 ? "no model is loaded: choose one first" : NULL, NULL);
     return;
   }
-  const EngAnswerOptions options = { .sampling = order->sampling, .max_tokens = order->max_tokens };
+  EngAnswerOptions options = { .sampling = order->sampling, .max_tokens = order->max_tokens };
+  if (is_unchanged (&options.sampling))
+    eng_sampler_preset (eng_model_gguf (shared->model), &options.sampling);
   shared->reasoning = FALSE;
   gboolean done = eng_generate_chat (shared->session, order->messages, &options, take_text, shared, &stats, order->cancellable, &error);
   g_mutex_lock (&shared->mutex);

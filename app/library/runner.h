@@ -23,8 +23,11 @@ void valise_runner_set_threads (ValiseRunner *runner, guint threads);
 void valise_runner_unload (ValiseRunner *runner);
 ValiseRunnerState valise_runner_get_state (ValiseRunner *runner);
 ValiseModel *valise_runner_get_model (ValiseRunner *runner); /* borrowed, NULL when empty */
-/* messages: array of {role, content}; waits for the load if it is under way. */
+/* messages: array of {role, content}; waits for the load if it is under way. sampling: ENG_SAMPLER_DEFAULTS (but for the seed) stand for what the model's makers
+ * advise, where they do. */
 void valise_runner_generate (ValiseRunner *runner, JsonArray *messages, const EngSamplerOptions *sampling, guint max_tokens);
+/* That advice for the loaded model, else Valise's own. */
+EngSamplerOptions valise_runner_get_advice (ValiseRunner *runner);
 void valise_runner_stop (ValiseRunner *runner); /* within one token; "finished" follows with "cancelled" */
 /* The engine's model, to be computed with by others as well (a reference), with the context and depth it was opened with; NULL when nothing is loaded. Whoever holds it on
  * holds its memory. */

@@ -90,12 +90,13 @@ static gboolean read_sampling (EngModel *model, JsonObject *body, EngSamplerOpti
     { "dry_multiplier", 0, 100, &o->dry_multiplier }, { "dry_base", 0, 100, &o->dry_base }, { "top_n_sigma", -1, 1000, &o->top_n_sigma }, { "typical_p", 0, 1, &o->typical_p },
     { "xtc_probability", 0, 1, &o->xtc_probability }, { "xtc_threshold", 0, 1, &o->xtc_threshold }, { "dynatemp_range", 0, 100, &o->dynamic_range },
     { "dynatemp_exponent", 0, 100, &o->dynamic_exponent }, { "mirostat_tau", 0, 100, &o->mirostat_tau }, { "mirostat_eta", 0, 1, &o->mirostat_eta } };
-  double top_k, last_n, allowed = 0, mirostat = 0, seed = -1;
+  double top_k, last_n, mirostat, allowed = 0, seed = -1;
   *o = (EngSamplerOptions) ENG_SAMPLER_DEFAULTS;
   o->xtc_threshold = 0.1f;
   eng_sampler_preset (eng_model_gguf (model), o);
   top_k = o->top_k;
   last_n = o->repeat_last_n;
+  mirostat = o->mirostat;
   for (gsize i = 0; i < G_N_ELEMENTS (floats); i++) {
     double value = *floats[i].value;
     if (!get_number (body, floats[i].name, floats[i].low, floats[i].high, &value, error))

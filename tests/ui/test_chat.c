@@ -1,5 +1,6 @@
 /* test_chat.c: a person writes, reads, stops, asks again, edits, moves between versions, and tidies up. */
 #include "tests/ui/ui_case.h"
+#include "tests/fixtures/tiny_model.h"
 
 #include <string.h>
 
@@ -268,6 +269,45 @@ static void test_settings (UiCase *c)
   g_assert_cmpuint (strlen (message (told, 1)->content) + strlen ("Be brief."), <, strlen (message (plain, 1)->content));
 }
 
+/* Noise, but of makers who advise to take the likeliest. */
+static void add_advised (UiCase *c)
+{
+  TinyModel tiny = TINY_MODEL_DEFAULTS;
+  g_autofree char *path = tiny_model_path ("advised.gguf");
+  tiny.temperature = 0.01f;
+  tiny_model_write (&tiny, path);
+  g_object_unref (ui_import (c, path, "Advised"));
+}
+
+/* A chat that leaves its sampling alone takes the makers' advice, and is shown it. */
+static void test_advice (UiCase *c)
+{
+  ui_ask (c, "hello");
+  ui_click (ui_find (ui_last_row (c), "regenerate_button"));
+  wait_answer (c);
+  g_autoptr (GPtrArray) told = branch (c);
+  g_assert_cmpuint (message (told, 1)->n_siblings, ==, 2);
+  g_autofree char *again = g_strdup (message (told, 1)->content);
+  g_autoptr (ValiseChat) before = shown_chat (c);
+  before->leaf_id = message (told, 1)->id - 1; /* the first answer */
+  g_assert_true (valise_library_update_chat (c->library, before, NULL));
+  g_autoptr (GPtrArray) first = branch (c);
+  g_assert_cmpint (message (first, 1)->id, !=, message (told, 1)->id);
+  g_assert_cmpstr (message (first, 1)->content, ==, again);
+  ui_activate (c, "win.chat-settings", NULL);
+  ui_wait (ui_dialog (c));
+  GtkWindow *dialog = ui_dialog (c);
+  g_object_set (ui_find_type (dialog, ADW_TYPE_EXPANDER_ROW), "expanded", TRUE, NULL);
+  ui_wait (ui_find (dialog, "temperature_spin"));
+  ui_picture (dialog, "chat-settings-advised");
+  g_assert_cmpfloat_with_epsilon (gtk_spin_button_get_value (ui_find (dialog, "temperature_spin")), 0.01, 1e-6);
+  g_assert_cmpuint (adw_combo_row_get_selected (ui_find (dialog, "preset_row")), ==, 0);
+  gtk_window_close (dialog);
+  ui_wait (!ui_dialog (c));
+  g_autoptr (ValiseChat) chat = shown_chat (c);
+  g_assert_cmpfloat_with_epsilon (chat->sampling.temperature, 0.7, 1e-6);
+}
+
 static void choose (UiCase *c, const char *name)
 {
   ui_activate (c, "win.choose-model", NULL);
@@ -515,6 +555,7 @@ int main (int argc, char **argv)
   ui_add ("/ui/chat/edit-cancelled", add_quick, test_edit_cancelled, NULL);
   ui_add ("/ui/chat/rename-pin-search-delete-undo", add_quick, test_tidy, NULL);
   ui_add ("/ui/chat/instructions-and-sampling", add_quick, test_settings, NULL);
+  ui_add ("/ui/chat/makers-advice-is-taken", add_advised, test_advice, NULL);
   ui_add ("/ui/chat/switch-model", add_both, test_switch, NULL);
   ui_add ("/ui/chat/answer-goes-on-elsewhere", add_slow, test_elsewhere, NULL);
   ui_add ("/ui/chat/closed-while-writing", add_slow, test_close, check_left);
