@@ -48,11 +48,12 @@ float *eng_session_logits_at (EngSession *session, guint i);
 struct EngDraft;
 void eng_session_set_draft (EngSession *session, struct EngDraft *draft);
 
-/* The session's tokens, keys and values to a file, which is there whole or not at all; and back from it: what the session held before is gone then.
+/* The session's tokens, keys and values to a file, which is there whole or not at all; and back from it: what the session held before is gone then. With them goes
+ * a note, any text (or NULL), such as the conversation that the tokens are made of; restored, it is to be freed with g_free.
  * Refused where the file is of another model or KV depth, damaged, or too long for the context; the session is then as before, or, where its
  * pool is full, empty. */
-gboolean eng_session_save (EngSession *session, const char *path, GError **error);
-gboolean eng_session_restore (EngSession *session, const char *path, GError **error);
+gboolean eng_session_save (EngSession *session, const char *note, const char *path, GError **error);
+gboolean eng_session_restore (EngSession *session, char **note, const char *path, GError **error);
 
 /* Observation, for the quantizer: called before each product with the n inputs x[n][cols] as the matrix's row-space sees them
  * (before its own input pipeline). Runs on the calling thread. */

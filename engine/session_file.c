@@ -7,7 +7,7 @@
 
 #define ARCHITECTURE "valise-session"
 
-enum { VERSION = 3, SAMPLE = 256 /* bytes of a tensor, at either end, that tell models apart */ };
+enum { VERSION = 4, SAMPLE = 256 /* bytes of a tensor, at either end, that tell models apart */ };
 
 static const char *const block_names[ENG_KV_KINDS] = { "blocks.whole", "blocks.windowed" };
 static const char *const first_keys[ENG_KV_KINDS] = { "session.whole.first", "session.windowed.first" };
@@ -31,10 +31,11 @@ static char *identity_of (const EngModel *model)
 
 /* ---- saving -------------------------------------------------------------------------------------------------------------- */
 
-/* Calls write for the tokens and each block in file order; the same walk sums up and writes. */
-static char *sum_of (const EngSession *session)
+/* Of the note, the tokens and each block, in file order. */
+static char *sum_of (const EngSession *session, const char *note)
 {
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
+  g_checksum_update (sum, (const guchar *)note, (gssize)strlen (note));
   g_checksum_update (sum, (const guchar *)session->tokens, session->n_past * sizeof *session->tokens);
   for (guint kind = 0; kind < ENG_KV_KINDS; kind++)
     for (guint i = session->kv.first[kind]; i < session->kv.end[kind]; i++)
@@ -55,10 +56,11 @@ static gboolean write_all (EngGgufWriter *writer, const EngSession *session, con
   return TRUE;
 }
 
-gboolean eng_session_save (EngSession *session, const char *path, GError **error)
+gboolean eng_session_save (EngSession *session, const char *note, const char *path, GError **error)
 {
   guint tensors[ENG_KV_KINDS + 1];
   guint64 n_tokens = session->n_past;
+  note = note != NULL ? note : "";
   if (n_tokens == 0) {
     g_set_error_literal (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "an empty session holds nothing to save");
     return FALSE;
@@ -66,12 +68,13 @@ gboolean eng_session_save (EngSession *session, const char *path, GError **error
   /* What was guessed ahead lies behind the last token and is not the session's. */
   eng_session_forget_ahead (session);
   eng_kv_sequence_settle (&session->kv, session->n_held);
-  g_autofree char *identity = identity_of (session->pool->model), *sum = sum_of (session);
+  g_autofree char *identity = identity_of (session->pool->model), *sum = sum_of (session, note);
   g_autoptr (EngGgufWriter) writer = eng_gguf_writer_new (64);
   eng_gguf_writer_set_string (writer, "general.architecture", ARCHITECTURE);
   eng_gguf_writer_set_u32 (writer, "session.version", VERSION);
   eng_gguf_writer_set_string (writer, "session.model", identity);
   eng_gguf_writer_set_string (writer, "session.sha256", sum);
+  eng_gguf_writer_set_string (writer, "session.note", note);
   eng_gguf_writer_set_u32 (writer, "session.kv_bits", (guint32)session->pool->kv.bits);
   eng_gguf_writer_set_u32 (writer, "session.n_held", session->n_held);
   for (guint kind = 0; kind < ENG_KV_KINDS; kind++) {
@@ -126,6 +129,8 @@ static gboolean read_saved (const EngSession *session, const EngGguf *gguf, Save
 static gboolean check_sum (const EngGguf *gguf, const Saved *saved, GError **error)
 {
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
+  const char *note = eng_gguf_get_string (gguf, "session.note", "");
+  g_checksum_update (sum, (const guchar *)note, (gssize)strlen (note));
   g_checksum_update (sum, saved->tokens->data, (gssize)saved->tokens->bytes);
   for (guint kind = 0; kind < ENG_KV_KINDS; kind++)
     if (saved->blocks[kind] != NULL)
@@ -176,7 +181,7 @@ static gboolean take_over (EngSession *session, const Saved *saved, GError **err
   return TRUE;
 }
 
-gboolean eng_session_restore (EngSession *session, const char *path, GError **error)
+gboolean eng_session_restore (EngSession *session, char **note, const char *path, GError **error)
 {
   Saved saved;
   g_autoptr (EngGguf) gguf = eng_gguf_open (path, error);
@@ -191,6 +196,10 @@ gboolean eng_session_restore (EngSession *session, const char *path, GError **er
     return refuse (gguf, ENG_ERROR_ARGUMENT, "was saved with another model: open it with that one", error);
   if (eng_gguf_get_int (gguf, "session.kv_bits", 0) != session->pool->kv.bits)
     return refuse (gguf, ENG_ERROR_ARGUMENT, "was saved with a KV cache of another depth: choose that one", error);
-  return read_saved (session, gguf, &saved, error) && check_sum (gguf, &saved, error) && check_tokens (session, gguf, &saved, error)
-         && take_over (session, &saved, error);
+  if (!read_saved (session, gguf, &saved, error) || !check_sum (gguf, &saved, error) || !check_tokens (session, gguf, &saved, error)
+      || !take_over (session, &saved, error))
+    return FALSE;
+  if (note != NULL)
+    *note = g_strdup (eng_gguf_get_string (gguf, "session.note", ""));
+  return TRUE;
 }

@@ -18,6 +18,7 @@ typedef struct {
   JsonArray *messages;
   EngAnswerOptions options;
   char *system;
+  const char *kept; /* the file that holds it from one run to the next, or NULL */
 } Conversation;
 
 static int answer_once (Conversation *talk, const char *prompt);
@@ -71,9 +72,43 @@ static EngGrammar *read_grammar (const char *gbnf, const char *schema, GError **
   return grammar;
 }
 
+/* ---- kept from one run to the next ---- */
+
+/* Messages and tokens of the file, where there is one. */
+static gboolean take_up (Conversation *talk, GError **error)
+{
+  g_autofree char *text = NULL;
+  if (!talk->kept || !g_file_test (talk->kept, G_FILE_TEST_EXISTS))
+    return TRUE;
+  if (!eng_session_restore (talk->session, &text, talk->kept, error))
+    return FALSE;
+  g_autoptr (JsonNode) node = eng_json_parse (text, strlen (text), NULL);
+  if (!node || !JSON_NODE_HOLDS_ARRAY (node)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s holds no conversation: it was saved by another program", talk->kept);
+    return FALSE;
+  }
+  if (talk->system) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, "%s holds a conversation that has begun already: leave out --system, or name another file", talk->kept);
+    return FALSE;
+  }
+  json_array_unref (talk->messages);
+  talk->messages = json_array_ref (json_node_get_array (node));
+  return TRUE;
+}
+
+/* What was said so far; nothing was said: nothing is kept. */
+static gboolean put_aside (Conversation *talk, GError **error)
+{
+  if (!talk->kept || eng_session_n_past (talk->session) == 0)
+    return TRUE;
+  g_autoptr (JsonNode) node = json_node_init_array (json_node_alloc (), talk->messages);
+  g_autofree char *text = json_to_string (node, FALSE);
+  return eng_session_save (talk->session, text, talk->kept, error);
+}
+
 int cli_chat (int argc, char **argv)
 {
-  g_autofree char *prompt = NULL, *system = NULL, *seed = NULL, *draft = NULL, *gbnf = NULL, *schema = NULL;
+  g_autofree char *prompt = NULL, *system = NULL, *seed = NULL, *draft = NULL, *gbnf = NULL, *schema = NULL, *kept = NULL;
   int max_tokens = 0, context = 0, kv = 0, threads = 0;
   const GOptionEntry entries[] = {
     { "prompt", 'p', 0, G_OPTION_ARG_FILENAME, &prompt, "Answer this and exit (else a conversation)", "TEXT" },
@@ -82,6 +117,7 @@ int cli_chat (int argc, char **argv)
     { "seed", 0, 0, G_OPTION_ARG_FILENAME, &seed, "The same seed, the same answer (else a new one each time)", "N" },
     { "grammar", 0, 0, G_OPTION_ARG_FILENAME, &gbnf, "Answers are what this grammar (GBNF) allows", "FILE" },
     { "json-schema", 0, 0, G_OPTION_ARG_FILENAME, &schema, "Answers are JSON that is valid under this schema", "FILE" },
+    { "session", 0, 0, G_OPTION_ARG_FILENAME, &kept, "Go on with the conversation that this file holds, and keep it there", "FILE" },
     { "context", 'c', 0, G_OPTION_ARG_INT, &context, "Tokens of context (else what the fit was planned for, or 4096)", "TOKENS" },
     { "kv", 0, 0, G_OPTION_ARG_INT, &kv, "Bits of the KV cache: 16, 8 or 4 (else what the fit was planned for, or 16)", "BITS" },
     { "draft", 0, 0, G_OPTION_ARG_FILENAME, &draft, "Guess ahead with a smaller fit of the model, or from what is there: ngram", "MODEL" },
@@ -132,11 +168,13 @@ int cli_chat (int argc, char **argv)
   g_autoptr (EngDraft) guesser = session && draft ? open_draft (library, draft, model, workers, &options, &error) : NULL;
   if (!session || (draft && !guesser))
     return cli_fail (error);
-  Conversation talk = { session, guesser, NULL, { sampling, (guint) max_tokens, grammar }, g_steal_pointer (&system) };
+  Conversation talk = { session, guesser, NULL, { sampling, (guint) max_tokens, grammar }, g_steal_pointer (&system), kept };
   eng_session_set_draft (session, g_steal_pointer (&guesser));
   start_over (&talk);
   int status;
-  if (prompt || piped) {
+  if (!take_up (&talk, &error)) {
+    status = cli_fail (error);
+  } else if (prompt || piped) {
     status = answer_once (&talk, prompt ? prompt : piped);
   } else {
     if (isatty (STDIN_FILENO))
@@ -144,6 +182,8 @@ int cli_chat (int argc, char **argv)
                valise_model_get_name (row), options.n_ctx);
     status = converse (&talk);
   }
+  if (!error && !put_aside (&talk, &error))
+    status = cli_fail (error);
   json_array_unref (talk.messages);
   g_free (talk.system);
   return status;
@@ -192,6 +232,13 @@ static void end_text (Written *written)
   written->dim = FALSE;
 }
 
+static void add_answer (Conversation *talk, const Written *written)
+{
+  add_message (talk, "assistant", written->text->str);
+  if (written->reasoning->len > 0) /* a template that shows it again knows it by this name */
+    json_object_set_string_member (json_array_get_object_element (talk->messages, json_array_get_length (talk->messages) - 1), "reasoning_content", written->reasoning->str);
+}
+
 static int answer_once (Conversation *talk, const char *prompt)
 {
   g_autoptr (GError) error = NULL;
@@ -200,8 +247,11 @@ static int answer_once (Conversation *talk, const char *prompt)
   add_message (talk, "user", prompt);
   gboolean done = eng_generate_chat (talk->session, talk->messages, &talk->options, take_text, &written, &stats, cli_cancellable (), &error);
   end_text (&written);
-  if (!done)
+  if (!done) {
+    json_array_remove_element (talk->messages, json_array_get_length (talk->messages) - 1);
     return cli_fail (error);
+  }
+  add_answer (talk, &written);
   int status = g_str_equal (stats.finish_reason, "cancelled") ? CLI_CANCELLED : CLI_OK;
   if (!cli_json) {
     printf ("\n");
@@ -211,6 +261,7 @@ static int answer_once (Conversation *talk, const char *prompt)
   json_object_set_string_member (object, "text", written.text->str);
   json_object_set_string_member (object, "reasoning", written.reasoning->str);
   json_object_set_int_member (object, "prompt_tokens", stats.prompt_tokens);
+  json_object_set_int_member (object, "reused_tokens", stats.reused_tokens);
   json_object_set_int_member (object, "generated_tokens", stats.generated_tokens);
   valise_json_set_number (object, "prompt_tokens_per_second", cli_rate (stats.prompt_tokens - stats.reused_tokens, stats.prompt_us));
   valise_json_set_number (object, "generated_tokens_per_second", cli_rate (stats.generated_tokens, stats.generate_us));
@@ -303,9 +354,7 @@ static int take_turn (Conversation *talk, const char *line)
     json_array_remove_element (talk->messages, json_array_get_length (talk->messages) - 1);
     return CLI_FAILED;
   }
-  add_message (talk, "assistant", written.text->str);
-  if (written.reasoning->len > 0) /* a template that shows it again knows it by this name */
-    json_object_set_string_member (json_array_get_object_element (talk->messages, json_array_get_length (talk->messages) - 1), "reasoning_content", written.reasoning->str);
+  add_answer (talk, &written);
   if (isatty (STDERR_FILENO) && isatty (STDIN_FILENO))
     fprintf (stderr, "[%u tokens, %.1f per second%s%s]\n", stats.generated_tokens, cli_rate (stats.generated_tokens, stats.generate_us),
              g_str_equal (stats.finish_reason, "cancelled") ? ", stopped" : g_str_equal (stats.finish_reason, "length") ? ", out of room" : "",

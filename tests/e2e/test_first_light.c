@@ -335,7 +335,6 @@ static void test_chat (void)
   g_assert_cmpstr (string_of (program_object (piped), "text"), ==, first);
 }
 
-/* Whoever guesses ahead, the answer is the same. */
 /* Noise in the form that was asked for. */
 static void test_chat_grammar (void)
 {
@@ -367,6 +366,42 @@ static void test_chat_grammar (void)
   program_expect_failure (both, 2, "--json-schema");
 }
 
+/* A conversation over several runs is the one of a single run, and nothing of it is read twice. */
+static void test_chat_session (void)
+{
+  g_autofree char *file = scratch_path ("kept.session"), *schema = scratch_path ("no.session");
+#define TURN "--temp", "0", "--max-tokens", "12", "--context", "200"
+  g_autoptr (ProgramRun) whole = program_run_input (home (), "hello world\nthe\n", "chat", "small", TURN, NULL);
+  g_assert_cmpint (whole->status, ==, 0);
+  g_autoptr (ProgramRun) first = program_run (home (), "chat", "small", "--session", file, "--prompt", "hello world", TURN, "--json", NULL);
+  g_assert_cmpint (int_of (program_object (first), "reused_tokens"), ==, 0);
+  g_autoptr (ProgramRun) second = program_run (home (), "chat", "small", "--session", file, "--prompt", "the", TURN, "--json", NULL);
+  gint64 reused = int_of (program_object (second), "reused_tokens");
+  g_assert_cmpint (reused, >=, int_of (program_object (first), "prompt_tokens"));
+  g_assert_cmpint (reused, <, int_of (program_object (second), "prompt_tokens"));
+  g_autofree char *expected = g_strconcat (string_of (program_object (first), "text"), "\n", string_of (program_object (second), "text"), "\n", NULL);
+  if (g_utf8_validate (whole->out, -1, NULL))
+    g_assert_cmpstr (whole->out, ==, expected);
+  /* It is of this model, this context and its own system prompt; what is refused is left alone. */
+  guint64 bytes = size_of (file);
+  g_autoptr (ProgramRun) other = program_run (home (), "chat", "tiny", "--session", file, "--prompt", "the", TURN, NULL);
+  program_expect_failure (other, 1, "another model");
+  g_autoptr (ProgramRun) narrow = program_run (home (), "chat", "small", "--session", file, "--prompt", "the", "--context", "16", NULL);
+  program_expect_failure (narrow, 1, "longer");
+  g_autoptr (ProgramRun) shallow = program_run (home (), "chat", "small", "--session", file, "--prompt", "the", "--context", "200", "--kv", "8", NULL);
+  program_expect_failure (shallow, 1, "another depth");
+  g_autoptr (ProgramRun) begun = program_run (home (), "chat", "small", "--session", file, "--prompt", "the", "--system", "x", TURN, NULL);
+  program_expect_failure (begun, 1, "leave out --system");
+  scratch_write (schema, "no session", 10);
+  g_autoptr (ProgramRun) none = program_run (home (), "chat", "small", "--session", schema, "--prompt", "the", TURN, NULL);
+  g_assert_cmpint (none->status, ==, 1);
+  g_assert_cmpuint (size_of (file), ==, bytes);
+  g_autoptr (ProgramRun) nowhere = program_run (home (), "chat", "small", "--session", "/nowhere/x.session", "--prompt", "the", TURN, NULL);
+  g_assert_cmpint (nowhere->status, ==, 1);
+#undef TURN
+}
+
+/* Whoever guesses ahead, the answer is the same. */
 static void test_chat_draft (void)
 {
   g_autofree char *alone = chat_text ("7", "0");
@@ -754,6 +789,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/first-light/fit-to-a-file", test_fit_to_file);
   g_test_add_func ("/first-light/chat-repeats-for-a-seed", test_chat);
   g_test_add_func ("/first-light/chat-obeys-a-grammar-or-a-schema", test_chat_grammar);
+  g_test_add_func ("/first-light/chat-goes-on-where-it-was", test_chat_session);
   g_test_add_func ("/first-light/chat-with-guesses-answers-the-same", test_chat_draft);
   g_test_add_func ("/first-light/conversation", test_conversation);
   g_test_add_func ("/first-light/removed-meanwhile", test_removed_meanwhile);

@@ -71,11 +71,13 @@ static void check_restored (EngModel *model, EngSessionOptions options, const ch
   g_autoptr (EngSession) session = open_session (model, options), other = open_session (model, options);
   g_autoptr (GError) error = NULL;
   eval (session, text (), 150);
-  g_assert_true (eng_session_save (session, path, &error));
+  g_assert_true (eng_session_save (session, "A note.\n[1, \"ü\"]", path, &error));
   g_assert_no_error (error);
   eval (other, text () + 200, 70);
-  g_assert_true (eng_session_restore (other, path, &error));
+  g_autofree char *note = NULL;
+  g_assert_true (eng_session_restore (other, &note, path, &error));
   g_assert_no_error (error);
+  g_assert_cmpstr (note, ==, "A note.\n[1, \"ü\"]");
   g_assert_cmpuint (eng_session_n_past (other), ==, 150);
   g_assert_cmpmem (eng_session_tokens (other), 150 * 4, text (), 150 * 4);
   for (guint i = 150; i < 170; i++) {
@@ -101,7 +103,7 @@ static void test_restore (void)
 static void expect_refusal (EngSession *session, const char *path, int code, const char *word)
 {
   g_autoptr (GError) error = NULL;
-  g_assert_false (eng_session_restore (session, path, &error));
+  g_assert_false (eng_session_restore (session, NULL, path, &error));
   g_assert_error (error, ENG_ERROR, code);
   g_assert_nonnull (strstr (error->message, word));
 }
@@ -114,11 +116,11 @@ static void test_refusals (void)
   g_autoptr (EngSession) shorter = open_session (llama, (EngSessionOptions){ .n_ctx = 64 });
   g_autoptr (EngSession) deep = open_session (tiny, (EngSessionOptions){ .n_ctx = 256 }), shallow = open_session (tiny, (EngSessionOptions){ .n_ctx = 256, .kv_bits = 8 });
   g_autoptr (GError) empty = NULL, missing = NULL;
-  g_assert_false (eng_session_save (session, path, &empty));
+  g_assert_false (eng_session_save (session, NULL, path, &empty));
   g_assert_error (empty, ENG_ERROR, ENG_ERROR_ARGUMENT);
   eval (session, text (), 100);
-  g_assert_false (eng_session_save (session, nowhere, &missing));
-  g_assert_true (eng_session_save (session, path, NULL));
+  g_assert_false (eng_session_save (session, NULL, nowhere, &missing));
+  g_assert_true (eng_session_save (session, NULL, path, NULL));
   eval (another, text (), 5);
   expect_refusal (another, path, ENG_ERROR_ARGUMENT, "another model");
   g_assert_cmpuint (eng_session_n_past (another), ==, 5);
@@ -126,7 +128,7 @@ static void test_refusals (void)
   expect_refusal (session, model_path, ENG_ERROR_FORMAT, "no saved session");
   expect_refusal (session, nowhere, ENG_ERROR_IO, "none");
   eval (deep, text (), 40);
-  g_assert_true (eng_session_save (deep, path, NULL));
+  g_assert_true (eng_session_save (deep, NULL, path, NULL));
   expect_refusal (shallow, path, ENG_ERROR_ARGUMENT, "another depth");
   g_autoptr (GError) as_model = NULL;
   g_assert_null (eng_model_open (path, &as_model));
@@ -142,7 +144,7 @@ static void test_damage (void)
   g_autofree char *bytes = NULL;
   gsize size;
   eval (session, text (), 40);
-  g_assert_true (eng_session_save (session, path, NULL));
+  g_assert_true (eng_session_save (session, "A note of some length.", path, NULL));
   g_assert_true (g_file_get_contents (path, &bytes, &size, NULL));
   eval (session, text () + 40, 1);
   guint refused = 0, taken = 0;
@@ -151,7 +153,7 @@ static void test_damage (void)
     g_assert_true (g_file_set_contents (bad, bytes, (gssize)size, NULL));
     bytes[at] ^= (char)(1 << at % 8);
     g_autoptr (GError) error = NULL;
-    if (!eng_session_restore (other, bad, &error)) {
+    if (!eng_session_restore (other, NULL, bad, &error)) {
       refused++;
       g_assert_nonnull (error);
       continue;
@@ -162,7 +164,7 @@ static void test_damage (void)
   }
   for (gsize length = 0; length < size; length += 997) {
     g_assert_true (g_file_set_contents (bad, bytes, (gssize)length, NULL));
-    g_assert_false (eng_session_restore (other, bad, NULL));
+    g_assert_false (eng_session_restore (other, NULL, bad, NULL));
   }
   g_test_message ("%u refused, %u of padding", refused, taken);
   g_assert_cmpuint (refused, >, 20 * taken);
