@@ -48,6 +48,34 @@ void qz_work_remove (const char *prefix)
   }
 }
 
+char *qz_work_prefix (const char *path)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (suffixes); i++) {
+    g_autofree char *end = g_strconcat (".", suffixes[i], NULL);
+    if (g_str_has_suffix (path, end))
+      return g_strndup (path, strlen (path) - strlen (end));
+  }
+  return NULL;
+}
+
+gboolean qz_work_expire (const char *prefix, gint64 before_us)
+{
+  struct stat status;
+  g_autofree char *lock_path = path_of (prefix, "lock");
+  for (guint i = 0; i < G_N_ELEMENTS (suffixes); i++) {
+    g_autofree char *path = path_of (prefix, suffixes[i]);
+    if (stat (path, &status) == 0 && status.st_mtime >= before_us / G_USEC_PER_SEC)
+      return FALSE;
+  }
+  int lock = open (lock_path, O_RDWR | O_CLOEXEC);
+  gboolean held = lock >= 0 && flock (lock, LOCK_EX | LOCK_NB) != 0;
+  if (!held)
+    qz_work_remove (prefix);
+  if (lock >= 0)
+    close (lock);
+  return !held;
+}
+
 /* FALSE when another process holds it, or it cannot be made. */
 static gboolean take_lock (QzWork *work, const char *prefix)
 {

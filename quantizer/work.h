@@ -26,4 +26,9 @@ gboolean qz_work_is_due (const QzWork *work);
 /* The spans one behind the other, once what the stores hold has reached the disk. */
 gboolean qz_work_save (QzWork *work, const QzSpan *spans, guint n, GError **error);
 
+/* The prefix of a file's name, if it is one of those; else NULL. Free with g_free. */
+char *qz_work_prefix (const char *path);
+/* Removes all of a work that was last touched before this time and that no process holds. */
+gboolean qz_work_expire (const char *prefix, gint64 before_us);
+
 #endif

@@ -1,6 +1,7 @@
 /* derived.c: what is made from a model and kept to be quick the next time: analyses and packed forms. Their names begin with the key of
  * the content they were made from, and they go with it. */
 #include "app/library/library-private.h"
+#include "quantizer/work.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -8,6 +9,7 @@
 #include <sys/stat.h>
 
 #define KEY_LENGTH 64
+#define WORK_US (G_GINT64_CONSTANT (30) * 24 * 3600 * G_USEC_PER_SEC) /* so long what an ended analysis or fit has done waits to go on */
 
 static const char *const folders[] = { "cache", "analysis" };
 
@@ -72,9 +74,11 @@ gboolean valise_library_sweep_derived (ValiseLibrary *library, GHashTable *known
     g_autofree char *folder = g_build_filename (library->home, folders[i], NULL);
     g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
     for (const char *name; dir && (name = g_dir_read_name (dir));) {
-      g_autofree char *key = g_strndup (name, KEY_LENGTH), *path = g_build_filename (folder, name, NULL);
+      g_autofree char *key = g_strndup (name, KEY_LENGTH), *path = g_build_filename (folder, name, NULL), *work = qz_work_prefix (path);
       if (!g_hash_table_contains (known, key))
         valise_remove_tree (path);
+      else if (work)
+        qz_work_expire (work, g_get_real_time () - WORK_US);
     }
   }
   return TRUE;

@@ -5,8 +5,12 @@
 #include "tests/fixtures/tiny_model.h"
 
 #include <glib/gstdio.h>
+#include <fcntl.h>
 #include <math.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+#include <utime.h>
 
 #define BASE_BYTES 1000000 /* of a program, made up: the sums are looked at, not this process */
 
@@ -367,6 +371,48 @@ static void test_report (void)
   case_clear (&c);
 }
 
+static void touch (const char *path, guint days)
+{
+  gint64 then = g_get_real_time () / G_USEC_PER_SEC - days * G_GINT64_CONSTANT (24 * 3600);
+  struct utimbuf times = { (time_t) then, (time_t) then };
+  scratch_write (path, "half done", 9);
+  g_assert_cmpint (g_utime (path, &times), ==, 0);
+}
+
+/* What an ended work left behind waits for a month; what somebody works on, and what is done, stays. */
+static void test_left_behind (void)
+{
+  Case c;
+  case_init (&c);
+  g_autoptr (GError) error = NULL;
+  g_assert_true (valise_library_analyse (c.library, c.model, c.text, NULL, NULL, NULL, &error));
+  g_assert_no_error (error);
+  g_autofree char *folder = g_build_filename (valise_library_get_home (c.library), "analysis", NULL), *home = g_strdup (valise_library_get_home (c.library));
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  g_autofree char *analysis = g_build_filename (folder, g_dir_read_name (dir), NULL);
+  static const char *const works[] = { "old.analysis", "new.analysis", "held.analysis.fit", "mixed.analysis" };
+  for (guint i = 0; i < G_N_ELEMENTS (works); i++)
+    for (guint k = 0; k < 3; k++) {
+      static const char *const ends[] = { "state", "packed", "lock" };
+      g_autofree char *path = g_strdup_printf ("%.*s-%s.%s", (int) (strlen (folder) + 1 + 64), analysis, works[i], ends[k]);
+      touch (path, i == 1 || (i == 3 && k == 1) ? 29 : 31);
+    }
+  g_autofree char *lock = g_strdup_printf ("%.*s-held.analysis.fit.lock", (int) (strlen (folder) + 1 + 64), analysis);
+  int held = g_open (lock, O_RDWR | O_CLOEXEC, 0);
+  g_assert_cmpint (flock (held, LOCK_EX), ==, 0);
+  touch (analysis, 400);
+  g_assert_cmpuint (scratch_count (folder), ==, 13);
+  g_autoptr (ValiseLibrary) again = valise_library_open (home, &error);
+  g_assert_no_error (error);
+  g_assert_cmpuint (scratch_count (folder), ==, 10);
+  g_assert_true (g_file_test (analysis, G_FILE_TEST_EXISTS));
+  g_assert_true (g_file_test (lock, G_FILE_TEST_EXISTS));
+  close (held);
+  g_autoptr (ValiseLibrary) later = valise_library_open (home, &error);
+  g_assert_cmpuint (scratch_count (folder), ==, 7);
+  case_clear (&c);
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
@@ -381,6 +427,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/fits/damaged-analysis", test_damaged_analysis);
   g_test_add_func ("/fits/observed-on-its-own-words", test_self);
   g_test_add_func ("/fits/report", test_report);
+  g_test_add_func ("/fits/left-behind-for-a-month", test_left_behind);
   int status = g_test_run ();
   scratch_clean ();
   return status;
