@@ -87,7 +87,8 @@ static void show_result (ValiseFitWizard *self)
   while ((child = gtk_widget_get_first_child (GTK_WIDGET (self->result_grid))))
     gtk_grid_remove (self->result_grid, child);
   adw_status_page_set_title (self->done_page, valise_model_get_name (valise_job_get_model (self->job)));
-  g_autofree char *took = g_strdup_printf (C_("fit", "Fitted in %.0f seconds."), result->seconds);
+  guint seconds = (guint) MAX (round (result->seconds), 1);
+  g_autofree char *took = g_strdup_printf (g_dngettext ("valise", "Fitted in %u second.", "Fitted in %u seconds.", seconds), seconds);
   adw_status_page_set_description (self->done_page, took);
   g_autofree char *size_promised = valise_size_format (plan->file_target_bytes), *size = valise_size_format (result->file_bytes);
   g_autofree char *bits_promised = g_strdup_printf ("%.2f", plan->bpw), *bits = g_strdup_printf ("%.2f", result->bpw);

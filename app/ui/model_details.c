@@ -4,6 +4,8 @@
 #include <glib/gi18n.h>
 #include <math.h>
 
+#include "app/ui/fit_report.h"
+
 /* Long values are broken anywhere, without hyphens that are not in them. */
 static GtkWidget *value_label (const char *value)
 {
@@ -37,6 +39,23 @@ static void add_row (AdwPreferencesGroup *group, const char *name, const char *v
   adw_preferences_group_add (group, row);
 }
 
+static void show_report (GtkButton *button, ValiseModel *model)
+{
+  gtk_window_present (GTK_WINDOW (valise_fit_report_new (GTK_WINDOW (gtk_widget_get_root (GTK_WIDGET (button))), model)));
+}
+
+/* What a fit is made of has a window of its own. */
+static GtkWidget *header_bar (ValiseModel *model)
+{
+  GtkWidget *bar = adw_header_bar_new ();
+  if (valise_model_get_kind (model) == VALISE_MODEL_FIT) {
+    GtkWidget *button = gtk_button_new_with_mnemonic (C_("details", "_Report"));
+    g_signal_connect_object (button, "clicked", G_CALLBACK (show_report), model, 0);
+    adw_header_bar_pack_start (ADW_HEADER_BAR (bar), button);
+  }
+  return bar;
+}
+
 AdwWindow *valise_model_details_new (GtkWindow *parent, ValiseModel *model)
 {
   GtkWidget *window = adw_window_new (), *box = gtk_box_new (GTK_ORIENTATION_VERTICAL, 0);
@@ -61,7 +80,7 @@ AdwWindow *valise_model_details_new (GtkWindow *parent, ValiseModel *model)
   adw_preferences_page_add (ADW_PREFERENCES_PAGE (page), ADW_PREFERENCES_GROUP (group));
   adw_preferences_page_add (ADW_PREFERENCES_PAGE (page), ADW_PREFERENCES_GROUP (file));
   gtk_widget_set_vexpand (page, TRUE);
-  gtk_box_append (GTK_BOX (box), adw_header_bar_new ());
+  gtk_box_append (GTK_BOX (box), header_bar (model));
   gtk_box_append (GTK_BOX (box), page);
   adw_window_set_content (ADW_WINDOW (window), box);
   gtk_window_set_title (GTK_WINDOW (window), valise_model_get_name (model));

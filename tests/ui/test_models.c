@@ -4,7 +4,9 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
+#include "app/ui/fit_report.h"
 #include "app/ui/job_row.h"
+#include "app/ui/matrix_map.h"
 #include "app/ui/model_row.h"
 
 static gpointer row_of (UiCase *c, const char *name)
@@ -75,6 +77,65 @@ static void test_details (UiCase *c)
   g_assert_true (ui_shows (dialog, "256 tokens"));
   ui_picture (dialog, "details-tiny");
   gtk_window_close (dialog);
+}
+
+/* A fit as it is made by the command, of a short text. */
+static void add_fit (UiCase *c)
+{
+  const ValiseTarget target = { .bpw = 4 };
+  g_autoptr (GError) error = NULL;
+  g_autofree char *path = ui_write_liner (2), *text = g_build_filename (c->home, "words.txt", NULL);
+  g_autoptr (GString) words = g_string_new (NULL);
+  g_autoptr (ValiseModel) liner = ui_import (c, path, "Liner");
+  for (guint i = 0; i < 3000; i++)
+    g_string_append_printf (words, "%u quick jolts, ", i * i % 97);
+  g_assert_true (g_file_set_contents (text, words->str, -1, NULL));
+  g_autoptr (ValiseModel) fit = valise_library_fit (c->library, liner, &target, "Small", text, NULL, NULL, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_nonnull (fit);
+}
+
+/* From a fit's details: promised and measured, each component, and the depths within every matrix. */
+static void test_report (UiCase *c)
+{
+  ui_activate (c, "win.show-models", NULL);
+  gtk_widget_activate_action (row_of (c, "Liner"), "model.details", NULL);
+  ui_wait (ui_dialog (c));
+  GtkWindow *plain = ui_dialog (c);
+  g_assert_null (ui_find_labelled (plain, "Report"));
+  gtk_window_close (plain);
+  ui_wait (!ui_dialog (c));
+  gtk_widget_activate_action (row_of (c, "Small"), "model.details", NULL);
+  ui_wait (ui_dialog (c));
+  GtkWindow *details = ui_dialog (c), *report = NULL;
+  ui_click (ui_find_labelled (details, "Report"));
+  g_autoptr (GList) windows = gtk_window_list_toplevels ();
+  for (GList *item = windows; item; item = item->next)
+    report = VALISE_IS_FIT_REPORT (item->data) ? item->data : report;
+  g_assert_nonnull (report);
+  ui_wait (ui_shows (report, "Promised and measured"));
+  g_autoptr (ValiseModel) model = valise_library_find_model (c->library, "Small", NULL);
+  g_autofree char *kl = g_strdup_printf ("%.4f", valise_model_get_kl (model)), *size = valise_size_format (valise_model_get_bytes (model));
+  g_assert_true (ui_shows (report, "Small: a fit of Liner"));
+  g_assert_true (ui_shows (report, kl));
+  g_assert_true (ui_shows (report, size));
+  g_assert_true (ui_shows (report, "Token embedding"));
+  g_assert_true (ui_shows (report, "Feed-forward, down"));
+  g_assert_true (ui_shows (report, "Vocabulary, norms, everything else"));
+  g_autoptr (GPtrArray) bars = ui_find_all (report, GTK_TYPE_LEVEL_BAR);
+  double bytes = 0, loss = 0;
+  for (guint i = 0; i < bars->len; i++)
+    *(i % 2 ? &loss : &bytes) += gtk_level_bar_get_value (bars->pdata[i]);
+  g_assert_cmpfloat_with_epsilon (bytes, 1, 1e-6);
+  g_assert_cmpfloat_with_epsilon (loss, 1, 1e-3);
+  ui_picture (report, "report");
+  adw_view_stack_set_visible_child_name (ui_find (report, "pages"), "depths");
+  ui_wait (ui_shows (report, "token_embd.weight"));
+  g_assert_true (ui_shows (report, "of the weights"));
+  g_assert_nonnull (ui_find_type (report, VALISE_TYPE_MATRIX_MAP));
+  ui_picture (report, "report-depths");
+  gtk_window_close (report);
+  gtk_window_close (details);
 }
 
 static void flip_a_bit (const char *path)
@@ -151,6 +212,7 @@ int main (int argc, char **argv)
   ui_add ("/ui/models/import", NULL, test_import, NULL);
   ui_add ("/ui/models/failed-import-stays", NULL, test_import_fails, NULL);
   ui_add ("/ui/models/details", add_liner, test_details, NULL);
+  ui_add ("/ui/models/report", add_fit, test_report, NULL);
   ui_add ("/ui/models/verify", add_liner, test_verify, NULL);
   ui_add ("/ui/models/rename", add_liner, test_rename, NULL);
   ui_add ("/ui/models/remove", add_liner, test_remove, NULL);
