@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { WORTH_SWAPPING = 32, /* tokens that another's beginning must have more than one's own */
-       WORTH_KEEPING = 64 /* tokens that are remembered when they go */ };
+       WORTH_KEEPING = 32 /* tokens that are remembered when they go: a page */ };
 
 EngSession *eng_session_new (EngModel *model, EngWorkers *workers, const EngSessionOptions *options, GError **error)
 {

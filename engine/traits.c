@@ -255,7 +255,7 @@ static void read_shape (const EngGguf *gguf, const EngFamily *family, EngTraits 
   t->ungated = (flags & ENG_FAMILY_UNGATED) != 0;
   t->fused_gate_up = (flags & ENG_FAMILY_FUSED_UP) != 0;
   t->late_qk_norm = (flags & ENG_FAMILY_LATE_QK_NORM) != 0;
-  t->pictures = (flags & ENG_FAMILY_PICTURES) != 0;
+  t->pictures = (flags & ENG_FAMILY_PICTURES) != 0 || eng_gguf_get_bool (gguf, "valise.pictures", FALSE);
   t->sub_norm = has_tensor (gguf, "blk.0.attn_sub_norm.weight");
   t->learned_positions = has_tensor (gguf, "position_embd.weight");
   t->activation = family->activation;

@@ -50,6 +50,8 @@ int cli_print_array (JsonArray *array);
 /* The exit status, once everything printed has arrived: CLI_FAILED, with a line, when it could not. */
 int cli_flush (int status);
 double cli_rate (guint n, gint64 us);
+/* A line on stderr where the model sees pictures as well. */
+void cli_say_pictures (const EngModel *model);
 
 /* For library calls: a line that rewrites itself on a terminal, else a line per stage; always stderr. */
 void cli_progress (double fraction, const char *what, gpointer data);

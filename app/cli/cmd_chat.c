@@ -157,8 +157,7 @@ int cli_chat (int argc, char **argv)
   if (!model || !valise_session_options (eng_model_traits (model), (guint) context, kv, &options, &error))
     return cli_fail (error);
   cli_progress_end ();
-  if (eng_model_traits (model)->pictures && isatty (STDERR_FILENO))
-    fprintf (stderr, "This model also sees pictures; Valise computes its text part only.\n");
+  cli_say_pictures (model);
   g_autoptr (EngWorkers) workers = eng_workers_new ((guint) threads);
   EngSamplerOptions sampling;
   cli_sampling_read (eng_model_gguf (model), &sampling);

@@ -120,12 +120,15 @@ int cli_show (int argc, char **argv)
   g_autofree char *made = valise_weights_text (weights);
   if (cli_json) {
     JsonObject *object = valise_model_to_json (model);
+    json_object_set_boolean_member (object, "pictures", valise_model_sees_pictures (model));
     json_object_set_string_member (object, "weights", made);
     json_object_set_object_member (object, "quantization", valise_weights_to_json (weights));
     return cli_print_object (object);
   }
   print_model (model);
   printf ("Weights     %s\nHere        %s\n", made, weights->kept);
+  if (valise_model_sees_pictures (model))
+    printf ("Pictures    not seen: Valise computes the text part\n");
   return CLI_OK;
 }
 

@@ -63,6 +63,7 @@ int cli_serve (int argc, char **argv)
   g_autoptr (ValiseServer) server = model ? valise_server_new (model, workers, &options, &error) : NULL;
   if (!server)
     return cli_fail (error);
+  cli_say_pictures (model);
   print_address (server, options.name, options.parallel);
   fflush (stdout);
   g_autoptr (GMainLoop) loop = g_main_loop_new (NULL, FALSE);

@@ -112,6 +112,12 @@ int cli_print_array (JsonArray *array)
   return print_node (node);
 }
 
+void cli_say_pictures (const EngModel *model)
+{
+  if (eng_model_traits (model)->pictures)
+    fprintf (stderr, "This model also sees pictures; Valise computes its text part only.\n");
+}
+
 double cli_rate (guint n, gint64 us)
 {
   return us > 0 ? (double) n * G_USEC_PER_SEC / (double) us : 0;

@@ -43,6 +43,8 @@ const char *valise_model_get_sha256 (ValiseModel *model);
 gint64 valise_model_get_parent (ValiseModel *model);       /* fit: its checkpoint's id, else 0 */
 double valise_model_get_kl (ValiseModel *model);           /* fit: measured; NaN when unknown */
 guint valise_model_get_context (ValiseModel *model);       /* trained context */
+/* Whether the model sees pictures as well, of which Valise computes the text part only: read from its file. */
+gboolean valise_model_sees_pictures (ValiseModel *model);
 /* What the model's file is, how its weights were made and what becomes of them, read from it. NULL with an error when it cannot be opened. */
 EngCheckpointSource *valise_model_describe_weights (ValiseModel *model, GError **error);
 /* "GGUF, mostly Q4_K, 4.50 bits, groups of 32". Free with g_free. */

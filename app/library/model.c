@@ -119,6 +119,13 @@ double valise_model_get_kl (ValiseModel *model)
   return model->row.kl;
 }
 
+gboolean valise_model_sees_pictures (ValiseModel *model)
+{
+  EngTraits traits;
+  g_autoptr (EngGguf) gguf = eng_checkpoint_open (valise_model_get_path (model), NULL);
+  return gguf && eng_traits_read (&traits, gguf, NULL) && traits.pictures;
+}
+
 guint valise_model_get_context (ValiseModel *model)
 {
   return model->row.context;

@@ -72,6 +72,8 @@ AdwWindow *valise_model_details_new (GtkWindow *parent, ValiseModel *model)
   add_row (ADW_PREFERENCES_GROUP (group), C_("details", "Bits per weight"), bits);
   add_row (ADW_PREFERENCES_GROUP (group), C_("details", "Context it was trained for"), context);
   add_row (ADW_PREFERENCES_GROUP (group), C_("details", "KL divergence"), kl);
+  add_row (ADW_PREFERENCES_GROUP (group), C_("details", "Pictures"),
+           valise_model_sees_pictures (model) ? C_("details", "Not seen: Valise computes the text part of this model") : NULL);
   adw_preferences_group_set_title (ADW_PREFERENCES_GROUP (file), C_("details", "File"));
   add_row (ADW_PREFERENCES_GROUP (file), C_("details", "Size"), size);
   add_row (ADW_PREFERENCES_GROUP (file), C_("details", "Source"), valise_model_get_source (model));

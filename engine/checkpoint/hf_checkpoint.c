@@ -185,6 +185,7 @@ typedef struct {
   EngGguf *gguf;
   GPtrArray *outputs;
   GHashTable *by_name;
+  gboolean pictures; /* the model sees some as well */
   GError **error;
 } Build;
 
@@ -564,6 +565,7 @@ static gboolean read_config (Build *b, JsonNode *root)
       json_object_set_member (config, "tie_word_embeddings", json_node_copy (tied));
     hf_add_defaults (config, type);
   }
+  b->pictures = json_object_has_member (json_node_get_object (root), "vision_config");
   b->hf.config = config;
   b->hf.family = hf_family_find (type);
   if (b->hf.family)
@@ -609,6 +611,8 @@ static gboolean build (Build *b, GPtrArray *names, const EngGguf *vocabulary)
   if (!b->hf.st)
     return FALSE;
   eng_gguf_writer_set_string (writer, "valise.source.format", "safetensors");
+  if (b->pictures)
+    eng_gguf_writer_set_bool (writer, "valise.pictures", TRUE);
   hf_write_method (&b->hf, writer);
   if (vocabulary)
     eng_gguf_writer_copy_keys (writer, vocabulary, "tokenizer.");

@@ -143,6 +143,7 @@ static void test_import (gconstpointer data)
   g_assert_cmpstr (string_of (made, "kept"), ==, "computed with as F32");
   json_object_remove_member (program_object (show), "weights");
   json_object_remove_member (program_object (show), "quantization");
+  json_object_remove_member (program_object (show), "pictures");
   g_assert_true (json_node_equal (show->json, run->json));
   g_autofree char *temporaries = g_build_filename (where, "tmp", NULL);
   g_assert_cmpuint (scratch_count (temporaries), ==, 0);
@@ -169,6 +170,7 @@ static void test_list (void)
   g_assert_true (g_str_has_prefix (string_of (json_object_get_object_member (shown, "quantization"), "kept"), "fitted by Valise from tiny to "));
   json_object_remove_member (shown, "weights");
   json_object_remove_member (shown, "quantization");
+  json_object_remove_member (shown, "pictures");
   g_assert_true (json_object_equal (shown, small));
   g_autoptr (ProgramRun) words = program_run (home (), "list", NULL);
   g_assert_cmpint (words->status, ==, 0);
@@ -402,6 +404,24 @@ static void test_chat_session (void)
 }
 
 /* Whoever guesses ahead, the answer is the same. */
+/* A model that sees pictures too says that it does not here. */
+static void test_chat_pictures (void)
+{
+  g_autofree char *sees = g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", "qwen2vl.gguf", NULL);
+  g_autoptr (ProgramRun) chat = program_run (home (), "chat", sees, "--prompt", "x", "--max-tokens", "1", NULL), plain = program_run (home (), "chat", "small", "--prompt", "x", "--max-tokens", "1", NULL);
+  g_assert_cmpint (chat->status, ==, 0);
+  g_assert_nonnull (strstr (chat->err, "its text part only"));
+  g_assert_null (strstr (plain->err, "pictures"));
+  g_autoptr (ProgramRun) import = program_run (home (), "import", sees, "--name", "seeing", "--json", NULL), show = program_run (home (), "show", "seeing", NULL);
+  program_object (import);
+  g_assert_nonnull (strstr (show->out, "Pictures    not seen"));
+  g_autoptr (ProgramRun) json = program_run (home (), "show", "seeing", "--json", NULL), other = program_run (home (), "show", "small", "--json", NULL);
+  g_assert_true (json_object_get_boolean_member (program_object (json), "pictures"));
+  g_assert_false (json_object_get_boolean_member (program_object (other), "pictures"));
+  g_autoptr (ProgramRun) remove = program_run (home (), "remove", "seeing", NULL);
+  g_assert_cmpint (remove->status, ==, 0);
+}
+
 static void test_chat_draft (void)
 {
   g_autofree char *alone = chat_text ("7", "0");
@@ -789,6 +809,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/first-light/fit-to-a-file", test_fit_to_file);
   g_test_add_func ("/first-light/chat-repeats-for-a-seed", test_chat);
   g_test_add_func ("/first-light/chat-obeys-a-grammar-or-a-schema", test_chat_grammar);
+  g_test_add_func ("/first-light/pictures-are-said", test_chat_pictures);
   g_test_add_func ("/first-light/chat-goes-on-where-it-was", test_chat_session);
   g_test_add_func ("/first-light/chat-with-guesses-answers-the-same", test_chat_draft);
   g_test_add_func ("/first-light/conversation", test_conversation);

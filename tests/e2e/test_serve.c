@@ -122,6 +122,26 @@ static void test_chat (void)
   g_assert_cmpuint (used, ==, 1);
 }
 
+/* A follow-up turn costs its new tokens: all that was said before is known, however short. */
+static void test_follow_up (void)
+{
+  g_auto (Reply) first = ask ("/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"what is said first\"}],\"temperature\":0,\"max_tokens\":6}");
+  g_autofree char *said = content_of (&first);
+  gint64 known = json_object_get_int_member (json_object_get_object_member (object_of (&first), "usage"), "prompt_tokens");
+  JsonObject *answer = json_object_new ();
+  json_object_set_string_member (answer, "role", "assistant");
+  json_object_set_string_member (answer, "content", said);
+  g_autoptr (JsonNode) node = json_node_new (JSON_NODE_OBJECT);
+  json_node_take_object (node, answer);
+  g_autofree char *message = json_to_string (node, FALSE);
+  g_autofree char *body = g_strdup_printf ("{\"messages\":[{\"role\":\"user\",\"content\":\"what is said first\"},%s,{\"role\":\"user\",\"content\":\"and then\"}],\"max_tokens\":4}", message);
+  g_auto (Reply) next = ask ("/chat/completions", body);
+  JsonObject *usage = json_object_get_object_member (object_of (&next), "usage");
+  gint64 cached = json_object_get_int_member (json_object_get_object_member (usage, "prompt_tokens_details"), "cached_tokens");
+  g_assert_cmpint (cached, >=, known);
+  g_assert_cmpint (cached, <, json_object_get_int_member (usage, "prompt_tokens"));
+}
+
 static void test_schema (void)
 {
   g_auto (Reply) reply = ask ("/chat/completions", "{" HELLO ",\"seed\":3,\"max_tokens\":100,\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\",\"schema\":"
@@ -301,6 +321,7 @@ int main (int argc, char **argv)
   base = start_server (&server, "--parallel", "4");
   g_test_add_func ("/serve/models", test_models);
   g_test_add_func ("/serve/chat-says-what-the-terminal-says", test_chat);
+  g_test_add_func ("/serve/follow-up-costs-its-new-tokens", test_follow_up);
   g_test_add_func ("/serve/json-schema", test_schema);
   g_test_add_func ("/serve/tools", test_tools);
   g_test_add_func ("/serve/tools-that-must-be-called", test_must_call);

@@ -143,8 +143,11 @@ static void test_remembered (void)
   g_autoptr (EngModel) model = open_model ("qwen2");
   g_autoptr (EngPool) pool = open_pool (model, (EngSessionOptions){ .n_ctx = 256, .n_sessions = 2 });
   guint all = eng_pool_n_free (pool);
-  EngSession *a = open_session (pool);
-  eval (a, text (0), 120);
+  EngSession *a = open_session (pool), *short_one = open_session (pool);
+  eval (short_one, text (0), 40); /* a first turn of few words */
+  eng_session_free (short_one);
+  g_assert_cmpuint (eng_session_prepare (a, text (0), 120), ==, 40);
+  eval (a, text (0) + 40, 80);
   eng_session_free (a);
   g_assert_cmpuint (eng_pool_n_free (pool), ==, all);
   g_autoptr (EngSession) b = open_session (pool);

@@ -190,6 +190,25 @@ static void test_answers (gconstpointer data)
   check_answers (model, name);
 }
 
+/* A configuration within another one is of a model that sees pictures, if that one says so; the mark goes with what is packed. */
+static void test_pictures (void)
+{
+  g_autofree char *path = fixture ("llama", ".gguf"), *config_path = g_build_filename (folder, "config.json", NULL), *config = NULL;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (EngGguf) gguf = eng_gguf_open (path, &error);
+  write_folder ("llama", gguf, "F32", 1);
+  g_assert_true (g_file_get_contents (config_path, &config, NULL, NULL));
+  for (guint sees = 0; sees < 2; sees++) {
+    g_autofree char *whole = g_strdup_printf ("{\"model_type\":\"llava\",%s\"text_config\":%s}", sees ? "\"vision_config\":{}," : "", config);
+    EngTraits traits;
+    g_assert_true (g_file_set_contents (config_path, whole, -1, NULL));
+    g_autoptr (EngGguf) view = eng_hf_open (folder, gguf, &error);
+    g_assert_no_error (error);
+    g_assert_true (eng_traits_read (&traits, view, &error));
+    g_assert_cmpint (traits.pictures, ==, sees);
+  }
+}
+
 static void put_file (const char *name, const char *content)
 {
   g_autofree char *path = g_build_filename (folder, name, NULL);
@@ -466,6 +485,7 @@ int main (int argc, char **argv)
     g_autofree char *test = g_strconcat ("/safetensors/same-answers-as-transformers/", name->data, NULL);
     g_test_add_data_func (test, name->data, test_answers);
   }
+  g_test_add_func ("/safetensors/pictures-are-said", test_pictures);
   g_test_add_func ("/safetensors/microscaled-experts", test_microscaled_experts);
   g_test_add_func ("/safetensors/its-own-vocabulary", test_vocabulary);
   g_test_add_func ("/safetensors/headers-that-are-wrong", test_headers);
