@@ -3,6 +3,7 @@
 #include "engine/decoder_private.h"
 #include "engine/error.h"
 #include "engine/rope.h"
+#include "kernels/dense.h"
 
 #include <math.h>
 #include <string.h>
@@ -256,6 +257,35 @@ static void embed_tokens (gpointer data, guint begin, guint end, guint worker)
   }
 }
 
+/* ---- the stream's coordinates -------------------------------------------------------------------------------------------- */
+
+enum { TURNED_COLS = 64 /* of the result, by one worker */ };
+
+typedef struct {
+  EngDecoder *decoder;
+  gboolean back;
+} Turn;
+
+/* normed = hidden R, or back hidden R^T, by stretches of its columns. */
+static void turn_columns (gpointer data, guint begin, guint end, guint worker)
+{
+  const Turn *turn = data;
+  EngDecoder *d = turn->decoder;
+  gsize embd = d->traits->n_embd, from = (gsize)begin * TURNED_COLS, to = MIN ((gsize)end * TURNED_COLS, embd);
+  const float *rotation = eng_model_rotation (d->model) + (turn->back ? from * embd : from);
+  xb_gemm (false, turn->back, 0, d->n, to - from, embd, d->hidden, embd, rotation, embd, 0, d->normed + from, embd);
+}
+
+/* Where the model is rotated: the hidden states into the layers' coordinates, or back out of them. */
+static void turn_stream (EngDecoder *d, gboolean back)
+{
+  guint embd = d->traits->n_embd;
+  if (eng_model_rotation (d->model) == NULL || d->n == 0)
+    return;
+  eng_workers_run (d->workers, turn_columns, &(Turn){ d, back }, (embd + TURNED_COLS - 1) / TURNED_COLS, 1);
+  memcpy (d->hidden, d->normed, (gsize)d->n * embd * sizeof (float));
+}
+
 /* ---- the pass ------------------------------------------------------------------------------------------------------------ */
 
 /* Tokens of all slices one behind the other, and the stretches whose attention is one call. */
@@ -353,6 +383,11 @@ static void run_head (EngDecoder *d, const EngWatch *watch)
   const EngTraits *t = d->traits;
   eng_step_begin (d, d->normed, t->n_embd, t->n_embd);
   add_feed_forward (d);
+  if (eng_model_rotation (d->model) != NULL) {
+    eng_step_prepare (d);
+    turn_stream (d, TRUE);
+    eng_step_begin (d, d->normed, t->n_embd, t->n_embd);
+  }
   d->norm = eng_model_output_norm (d->model);
   eng_step_prepare (d);
   if (watch->function != NULL) {
@@ -380,6 +415,7 @@ gboolean eng_decoder_forward (EngDecoder *d, EngSlice *slices, guint n_slices, E
   d->n_slices = n_slices;
   place_tokens (d);
   eng_workers_run (d->workers, embed_tokens, d, d->n, 1);
+  turn_stream (d, FALSE);
   for (d->layer = 0; d->layer < d->traits->n_layers; d->layer++) {
     const EngLayer *layer = eng_model_layer (d->model, d->layer);
     if (g_cancellable_is_cancelled (cancellable)) {

@@ -22,7 +22,7 @@ struct EngModel {
   EngMatrix embedding, head, positions;
   EngNorm output_norm, embedding_norm;
   const EngFamily *family;
-  const float *head_bias, *rope_factors, *rope_short, *rope_long;
+  const float *head_bias, *rotation, *rope_factors, *rope_short, *rope_long;
 
   GPtrArray *matrices; /* of const EngMatrix *, in file order */
   GPtrArray *opened;   /* xb_matrix views to free */
@@ -377,6 +377,16 @@ static gboolean bind_factors (EngModel *model, const float **factors, const char
   return TRUE;
 }
 
+static gboolean bind_rotation (EngModel *model, GError **error)
+{
+  static const char name[] = "stream_rotation.weight";
+  const EngTensor *tensor = eng_gguf_find_tensor (model->gguf, name);
+  guint n = model->traits.n_embd;
+  if (tensor != NULL && (n > G_MAXUINT16 || tensor->dims[0] != n))
+    return fail (model, error, ENG_ERROR_FORMAT, name, "has not the shape that the model's metadata asks for: the file is damaged");
+  return bind_values (model, &model->rotation, name, n * n, FALSE, error);
+}
+
 /* A tensor of a layer behind the decoder's own. */
 static gboolean is_of_later_layer (const EngModel *model, const char *name)
 {
@@ -410,7 +420,7 @@ static gboolean bind_all (EngModel *model, GError **error)
          && bind_vector (model, &model->embedding_norm.bias, "token_embd_norm.bias", t->n_embd, FALSE, error)
          && bind_vector (model, &model->output_norm.gain, "output_norm.weight", t->n_embd, !t->plain_norm, error)
          && bind_vector (model, &model->output_norm.bias, "output_norm.bias", t->n_embd, FALSE, error)
-         && bind_factors (model, &model->rope_factors, "rope_freqs.weight", error)
+         && bind_rotation (model, error) && bind_factors (model, &model->rope_factors, "rope_freqs.weight", error)
          && bind_factors (model, &model->rope_short, "rope_factors_short.weight", error)
          && bind_factors (model, &model->rope_long, "rope_factors_long.weight", error) && check_nothing_left (model, error);
 }
@@ -549,6 +559,11 @@ const EngNorm *eng_model_output_norm (const EngModel *model)
 const EngNorm *eng_model_embedding_norm (const EngModel *model)
 {
   return model->embedding_norm.gain != NULL ? &model->embedding_norm : NULL;
+}
+
+const float *eng_model_rotation (const EngModel *model)
+{
+  return model->rotation;
 }
 
 const EngMatrix *eng_model_positions (const EngModel *model)

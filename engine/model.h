@@ -167,6 +167,8 @@ const EngMatrix *eng_model_embedding (const EngModel *model);
 const EngMatrix *eng_model_head (const EngModel *model); /* == embedding when tied */
 const EngNorm *eng_model_output_norm (const EngModel *model);
 const EngNorm *eng_model_embedding_norm (const EngModel *model); /* NULL: the embedding is not normed */
+/* [n_embd][n_embd] orthogonal: between the layers a row x of the stream is x times it (SpinQuant's R1, Liu et al. 2024, folded into their weights); NULL: as it is. */
+const float *eng_model_rotation (const EngModel *model);
 const EngMatrix *eng_model_positions (const EngModel *model); /* [n_ctx_train][n_embd], or NULL */
 const float *eng_model_head_bias (const EngModel *model); /* [n_vocab] or NULL */
 /* [n_rot / 2] what the angle of each rotated pair is divided by, or NULL: Llama 3's rope_freqs, or the short or long factors for a

@@ -11,6 +11,7 @@
 #include "quantizer/seal.h"
 #include "quantizer/sensitivity.h"
 #include "quantizer/spill.h"
+#include "quantizer/spin.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -285,6 +286,17 @@ static QzTransform *scaled (const Learner *l, guint input, QzMoments *h, GError 
   return qz_awq_scales (l->source, input, h, l->bits, l->workers, diagonal, error) ? qz_transform_plain (h->n, NULL, diagonal, error) : NULL;
 }
 
+/* Whether what this input's matrices multiply is in learned coordinates already. */
+static gboolean is_folded (const QzSource *source, guint input)
+{
+  for (guint l = 0; l < source->traits.n_layers; l++) {
+    const QzLayer *layer = &source->layers[l];
+    if (input == layer->attn_input || input == layer->ffn_input || (input == layer->output_input && qz_rotates_heads (&source->traits)))
+      return TRUE;
+  }
+  return FALSE;
+}
+
 /* Blocks of moments need not be whole numbers of wide Hadamards. */
 static QzTransform *rotated (const Learner *l, const QzMoments *h, GError **error)
 {
@@ -307,6 +319,9 @@ static gboolean learn_transform (Learner *l, guint input, QzMoments *h, GError *
     break;
   case QZ_FRONT_SCALES:
     transform = scaled (l, input, h, error);
+    break;
+  case QZ_FRONT_LEARNED:
+    transform = is_folded (l->source, input) ? qz_transform_plain (h->n, NULL, NULL, error) : rotated (l, h, error);
     break;
   case QZ_FRONT_HADAMARD:
     transform = rotated (l, h, error);
@@ -535,7 +550,7 @@ gboolean qz_fit_memory (EngGguf *gguf, const QzOptions *options, guint n_threads
     return FALSE;
   gsize learned = qz_calibration_tokens (options), back = qz_calibration_backward_tokens (options);
   QzTokens tokens = { QZ_SEQUENCE_TOKENS, learned + learned / 8 + QZ_SEQUENCE_TOKENS, MIN (back, learned),
-                      options->quality == QZ_QUALITY_BEST };
+                      options->quality == QZ_QUALITY_BEST, qz_method_learns_rotations (options->method) };
   if (!qz_memory_choose (source, &tokens, n_threads > 0 ? n_threads : eng_workers_default_count (), options->memory_bytes, &memory, error))
     return FALSE;
   *bytes = memory.bytes;
@@ -551,6 +566,11 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
   g_autoptr (QzSource) source = qz_source_new (gguf, error);
   if (source == NULL)
     return NULL;
+  if (qz_method_learns_rotations (options->method) != (source->rotation != NULL)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, source->rotation != NULL ? "%s is rotated: only spinquant can be made of it"
+                 : "%s is not rotated: learn its rotations first", eng_gguf_path (gguf));
+    return NULL;
+  }
   g_autoptr (QzCalibration) calibration = qz_calibration_new (source, options, error);
   if (calibration == NULL)
     return NULL;

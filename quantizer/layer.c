@@ -481,7 +481,7 @@ void qz_attention_backward (QzLayerPass *p, const QzLayerWeights *w, guint n, co
   Step step = { .pass = p, .weights = w, .n = n };
   qz_pass_multiply_backward (p, n, p->traits->n_embd, p->out_rows, p->d_y, w->output, p->d_attended);
   turn (p, w, n);
-  if (p->traits->sub_norm)
+  if (p->traits->sub_norm || p->attends_again)
     attend (p, attend_work, &step);
   sub_norm_backward (p, &w->attn_sub_norm, n, p->out_rows, p->attended, p->d_attended);
   attend (p, attend_backward_work, &step);

@@ -49,6 +49,7 @@ gboolean qz_layer_weights_read_unit (QzLayerWeights *weights, const QzSource *so
 typedef struct {
   const EngTraits *traits;
   EngWorkers *workers;
+  gboolean attends_again; /* on the way back attended is wanted as well */
   guint max_rows, n_tokens;
   guint q_rows, k_rows, v_rows, qkv_rows, out_rows; /* queries, keys, values of all heads; outputs of the first products; what the heads gather */
   float *slopes;   /* [n_heads] of traits.alibi, or NULL */

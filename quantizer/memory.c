@@ -7,6 +7,7 @@
 #include "quantizer/layer.h"
 #include "quantizer/moments.h"
 #include "quantizer/shape.h"
+#include "quantizer/spin.h"
 #include "quantizer/tune.h"
 
 enum {
@@ -114,8 +115,9 @@ static guint64 bytes_of (const QzSource *source, const QzTokens *tokens, guint n
 {
   double held = sizeof (float) * 1.5 * (tokens->n_all / 8.0) * source->traits.n_embd; /* states of the held-out text */
   double tuned = tokens->is_tuned ? tune_bytes (source, tokens, n_workers) : 0;
+  double spun = tokens->is_rotated ? sizeof (float) * qz_spin_floats (source) : 0;
   return eng_memory_rss () + margin_bytes
-         + margin * (kept_bytes (source) + held + MAX (observe_bytes (source, tokens, n_workers, m), MAX (fit_bytes (source, n_workers), tuned)));
+         + margin * (kept_bytes (source) + held + spun + MAX (observe_bytes (source, tokens, n_workers, m), MAX (fit_bytes (source, n_workers), tuned)));
 }
 
 gboolean qz_memory_choose (const QzSource *source, const QzTokens *tokens, guint n_workers, guint64 bytes, QzMemory *memory, GError **error)

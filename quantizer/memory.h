@@ -10,6 +10,7 @@ typedef struct {
   guint n_tokens;         /* of a sequence */
   gsize n_all, n_back;    /* of all sequences, held-out ones included; of those that make the way back */
   gboolean is_tuned;      /* the fit is tuned on them (tune.h) */
+  gboolean is_rotated;    /* rotations are learned on them (spin.h) */
 } QzTokens;
 
 typedef struct {

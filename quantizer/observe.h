@@ -4,6 +4,7 @@
 #define QZ_OBSERVE_H
 
 #include "quantizer/calibration.h"
+#include "quantizer/layer_ops.h"
 #include "quantizer/memory.h"
 #include "quantizer/moments.h"
 #include "quantizer/work.h"
@@ -32,6 +33,11 @@ typedef gboolean (*QzStatesFunc) (gpointer data, gsize row, guint n, const float
 typedef GBytes *(*QzSaveFunc) (gpointer data);
 typedef gboolean (*QzRestoreFunc) (gpointer data, GBytes *saved);
 
+/* Called on the way back with what products in a layer multiply and the gradient there, x and g [n] rows from `row` on, which come in order: the stream before
+ * its norm, or what the heads have gathered, whose norm is NULL. */
+typedef enum { QZ_PLACE_ATTENTION, QZ_PLACE_FEED_FORWARD, QZ_PLACE_HEADS, QZ_N_PLACES } QzPlace;
+typedef gboolean (*QzInputsFunc) (gpointer data, guint layer, QzPlace place, gsize row, guint n, const QzNorm *norm, const float *x, const float *g, GError **error);
+
 typedef struct {
   guint64 seed;           /* of the labels that are drawn */
   const gint32 *labels;   /* instead of drawn ones: [n_sequences][n_tokens] of the calibration; NULL */
@@ -42,6 +48,7 @@ typedef struct {
   QzOrderFunc order;      /* or NULL */
   QzGradientsFunc gradients; /* or NULL */
   QzStatesFunc states;       /* or NULL */
+  QzInputsFunc inputs;       /* or NULL */
   guint gradients_widest; /* matrices of more rows than this ... */
   guint gradients_block;  /* ... are handed over in blocks of so many */
   QzWork *work;           /* goes on from its state, and saves one now and then; or NULL */

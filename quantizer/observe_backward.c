@@ -138,6 +138,11 @@ static gboolean finish_outputs (QzObserving *o, GArray *outputs, gboolean ok, GE
   return ok;
 }
 
+static gboolean show_inputs (QzObserving *o, guint l, QzPlace place, gsize row, guint n, const QzNorm *norm, const float *x, const float *g, GError **error)
+{
+  return o->to->inputs == NULL || o->to->inputs (o->to->data, l, place, row, n, norm, x, g, error);
+}
+
 static gboolean report (QzObserving *o, guint l, double done, GError **error)
 {
   return qz_observing_step (o, 1 - 0.4 * (l + 1 - done) / o->traits->n_layers, "Measuring what matters", error);
@@ -177,6 +182,8 @@ static gboolean unit_batches (QzObserving *o, guint number, GArray *outputs, GEr
     qz_unit_backward (p, &o->weights, n, NULL, NULL);
     add_gradients (o, outputs, n);
     qz_half_norm_backward (p, norm, n, o->gathered, p->d_in, middle_gradient (o) + row * embd);
+    if (!show_inputs (o, l, QZ_PLACE_FEED_FORWARD, row, n, norm, o->gathered, p->d_in, error))
+      return FALSE;
     if (!report (o, l, 0.6 * (row + n) / o->n_back, error))
       return FALSE;
   }
@@ -322,8 +329,9 @@ static gboolean backward_mixture (QzObserving *o, guint l, GError **error)
         return FALSE;
   }
   backward_router (o, d_weight);
-  qz_half_norm_backward (&o->pass, qz_feed_forward_norm (o->traits, &o->weights), o->n_back, o->stream, o->d_in, middle_gradient (o));
-  return TRUE;
+  const QzNorm *norm = qz_feed_forward_norm (o->traits, &o->weights);
+  qz_half_norm_backward (&o->pass, norm, o->n_back, o->stream, o->d_in, middle_gradient (o));
+  return show_inputs (o, l, QZ_PLACE_FEED_FORWARD, 0, o->n_back, norm, o->stream, o->d_in, error);
 }
 
 /* ---- attention ----------------------------------------------------------------------------------------------------------- */
@@ -344,8 +352,12 @@ static gboolean attention_batches (QzObserving *o, guint l, GArray *outputs, GEr
       qz_attention_products (p, &o->weights, n, o->gathered);
     else if (!qz_observing_kept (o, l, QZ_KEEP_QKV, row, n, p->qkv, error))
       return FALSE;
+    p->attends_again = o->to->inputs != NULL;
     qz_attention_backward (p, &o->weights, n, o->gathered, dx);
     add_gradients (o, outputs, n);
+    if (!show_inputs (o, l, QZ_PLACE_ATTENTION, row, n, &o->weights.attn_norm, o->gathered, p->d_in, error)
+        || !show_inputs (o, l, QZ_PLACE_HEADS, row, n, NULL, p->attended, p->d_attended, error))
+      return FALSE;
     if (!report (o, l, 0.6 + 0.4 * (row + n) / o->n_back, error))
       return FALSE;
   }

@@ -71,11 +71,14 @@ void qz_shared_weights (const QzObserving *o, guint n, const float *in, float *w
 
 gboolean qz_observe_forward (QzObserving *o, guint layer, GError **error);
 gboolean qz_observe_backward (QzObserving *o, guint layer, GError **error);
-/* x = rows of the embedding. */
+/* x = rows of the embedding, in the layers' coordinates. */
 gboolean qz_observe_embed (QzObserving *o, GError **error);
 /* The end of the stream: held-out states, the head's moments (an untied head's are handed over, a tied one's kept for later), and dx at the end
  * of the last layer. */
 gboolean qz_observe_head (QzObserving *o, GError **error);
+/* For whoever turns around otherwise: x out of the layers' coordinates, for the head; and dx at the head's norm into them. */
+void qz_observe_leave (QzObserving *o);
+void qz_observe_return (QzObserving *o);
 gboolean qz_observe_vocabulary (QzObserving *o, GError **error);
 /* slope [n_vocab] += g y of the rows that were looked up, from dx at the beginning of the stream, which becomes that of the embedding's rows. */
 gboolean qz_observe_embed_slopes (QzObserving *o, float *slope, GError **error);

@@ -158,7 +158,7 @@ static const char *const layer_vectors[] = {
   "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias",
 };
 static const char *const model_vectors[] = { "output_norm.weight", "output_norm.bias", "output.bias", "position_embd.weight",
-                                             "token_embd_norm.weight", "token_embd_norm.bias", "rope_freqs.weight",
+                                             "token_embd_norm.weight", "token_embd_norm.bias", "stream_rotation.weight", "rope_freqs.weight",
                                              "rope_factors_short.weight", "rope_factors_long.weight" };
 
 static void bind_vector (QzSource *source, const char *name)
@@ -194,6 +194,21 @@ static gboolean check_nothing_left (QzSource *source, GError **error)
   return TRUE;
 }
 
+static gboolean read_rotation (QzSource *source, GError **error)
+{
+  const EngTensor *tensor = eng_gguf_find_tensor (source->gguf, "stream_rotation.weight");
+  guint embd = source->traits.n_embd;
+  if (tensor == NULL)
+    return TRUE;
+  if (tensor->dims[0] != embd || tensor->dims[1] != embd || tensor->n_dims != 2) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the tensor %s of %s is not %u x %u: fit the model it was made from anew", tensor->name,
+                 eng_gguf_path (source->gguf), embd, embd);
+    return FALSE;
+  }
+  source->rotation = g_new (float, (gsize) embd * embd);
+  return qz_source_read_vector (source, tensor, source->rotation, error);
+}
+
 QzSource *qz_source_new (EngGguf *gguf, GError **error)
 {
   if (eng_gguf_has (gguf, "valise.version")) {
@@ -225,7 +240,7 @@ QzSource *qz_source_new (EngGguf *gguf, GError **error)
   if (!t->tied_head
       && !add_matrix (source, "output.weight", QZ_ROLE_HEAD, 0, t->n_vocab, t->n_embd, add_input (source, t->n_embd, 0), &number, error))
     return NULL;
-  if (!check_nothing_left (source, error))
+  if (!check_nothing_left (source, error) || !read_rotation (source, error))
     return NULL;
   return g_steal_pointer (&source);
 }
@@ -262,6 +277,7 @@ void qz_source_free (QzSource *source)
   g_free (source->inputs);
   g_free (source->units);
   g_free (source->layers);
+  g_free (source->rotation);
   g_free (source);
 }
 

@@ -84,6 +84,7 @@ typedef struct {
   QzInput *inputs;
   QzUnit *units;
   QzLayer *layers; /* [n_layers] */
+  float *rotation;   /* [n_embd][n_embd] between the layers the stream x is x rotation (rotate.h); NULL: as it is */
   GHashTable *bound; /* names of all tensors that have a place */
 } QzSource;
 

@@ -107,6 +107,7 @@ static gboolean turn_around (Tuner *t, GError **error)
   QzObserving *o = &t->o;
   guint embd = o->traits->n_embd, n;
   memset (o->dx, 0, sizeof (float) * o->n_all * embd);
+  qz_observe_leave (o);
   for (gsize row = 0; row < o->n_all; row += n) {
     n = MIN (QZ_TUNE_HEAD_ROWS, o->n_all - row);
     qz_norm (&t->norm, o->x + row * embd, n, embd, t->final);
@@ -115,6 +116,7 @@ static gboolean turn_around (Tuner *t, GError **error)
       return FALSE;
     qz_norm_backward (&t->norm, o->x + row * embd, t->d_final, n, embd, o->dx + row * embd);
   }
+  qz_observe_return (o);
   return TRUE;
 }
 

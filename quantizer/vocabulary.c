@@ -4,6 +4,7 @@
 #include "engine/error.h"
 #include "kernels/ops.h"
 #include "quantizer/head.h"
+#include "quantizer/rotation.h"
 
 #include <string.h>
 
@@ -51,6 +52,30 @@ static gboolean has_norm (const QzObserving *o)
   return eng_gguf_find_tensor (o->source->gguf, "token_embd_norm.weight") != NULL;
 }
 
+/* Rows of the stream, or its gradient, into the layers' coordinates, or back. */
+static void turn (const QzObserving *o, gboolean back, gsize n, float *x)
+{
+  guint embd = o->traits->n_embd, rows;
+  if (o->source->rotation == NULL)
+    return;
+  g_autofree float *turned = g_new (float, (gsize) o->batch_rows * embd);
+  for (gsize row = 0; row < n; row += rows) {
+    rows = MIN (o->batch_rows, n - row);
+    qz_rotate_rows (o->workers, back, rows, embd, x + row * embd, o->source->rotation, turned);
+    memcpy (x + row * embd, turned, sizeof (float) * rows * embd);
+  }
+}
+
+void qz_observe_leave (QzObserving *o)
+{
+  turn (o, TRUE, o->n_all, o->x);
+}
+
+void qz_observe_return (QzObserving *o)
+{
+  turn (o, FALSE, o->n_back, o->dx);
+}
+
 gboolean qz_observe_embed (QzObserving *o, GError **error)
 {
   QzNorm norm;
@@ -59,6 +84,7 @@ gboolean qz_observe_embed (QzObserving *o, GError **error)
     return FALSE;
   if (has_norm (o))
     qz_norm (&norm, o->x, o->n_all, o->traits->n_embd, o->x);
+  turn (o, FALSE, o->n_all, o->x);
   return TRUE;
 }
 
@@ -69,6 +95,7 @@ static gboolean embed_backward (QzObserving *o, GError **error)
   QzNorm norm;
   g_autofree float *memory = NULL, *x = NULL, *d_y = NULL;
   gsize floats = o->n_back * t->n_embd;
+  turn (o, TRUE, o->n_back, o->dx);
   if (has_norm (o)) {
     x = g_new (float, floats);
     if (!embed_rows (o, 0, o->n_back, x, error) || !qz_stream_norm_read (o->source, "token_embd_norm", &norm, &memory, error))
@@ -120,6 +147,7 @@ static gboolean way_back_begins (QzObserving *o, const QzNorm *norm, float *f, f
     if (!qz_observing_step (o, 0.5 + 0.1 * (row + n) / o->n_back, "Measuring what matters", error))
       return FALSE;
   }
+  qz_observe_return (o);
   return TRUE;
 }
 
@@ -139,6 +167,7 @@ gboolean qz_observe_head (QzObserving *o, GError **error)
   }
   if (!qz_stream_norm_read (o->source, "output_norm", &norm, &memory, error))
     return FALSE;
+  qz_observe_leave (o);
   for (gsize row = 0; row < o->n_all; row += n) {
     n = qz_observing_batch (o, row);
     if (row >= o->n_learn) {

@@ -8,12 +8,13 @@
 #include <string.h>
 
 #define SAMPLES_SHARE 0.4 /* of the time of an analysis on the model's own samples, that they take */
+#define ROTATIONS_SHARE 0.8 /* of what is left, that learning rotations takes */
 #define BUNDLED "bundled" /* stands for the calibration text that comes with Valise; the analysis file knows its version */
 
 static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const char *calibration_path, QzQuality quality, char **text, gsize *length,
                             GError **error);
-static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
-                                 const ValiseTarget *target, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
+static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf **gguf, EngWorkers *workers, const char *calibration_path,
+                                 const ValiseTarget *target, const char *folder, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error);
 static gboolean save_analysis (ValiseLibrary *library, ValiseModel *model, const QzAnalysis *analysis, const char *path, GError **error);
 static char *default_name (ValiseModel *model, const ValisePlan *plan);
 static gboolean is_self (const char *calibration_path);
@@ -53,7 +54,7 @@ gboolean valise_library_analyse (ValiseLibrary *library, ValiseModel *model, con
   const ValiseTarget usual = { 0 };
   g_autoptr (EngWorkers) workers = eng_workers_new (0);
   g_autofree char *path = NULL;
-  g_autoptr (QzAnalysis) analysis = get_analysis (library, model, gguf, workers, calibration_path, &usual, &path, progress, data, cancellable, error);
+  g_autoptr (QzAnalysis) analysis = get_analysis (library, model, &gguf, workers, calibration_path, &usual, NULL, &path, progress, data, cancellable, error);
   return analysis != NULL;
 }
 
@@ -80,16 +81,16 @@ ValiseModel *valise_library_fit (ValiseLibrary *library, ValiseModel *model, con
     return NULL;
   g_autoptr (EngWorkers) workers = eng_workers_new (target->threads);
   g_autofree char *kept = NULL;
+  g_autoptr (ValiseTemp) temp = valise_temp_new (library->home, error);
+  if (!temp)
+    return NULL;
   g_autoptr (QzAnalysis) analysis
-    = get_analysis (library, model, gguf, workers, calibration_path, target, &kept, valise_span_report, &first, cancellable, error);
+    = get_analysis (library, model, &gguf, workers, calibration_path, target, temp->path, &kept, valise_span_report, &first, cancellable, error);
   if (!analysis || !valise_plan_with_curves (qz_analysis_curves (analysis), &traits, target, plan, error))
     return NULL;
   plan->fit_memory_bytes = first_plan.fit_memory_bytes;
   plan->source_bits = first_plan.source_bits;
 
-  g_autoptr (ValiseTemp) temp = valise_temp_new (library->home, error);
-  if (!temp)
-    return NULL;
   g_autofree char *name = output && !is_path (output) ? g_strdup (output) : default_name (model, plan);
   g_autofree char *file = is_path (output) ? g_canonicalize_filename (output, NULL) : g_build_filename (temp->path, "fit.gguf", NULL);
   g_autofree char *folder = g_path_get_dirname (file);
@@ -163,9 +164,24 @@ static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const ch
   return g_strdup_printf ("%s/analysis/%s-%.16s%s", library->home, key, hash, end);
 }
 
-/* *path: where it is kept. */
-static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf *gguf, EngWorkers *workers, const char *calibration_path,
-                                 const ValiseTarget *target, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
+/* The model in learned coordinates, in a file of its own within folder, takes its place. */
+static gboolean learn_rotations (EngGguf **gguf, const QzOptions *options, const char *folder, EngWorkers *workers, ValiseSpan *span, GCancellable *cancellable,
+                                 GError **error)
+{
+  g_autofree char *path = g_build_filename (folder, "rotated.gguf", NULL);
+  if (!qz_learn_rotations (*gguf, options, path, workers, valise_span_report, span, cancellable, error))
+    return FALSE;
+  EngGguf *rotated = eng_gguf_open (path, error);
+  if (!rotated)
+    return FALSE;
+  eng_gguf_unref (*gguf);
+  *gguf = rotated;
+  return TRUE;
+}
+
+/* *path: where it is kept. *gguf: of a method that learns rotations, the rotated model, in folder. */
+static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf **gguf, EngWorkers *workers, const char *calibration_path,
+                                 const ValiseTarget *target, const char *folder, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
 {
   g_autofree char *text = NULL;
   QzOptions options = { .memory_bytes = target->memory_bytes, .seed = target->seed, .method = target->method, .bits = target->bits,
@@ -180,7 +196,7 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
   options.work = *path;
   if (keep && g_file_test (*path, G_FILE_TEST_EXISTS)) {
     g_autoptr (GError) local = NULL;
-    QzAnalysis *saved = qz_analysis_load (gguf, *path, &local);
+    QzAnalysis *saved = qz_analysis_load (*gguf, *path, &local);
     if (saved)
       return saved;
     if (progress)
@@ -188,7 +204,10 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
   }
   if (!valise_library_note_derived (library, model, *path, error))
     return NULL;
-  ValiseSpan samples = { progress, data, 0, SAMPLES_SHARE }, rest = { progress, data, is_self (calibration_path) ? SAMPLES_SHARE : 0, 1 };
+  double begin = is_self (calibration_path) ? SAMPLES_SHARE : 0;
+  gboolean rotates = qz_method_learns_rotations (target->method);
+  double middle = rotates ? begin + (1 - begin) * ROTATIONS_SHARE : begin;
+  ValiseSpan samples = { progress, data, 0, begin }, rotations = { progress, data, begin, middle }, rest = { progress, data, middle, 1 };
   if (is_self (calibration_path)) {
     text = write_samples (library, model, workers, &options, &samples, cancellable, error);
     if (!text)
@@ -196,7 +215,9 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
     options.calibration = text;
     options.calibration_length = strlen (text);
   }
-  g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, workers, valise_span_report, &rest, cancellable, error);
+  if (rotates && !learn_rotations (gguf, &options, folder, workers, &rotations, cancellable, error))
+    return NULL;
+  g_autoptr (QzAnalysis) analysis = qz_analyse (*gguf, &options, workers, valise_span_report, &rest, cancellable, error);
   if (!analysis || (keep && !save_analysis (library, model, analysis, *path, error)))
     return NULL;
   qz_work_remove (*path);

@@ -97,7 +97,7 @@ gboolean valise_library_plan (ValiseLibrary *library, ValiseModel *model, const 
   EngTraits traits;
   g_autoptr (QzCurves) curves = valise_library_get_curves (library, model, error);
   g_autoptr (EngGguf) gguf = curves ? eng_checkpoint_open (valise_model_get_path (model), error) : NULL;
-  const QzOptions options = { .memory_bytes = target->memory_bytes, .quality = target->quality };
+  const QzOptions options = { .memory_bytes = target->memory_bytes, .quality = target->quality, .method = target->method };
   if (!gguf || !eng_traits_read (&traits, gguf, error) || !valise_plan_with_curves (curves, &traits, target, plan, error)
       || !qz_fit_memory (gguf, &options, target->threads, &plan->fit_memory_bytes, error))
     return FALSE;

@@ -10,29 +10,6 @@
 
 enum { SEEDS = 3 };
 
-/* Weights are Gaussian; some channels of the stream are large from the embedding on, and some hidden channels from the rows that make them. */
-static void outlying_row (gpointer data, const char *name, guint row, float *out, guint cols)
-{
-  guint64 state = g_str_hash (name) * G_GUINT64_CONSTANT (0x9e3779b97f4a7c15) + row;
-  gboolean embedding = g_str_equal (name, "token_embd.weight"), hidden = strstr (name, "ffn_up") != NULL;
-  gboolean into_stream = strstr (name, "attn_output") != NULL || strstr (name, "ffn_down") != NULL;
-  float size = embedding ? 0.04f : 0.5f / sqrtf (cols);
-  if ((hidden && row % 37 == 5) || (into_stream && row % 41 == 7))
-    size *= 8;
-  for (guint i = 0; i < cols; i++) {
-    float sum = 0;
-    for (guint k = 0; k < 12; k++) { /* SplitMix64, and the central limit */
-      guint64 z = state += G_GUINT64_CONSTANT (0x9e3779b97f4a7c15);
-      z = (z ^ z >> 30) * G_GUINT64_CONSTANT (0xbf58476d1ce4e5b9);
-      z = (z ^ z >> 27) * G_GUINT64_CONSTANT (0x94d049bb133111eb);
-      sum += (z ^ z >> 31) * 0x1p-64f;
-    }
-    out[i] = size * (sum - 6);
-    if (embedding && i % 41 == 7)
-      out[i] *= 8;
-  }
-}
-
 static char *some_text (gsize length)
 {
   static const char *const words[] = { "hello ", "world ", "the ", "theld in", "llo", "or wo", "rld, ", "\n", "he said; ", "in the world ", "q", "zxy", "(7)", "A B " };
@@ -58,7 +35,7 @@ static void case_init (Case *c)
   TinyModel model = TINY_MODEL_DEFAULTS;
   model.n_embd = 128;
   model.n_ff = 192;
-  model.row = outlying_row;
+  model.row = tiny_outlying_row;
   c->path = tiny_model_path ("outlying.gguf");
   tiny_model_write (&model, c->path);
   c->gguf = eng_gguf_open (c->path, &error);
@@ -88,9 +65,17 @@ static void divergence (Case *c, QzMethod method, guint bits, guint64 seed, doub
   QzOptions options = { .calibration = c->text, .calibration_length = strlen (c->text), .tokens = 2048, .seed = seed, .method = method, .bits = bits };
   QzResult result;
   EngEvaluation evaluation;
-  g_autoptr (QzAnalysis) analysis = qz_analyse (c->gguf, &options, c->workers, NULL, NULL, NULL, &error);
+  g_autoptr (EngGguf) gguf = eng_gguf_ref (c->gguf);
+  if (qz_method_learns_rotations (method)) {
+    g_autofree char *rotated = tiny_model_path ("rotated.gguf");
+    g_assert_true (qz_learn_rotations (c->gguf, &options, rotated, c->workers, NULL, NULL, NULL, &error));
+    eng_gguf_unref (gguf);
+    gguf = eng_gguf_open (rotated, &error);
+    g_assert_no_error (error);
+  }
+  g_autoptr (QzAnalysis) analysis = qz_analyse (gguf, &options, c->workers, NULL, NULL, NULL, &error);
   g_assert_no_error (error);
-  g_assert_true (qz_fit (c->gguf, analysis, &(QzTarget) { .bits = bits }, out, c->workers, &result, NULL, NULL, NULL, &error));
+  g_assert_true (qz_fit (gguf, analysis, &(QzTarget) { .bits = bits }, out, c->workers, &result, NULL, NULL, NULL, &error));
   g_assert_no_error (error);
   EngModel *fit = eng_model_open (out, &error);
   g_assert_no_error (error);
@@ -105,7 +90,7 @@ static void divergence (Case *c, QzMethod method, guint bits, guint64 seed, doub
 
 static void test_order (void)
 {
-  static const QzMethod order[] = { QZ_METHOD_RTN, QZ_METHOD_GPTQ, QZ_METHOD_QUAROT };
+  static const QzMethod order[] = { QZ_METHOD_RTN, QZ_METHOD_GPTQ, QZ_METHOD_QUAROT, QZ_METHOD_SPINQUANT };
   Case c;
   case_init (&c);
   for (guint bits = 3; bits <= 4; bits++) {
@@ -119,7 +104,8 @@ static void test_order (void)
         mean[0] += one[0] / seeds;
         mean[1] += one[1] / seeds;
       }
-      g_assert_cmpfloat (mean[0], <, 0.8 * before[0]);
+      /* Rotations are learned for rounded activations: where these are exact, they need only be no worse. */
+      g_assert_cmpfloat (mean[0], <, (qz_method_learns_rotations (order[k]) ? 1 : 0.8) * before[0]);
       g_assert_cmpfloat (mean[1], <, 0.8 * before[1]);
       memcpy (before, mean, sizeof before);
     }
