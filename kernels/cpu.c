@@ -23,7 +23,7 @@
 #endif
 
 /* What a set needs; AVX and wider count only where the operating system saves their registers. */
-enum { SSE41 = 1, AVX2 = 2, AVXVNNI = 4, AVX512BW = 8, AVX512VNNI = 16, NEON = 32, DOTPROD = 64, I8MM = 128, AVX512VBMI = 256 };
+enum { SSE41 = 1, AVX2 = 2, AVXVNNI = 4, AVX512BW = 8, AVX512VNNI = 16, NEON = 32, DOTPROD = 64, I8MM = 128, AVX512VBMI = 256, AVX512BF16 = 512 };
 
 /* In the order of cpu.h, from the least to the best of each architecture. */
 static const struct {
@@ -71,7 +71,7 @@ static unsigned probe (void)
   if ((saved & 6) == 6 && b7 & bit_AVX2 && c & bit_FMA && c & bit_F16C)
     found |= AVX2 | (a71 & 1u << 4 ? AVXVNNI : 0);
   if (found & AVX2 && (saved & 0xe6) == 0xe6 && b7 & bit_AVX512F && b7 & bit_AVX512BW && b7 & bit_AVX512VL && b7 & bit_AVX512DQ)
-    found |= AVX512BW | (c7 & bit_AVX512VNNI ? AVX512VNNI : 0) | (c7 & bit_AVX512VBMI ? AVX512VBMI : 0);
+    found |= AVX512BW | (c7 & bit_AVX512VNNI ? AVX512VNNI : 0) | (c7 & bit_AVX512VBMI ? AVX512VBMI : 0) | (a71 & 1u << 5 ? AVX512BF16 : 0);
   return found;
 }
 #elif defined __aarch64__
@@ -105,6 +105,10 @@ bool xb_isa_available (xb_isa isa)
 static void fill (xb_isa isa)
 {
   isas[isa].ops (&table.ops);
+#if defined __x86_64__
+  if (isas[isa].needs & AVX512BW && probe () & AVX512BF16)
+    xb_ops_add_avx512bf16 (&table.ops);
+#endif
   isas[isa].product (&table.product);
   selected = isa;
 }

@@ -10,5 +10,8 @@
  * transpose_a: A is stored k x m. transpose_b: B is stored n x k. Rows of C are divided between callers (threads). */
 void xb_gemm (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda,
               const float *b, size_t ldb, float beta, float *c, size_t ldc);
+/* The same, of factors that may be rounded to bfloat16 (8 bits of precision) where the CPU multiplies those faster; the sums are f32 all the same. */
+void xb_gemm_bf16 (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda,
+                   const float *b, size_t ldb, float beta, float *c, size_t ldc);
 
 #endif

@@ -1,7 +1,4 @@
-/* dense_tmpl.h: raw row-major products and the blocked f32 product, one source compiled per instruction set.
- *
- * gemm packs a block of op(B) (k x columns) into slivers of 2 vectors and a block of op(A) (rows x k) into slivers of MR rows, both in the
- * order the inner loop reads them, so that it runs from the caches with MR x 2 vector accumulators (Goto & van de Geijn 2008). */
+/* dense_tmpl.h: raw row-major products and the blocked f32 product (gemm_tmpl.h), one source compiled per instruction set. */
 #include <string.h>
 
 #include "kernels/table.h"
@@ -13,7 +10,6 @@
 #define MR 6
 #endif
 #define NR (2 * XB_VL)
-enum { KC = 256, MC = 96, NC = 384 }; /* packed: 480 KiB, on the stack of the thread */
 
 static void pack_a (float *out, bool transpose, const float *a, size_t lda, uint32_t row, uint32_t rows, uint32_t k0, uint32_t kc)
 {
@@ -78,44 +74,10 @@ static void micro (const float *a, const float *b, uint32_t kc, float *acc)
   }
 }
 
-static void put_tile (const float *acc, uint32_t rows, uint32_t cols, bool is_first, float beta, float *c, size_t ldc)
-{
-  for (uint32_t i = 0; i < rows; i++) {
-    float *out = c + i * ldc;
-    const float *from = acc + i * NR;
-    if (!is_first)
-      for (uint32_t j = 0; j < cols; j++)
-        out[j] += from[j];
-    else if (beta == 0)
-      memcpy (out, from, cols * sizeof (float));
-    else
-      for (uint32_t j = 0; j < cols; j++)
-        out[j] = beta * out[j] + from[j];
-  }
-}
-
-static void gemm (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda,
-                  const float *b, size_t ldb, float beta, float *c, size_t ldc)
-{
-  float packed_b[KC * NC] __attribute__ ((aligned (64))), packed_a[KC * MC] __attribute__ ((aligned (64)));
-  float acc[MR * NR] __attribute__ ((aligned (64)));
-  for (uint32_t col = 0; col < n; col += NC) {
-    uint32_t nc = n - col < NC ? n - col : NC;
-    for (uint32_t k0 = 0; k0 < k || k0 == 0; k0 += KC) {
-      uint32_t kc = k - k0 < KC ? k - k0 : KC;
-      pack_b (packed_b, transpose_b, b, ldb, col, nc, k0, kc);
-      for (uint32_t row = row0; row < row1; row += MC) {
-        uint32_t mc = row1 - row < MC ? row1 - row : MC;
-        pack_a (packed_a, transpose_a, a, lda, row, mc, k0, kc);
-        for (uint32_t j = 0; j < nc; j += NR)
-          for (uint32_t i = 0; i < mc; i += MR) {
-            micro (packed_a + (size_t) i * kc, packed_b + (size_t) j * kc, kc, acc);
-            put_tile (acc, mc - i < MR ? mc - i : MR, nc - j < NR ? nc - j : NR, k0 == 0, beta, c + (size_t) (row + i) * ldc + col + j, ldc);
-          }
-      }
-    }
-  }
-}
+#define GEMM gemm
+#define GEMM_STEPS 1
+typedef float gemm_unit;
+#include "kernels/gemm_tmpl.h"
 
 static void bf16_to_f32 (const uint16_t *h, float *out, size_t n)
 {

@@ -109,6 +109,12 @@ void xb_gemm (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, 
   xb_table_get ()->ops.gemm (transpose_a, transpose_b, row0, row1, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
+void xb_gemm_bf16 (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda, const float *b,
+                   size_t ldb, float beta, float *c, size_t ldc)
+{
+  xb_table_get ()->ops.gemm_bf16 (transpose_a, transpose_b, row0, row1, n, k, a, lda, b, ldb, beta, c, ldc);
+}
+
 float xb_half_to_float (uint16_t h)
 {
   return half_to (h);

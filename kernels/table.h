@@ -32,6 +32,8 @@ typedef struct {
   void (*f32_to_f16) (const float *x, uint16_t *out, size_t n);
   void (*gemm) (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda, const float *b,
                 size_t ldb, float beta, float *c, size_t ldc);
+  void (*gemm_bf16) (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda, const float *b,
+                     size_t ldb, float beta, float *c, size_t ldc);
   void (*trellis_extend) (const xb_trellis *trellis, uint16_t *cost, const float *x, const float *weight, uint32_t n, uint8_t *back);
 } xb_ops_table;
 
@@ -54,6 +56,7 @@ const xb_table *xb_table_get (void);
 void xb_ops_init_generic (xb_ops_table *t);
 void xb_ops_init_avx2 (xb_ops_table *t);
 void xb_ops_init_avx512 (xb_ops_table *t);
+void xb_ops_add_avx512bf16 (xb_ops_table *t); /* over those of a set that has AVX-512 */
 void xb_product_init_scalar (xb_product_table *t);
 void xb_product_init_sse41 (xb_product_table *t);
 void xb_product_init_avx2 (xb_product_table *t);

@@ -11,15 +11,15 @@ typedef uint16_t vcost_half __attribute__ ((vector_size (XB_VL * 2)));
 typedef uint8_t vcost_bytes __attribute__ ((vector_size (TRELLIS_LANES)));
 
 /* Where `other` is less, best becomes it and which becomes `mark`. */
-static inline __attribute__ ((always_inline)) void take_less (vcost *best, vcost *which, const vcost other, const uint16_t mark)
+static inline __attribute__ ((always_inline)) void take_less (vcost *best, vcost *which, const vcost other, const vcost mark)
 {
 #if XB_VL == 16 && defined __AVX512BW__
   const __mmask32 less = _mm512_cmplt_epu16_mask ((__m512i) other, (__m512i) *best);
-  *which = (vcost) _mm512_mask_set1_epi16 ((__m512i) *which, less, (short) mark);
+  *which = (vcost) _mm512_mask_mov_epi16 ((__m512i) *which, less, (__m512i) mark);
   *best = (vcost) _mm512_min_epu16 ((__m512i) *best, (__m512i) other);
 #elif XB_VL == 8 && defined __AVX2__
   const __m256i least = _mm256_min_epu16 ((__m256i) *best, (__m256i) other);
-  *which = (vcost) _mm256_blendv_epi8 (_mm256_set1_epi16 ((short) mark), (__m256i) *which, _mm256_cmpeq_epi16 (least, (__m256i) *best));
+  *which = (vcost) _mm256_blendv_epi8 ((__m256i) mark, (__m256i) *which, _mm256_cmpeq_epi16 (least, (__m256i) *best));
   *best = (vcost) least;
 #else
   const vcost less = (vcost) (other < *best);
@@ -56,15 +56,37 @@ static inline __attribute__ ((always_inline)) vcost trellis_repeat (const uint16
 #undef REPEAT
 }
 
+/* Numbers from 0 on, as 16 bits; above those, the largest. */
+static inline vcost narrow (vi low, vi high)
+{
+#if XB_VL == 16 && defined __AVX512BW__
+  const __m512i halves = _mm512_packus_epi32 ((__m512i) low, (__m512i) high);
+  return (vcost) _mm512_permutexvar_epi64 (_mm512_setr_epi64 (0, 2, 4, 6, 1, 3, 5, 7), halves);
+#elif XB_VL == 8 && defined __AVX2__
+  return (vcost) _mm256_permute4x64_epi64 (_mm256_packus_epi32 ((__m256i) low, (__m256i) high), 0xd8);
+#else
+  const vi most = UINT16_MAX - (vi) { 0 }, low_over = low > most, high_over = high > most;
+  const vcost_half halves[2] = { __builtin_convertvector (low | low_over, vcost_half), __builtin_convertvector (high | high_over, vcost_half) };
+  vcost all;
+  memcpy (&all, halves, sizeof all);
+  return all;
+#endif
+}
+
 /* What each value costs, less the least of all paths so far. */
 static inline void trellis_errors (const xb_trellis *t, float x, float weight, uint16_t least, uint16_t *error)
 {
-  const vf most = v_set ((float) xb_trellis_most_cost (t)), knee = v_set (xb_trellis_knee (t));
-  for (uint32_t i = 0; i < t->n_groups * XB_WORD_GROUP; i += XB_VL) {
-    const vf miss = v_set (x) - v_load (&t->values[0][0] + i), square = v_set (weight) * miss * miss;
-    const vf counted = v_min (v_min (square, square * v_set (1.0f / 64) + knee), most);
-    const vcost_half e = __builtin_convertvector (__builtin_convertvector (counted, vi), vcost_half) - least;
-    memcpy (error + i, &e, sizeof e);
+  const vf knee = v_set (xb_trellis_knee (t));
+  const vcost zero = { 0 }, most = zero + (uint16_t) xb_trellis_most_cost (t);
+  for (uint32_t i = 0; i < t->n_groups * XB_WORD_GROUP; i += TRELLIS_LANES) {
+    vi counted[2];
+    for (int half = 0; half < 2; half++) {
+      const vf miss = v_set (x) - v_load (&t->values[0][0] + i + half * XB_VL), square = v_set (weight) * miss * miss;
+      counted[half] = __builtin_convertvector (v_min (square, square * v_set (1.0f / 64) + knee), vi);
+    }
+    vcost e = most, unused = zero;
+    take_less (&e, &unused, narrow (counted[0], counted[1]), zero);
+    *(vcost *) (error + i) = e - least;
   }
 }
 
@@ -73,8 +95,8 @@ static inline __attribute__ ((always_inline)) uint16_t trellis_step (const xb_tr
                                                                      const uint32_t depth)
 {
   const uint32_t states = 1u << (XB_WORD_BITS - depth), above = states >> depth;
-  vcost least = { 0 }, unused = { 0 };
-  least -= 1;
+  const vcost zero = { 0 };
+  vcost least = zero - 1, unused = zero;
   for (uint32_t n = 0; n < states; n += TRELLIS_LANES) {
     vcost best = { 0 }, which = { 0 };
     for (uint32_t oldest = 0; oldest < 1u << depth; oldest++) {
@@ -84,10 +106,10 @@ static inline __attribute__ ((always_inline)) uint16_t trellis_step (const xb_tr
       if (oldest == 0)
         best = other;
       else
-        take_less (&best, &which, other, (uint16_t) oldest);
+        take_less (&best, &which, other, zero + (uint16_t) oldest);
     }
     *(vcost_unaligned *) (after + n) = best;
-    take_less (&least, &unused, best, 0);
+    take_less (&least, &unused, best, zero);
     const vcost_bytes bytes = __builtin_convertvector (which, vcost_bytes);
     memcpy (back + n, &bytes, sizeof bytes);
   }

@@ -38,16 +38,29 @@ static inline vf v_set (float f)
   return zero + f;
 }
 
+/* b where either is no number. */
 static inline vf v_max (vf a, vf b)
 {
+#if XB_VL == 16 && defined __AVX512F__
+  return _mm512_max_ps (a, b);
+#elif XB_VL == 8 && defined __AVX2__
+  return _mm256_max_ps (a, b);
+#else
   vi greater = a > b;
   return (vf) (((vi) a & greater) | ((vi) b & ~greater));
+#endif
 }
 
 static inline vf v_min (vf a, vf b)
 {
+#if XB_VL == 16 && defined __AVX512F__
+  return _mm512_min_ps (a, b);
+#elif XB_VL == 8 && defined __AVX2__
+  return _mm256_min_ps (a, b);
+#else
   vi less = a < b;
   return (vf) (((vi) a & less) | ((vi) b & ~less));
+#endif
 }
 
 /* Every lane l of F (l, k), for shuffles. */

@@ -4,12 +4,15 @@ typedef int8_t act_bytes __attribute__ ((vector_size (XB_VL)));
 
 static inline int32_t vi_sum (vi v)
 {
-  int32_t parts[XB_VL];
-  memcpy (parts, &v, sizeof parts);
-  for (int width = XB_VL / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; i++)
-      parts[i] += parts[i + width];
-  return parts[0];
+#if XB_VL >= 16
+  v += v_swap (v, 8);
+#endif
+#if XB_VL >= 8
+  v += v_swap (v, 4);
+#endif
+  v += v_swap (v, 2);
+  v += v_swap (v, 1);
+  return v[0];
 }
 
 static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)

@@ -6,7 +6,7 @@ set -eu
 [ $# -ge 3 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
 reference=$1 starter=$2 text=$3 peer=${4:-}
 valise=${VALISE:-build/app/cli/valise}
-chunks=${CHUNKS:-20} threads=${THREADS:-2} rounds=${ROUNDS:-3}
+chunks=${CHUNKS:-20} threads=${THREADS:-2}
 home=$(mktemp -d) && trap 'rm -rf "$home"' EXIT INT TERM
 export VALISE_HOME="$home/library"
 
@@ -17,7 +17,6 @@ for key in sys.argv[1].split("."):
 print(value)' "$1"; }
 row () { printf '%-44s %s\n' "$1" "$2"; }
 ratio () { python3 -c 'import sys; print(f"{float(sys.argv[1]) / float(sys.argv[2]):.3f}")' "$1" "$2"; }
-larger () { python3 -c 'import sys; print(max(map(float, sys.argv[1:])))' "$@"; }
 
 row "CPU" "$("$valise" hardware --json | get cpu.model), $threads threads, $("$valise" hardware --json | get cpu.selected)"
 
@@ -56,26 +55,7 @@ fi
 
 # 4. Speed at 4 bits, alternating with the peer.
 if [ -n "$peer" ]; then
-  "$peer/llama-quantize" "$reference" "$home/q4_0.gguf" Q4_0 > /dev/null 2>&1
-  "$valise" fit "$reference" --bpw 4.5 -o "$home/four.gguf" --json > /dev/null 2>&1
-  for name in pp tg; do eval "ours_$name=0 same_$name=0 theirs_$name=0"; done
-  for _ in $(seq "$rounds"); do
-    "$valise" bench "$home/four.gguf" --threads "$threads" --json > "$home/bench.json" 2> /dev/null
-    ours_pp=$(larger "$ours_pp" "$(get prompt_tokens_per_second < "$home/bench.json")")
-    ours_tg=$(larger "$ours_tg" "$(get generated_tokens_per_second < "$home/bench.json")")
-    "$valise" bench "$home/q4_0.gguf" --threads "$threads" --json > "$home/bench.json" 2> /dev/null
-    same_pp=$(larger "$same_pp" "$(get prompt_tokens_per_second < "$home/bench.json")")
-    same_tg=$(larger "$same_tg" "$(get generated_tokens_per_second < "$home/bench.json")")
-    "$peer/llama-bench" -m "$home/q4_0.gguf" -t "$threads" -p 512 -n 128 -r 1 -o json > "$home/peer.json" 2> /dev/null
-    theirs_pp=$(larger "$theirs_pp" "$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[0]["avg_ts"])' "$home/peer.json")")
-    theirs_tg=$(larger "$theirs_tg" "$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[1]["avg_ts"])' "$home/peer.json")")
-  done
-  row "prompt 512, tokens/s: llama.cpp Q4_0" "$theirs_pp"
-  row "  our 4.5 bpw fit, ratio" "$ours_pp, $(ratio "$ours_pp" "$theirs_pp")"
-  row "  the same Q4_0 file in our engine, ratio" "$same_pp, $(ratio "$same_pp" "$theirs_pp")"
-  row "generate 128, tokens/s: llama.cpp Q4_0" "$theirs_tg"
-  row "  our 4.5 bpw fit, ratio" "$ours_tg, $(ratio "$ours_tg" "$theirs_tg")"
-  row "  the same Q4_0 file in our engine, ratio" "$same_tg, $(ratio "$same_tg" "$theirs_tg")"
+  BPW=4.5 sh "$(dirname "$0")/peer_speed.sh" "$reference" "$peer" Q4_0
 fi
 
 # 5. The starter, from import to the first token.

@@ -1,6 +1,6 @@
 /* kernels_bench.c: every product on every instruction set of this CPU, all threads: GB/s with one vector beside the machine's read bandwidth, the
  * time of 2, 4 and 8 against it, GMAC/s with many, against the scalar reference; GFLOP/s of the dense product on one thread.
- * kernels_bench [ROWS COLS GROUP THREADS [NAME]], NAME being part of the names of those to be measured ; VALISE_ISA leaves one set. */
+ * kernels_bench [ROWS COLS GROUP THREADS [NAME]], NAME being part of the names of those to be measured; VALISE_ISA leaves one set. */
 #include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,8 +128,7 @@ static Result bench_function (const Function *f, guint rows, guint cols, guint g
   for (guint i = 0; i < n; i++) {
     guint8 *blob = blobs + i * size;
     xb_matrix_init (blob, size, &layout);
-    gsize bands = (gsize) ((rows + 15) / 16) * (size / ((rows + 15) / 16) / 64 * 64);
-    for (gsize j = size - MIN (bands, size - (f->codebook == XB_GRID ? 40000 : 1000)); j < size; j++)
+    for (gsize j = xb_layout_directory_bytes (&layout); j < size; j++)
       blob[j] = (guint8) (j * 2654435761u >> 24) & 0x3f; /* any codes; scales stay small */
     matrices[i] = xb_matrix_open (blob, size, NULL);
   }
@@ -186,7 +185,7 @@ static void bench_set (xb_isa isa, guint rows, guint cols, guint group, const ch
 }
 
 typedef struct {
-  gboolean ta, tb;
+  gboolean ta, tb, rounded;
   guint m, n, k;
   float *a, *b, *c;
 } Dense;
@@ -194,16 +193,18 @@ typedef struct {
 static void dense (gpointer data)
 {
   Dense *d = data;
-  xb_gemm (d->ta, d->tb, 0, d->m, d->n, d->k, d->a, d->ta ? d->m : d->k, d->b, d->tb ? d->k : d->n, 0, d->c, d->n);
+  (d->rounded ? xb_gemm_bf16 : xb_gemm) (d->ta, d->tb, 0, d->m, d->n, d->k, d->a, d->ta ? d->m : d->k, d->b, d->tb ? d->k : d->n, 0, d->c, d->n);
 }
 
 static void bench_dense (guint m, guint n, guint k)
 {
   Dense d = { .m = m, .n = n, .k = k, .a = g_new0 (float, (gsize) m * k), .b = g_new0 (float, (gsize) n * k), .c = g_new0 (float, (gsize) m * n) };
-  for (int t = 0; t < 4; t++) {
+  for (int t = 0; t < 8; t++) {
     d.ta = t & 1;
-    d.tb = t >> 1;
-    printf ("gemm %u x %u x %u %s%s   %6.1f GFLOP/s\n", m, n, k, d.ta ? "T" : "N", d.tb ? "T" : "N", 2.0 * m * n * k / best_time (dense, &d) * 1e-9);
+    d.tb = t >> 1 & 1;
+    d.rounded = t >> 2;
+    printf ("gemm %u x %u x %u %s%s%s   %6.1f GFLOP/s\n", m, n, k, d.ta ? "T" : "N", d.tb ? "T" : "N", d.rounded ? " bf16" : "     ",
+            2.0 * m * n * k / best_time (dense, &d) * 1e-9);
   }
   g_free (d.a);
   g_free (d.b);

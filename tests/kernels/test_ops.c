@@ -294,9 +294,9 @@ static void check_raw_and_gemm (GRand *rand)
           w[i] = xb_half_to_float (half[i]);
         }
       }
-      for (int how = 0; how < 5; how++) { /* the raw product, then four orders of the dense one */
+      for (int how = 0; how < 9; how++) { /* four orders of the dense product, the raw one, the four of rounded factors */
         g_autofree float *a = g_new (float, n * cols), *b = g_new (float, rows * cols);
-        gboolean turned_a = how & 1, turned_b = how & 2;
+        gboolean turned_a = how != 4 && (how < 4 ? how : how - 5) & 1, turned_b = how != 4 && (how < 4 ? how : how - 5) & 2, rounded = how > 4;
         for (guint i = 0; i < n; i++)
           for (guint k = 0; k < cols; k++)
             a[turned_a ? k * n + i : i * cols + k] = x[i * cols + k];
@@ -306,7 +306,7 @@ static void check_raw_and_gemm (GRand *rand)
         if (how == 4)
           xb_raw_matmul ((xb_raw_type) type, type == XB_RAW_F32 ? (const void *) w : half, cols, x, cols, n, y, rows, 0, rows);
         else
-          xb_gemm (turned_a, turned_b, 0, n, rows, cols, a, turned_a ? n : cols, b, turned_b ? cols : rows, 0, y, rows);
+          (rounded ? xb_gemm_bf16 : xb_gemm) (turned_a, turned_b, 0, n, rows, cols, a, turned_a ? n : cols, b, turned_b ? cols : rows, 0, y, rows);
         for (guint i = 0; i < n; i++)
           for (guint r = 0; r < rows; r++) {
             double want = 0, size = 0;
@@ -314,7 +314,8 @@ static void check_raw_and_gemm (GRand *rand)
               want += (double) x[i * cols + k] * (double) w[r * cols + k];
               size += fabs ((double) x[i * cols + k] * (double) w[r * cols + k]);
             }
-            near_enough (how == 4 ? "raw product" : "dense product", cols, i * rows + r, (double) y[i * rows + r], want, EPS * (8 + cols / 4.0) * size);
+            near_enough (how == 4 ? "raw product" : rounded ? "rounded product" : "dense product", cols, i * rows + r, (double) y[i * rows + r], want,
+                         (EPS * (8 + cols / 4.0) + (rounded ? 0x1.01p-7 : 0)) * size);
           }
       }
     }
