@@ -83,6 +83,11 @@ const EngFamily *eng_family_find (const char *name)
   return NULL;
 }
 
+const EngFamily *eng_family_nth (guint i)
+{
+  return i < G_N_ELEMENTS (families) ? &families[i] : NULL;
+}
+
 /* Bytes at the start that two names share; ties go to the row that stands first. */
 static const char *nearest (const char *name)
 {

@@ -44,6 +44,8 @@ typedef struct {
 } EngFamily;
 
 const EngFamily *eng_family_find (const char *name);
+/* All of them, one after the other; NULL: there are no more. */
+const EngFamily *eng_family_nth (guint i);
 /* Why an architecture that eng_family_find does not know cannot be computed, and which is nearest: "…". Free with g_free. */
 char *eng_family_refusal (const char *name);
 

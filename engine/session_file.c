@@ -184,9 +184,16 @@ static gboolean take_over (EngSession *session, const Saved *saved, GError **err
 gboolean eng_session_restore (EngSession *session, char **note, const char *path, GError **error)
 {
   Saved saved;
-  g_autoptr (EngGguf) gguf = eng_gguf_open (path, error);
-  if (gguf == NULL)
+  g_autoptr (GError) failure = NULL;
+  g_autoptr (EngGguf) gguf = eng_gguf_open (path, &failure);
+  if (g_error_matches (failure, ENG_ERROR, ENG_ERROR_FORMAT)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s is no saved session, or a damaged one: name another file", path);
     return FALSE;
+  }
+  if (gguf == NULL) {
+    g_propagate_error (error, g_steal_pointer (&failure));
+    return FALSE;
+  }
   if (strcmp (eng_gguf_get_string (gguf, "general.architecture", ""), ARCHITECTURE) != 0)
     return refuse (gguf, ENG_ERROR_FORMAT, "is no saved session", error);
   if (eng_gguf_get_int (gguf, "session.version", 0) != VERSION)

@@ -185,6 +185,23 @@ static void test_pictures (void)
   g_assert_nonnull (strstr (why, "mmproj"));
 }
 
+/* No row of the table is only believed: each architecture has a model of the transformers package here. */
+static void test_all_held (void)
+{
+  g_autofree char *folder = g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", NULL);
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  g_autoptr (GHashTable) held = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  for (const char *file; (file = g_dir_read_name (dir)) != NULL;) {
+    g_autofree char *path = g_build_filename (folder, file, NULL);
+    g_autoptr (EngGguf) gguf = g_str_has_suffix (file, ".gguf") ? eng_gguf_open (path, NULL) : NULL;
+    if (gguf != NULL)
+      g_hash_table_add (held, g_strdup (eng_gguf_get_string (gguf, "general.architecture", "")));
+  }
+  for (guint i = 0; eng_family_nth (i) != NULL; i++)
+    if (!g_hash_table_contains (held, eng_family_nth (i)->name))
+      g_test_fail_printf ("%s has no model to be held to", eng_family_nth (i)->name);
+}
+
 static void test_refusal (void)
 {
   const struct {
@@ -205,6 +222,7 @@ int main (int argc, char **argv)
   workers = eng_workers_new (2);
   g_test_add_func ("/architectures/packed-blocks-are-the-same", test_packed);
   g_test_add_func ("/architectures/pictures-are-said", test_pictures);
+  g_test_add_func ("/architectures/every-one-is-held-to-a-model", test_all_held);
   g_test_add_func ("/architectures/unknown-ones-are-named-with-the-nearest", test_refusal);
   g_autofree char *folder = g_test_build_filename (G_TEST_DIST, "fixtures", "decoders", NULL);
   g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
