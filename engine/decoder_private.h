@@ -11,6 +11,7 @@ enum { ENG_MAX_PRODUCTS = 3 };
 /* An input as one or more products take it: after the pipeline, quantized or f32. */
 typedef struct {
   const xb_input *input;
+  guint begin; /* of its columns the first: 0 but where experts have their own */
   xb_acts acts;
   float *f32; /* the exact path, [n][cols] */
 } EngPrepared;
@@ -23,7 +24,7 @@ typedef struct {
   gsize ldy;
   gboolean is_logits;
   guint first_row, rows; /* of the matrix: one expert's, else all */
-  guint n_bands;
+  guint unit_rows, n_units; /* shared out among the workers: a band, or all rows that the pipeline behind mixes */
 } EngProduct;
 
 /* A token of the pass. */

@@ -1,4 +1,4 @@
-/* decoder_step.c: one step of a pass: residual, norm or activation, the input pipelines, then the products. */
+/* decoder_step.c: one step of a pass: residual, norm or activation, the pipelines in front, then the products and what is behind them. */
 #include "engine/activation.h"
 #include "engine/decoder_private.h"
 
@@ -9,18 +9,26 @@ float *eng_decoder_worker_row (EngDecoder *d, guint worker)
 
 /* ---- inputs of products -------------------------------------------------------------------------------------------------- */
 
+static void apply_input (const EngDecoder *d, const EngPrepared *p, const float *x, float *out)
+{
+  if (xb_input_get_layout (p->input)->cols == d->cols)
+    xb_input_apply (p->input, x, out);
+  else
+    xb_input_apply_columns (p->input, x, out, p->begin, p->begin + d->cols);
+}
+
 static void prepare_token (EngDecoder *d, guint i, guint worker)
 {
   const float *x = d->x + (gsize)i * d->ldx;
   for (guint j = 0; j < d->n_prepared; j++) {
     EngPrepared *p = &d->prepared[j];
     if (d->activation_bits == 32) {
-      xb_input_apply (p->input, x, p->f32 + (gsize)i * d->cols);
+      apply_input (d, p, x, p->f32 + (gsize)i * d->cols);
       continue;
     }
     float *turned = eng_decoder_worker_row (d, worker);
     if (p->input != NULL)
-      xb_input_apply (p->input, x, turned);
+      apply_input (d, p, x, turned);
     xb_acts_quantize (&p->acts, i, p->input != NULL ? turned : x, d->activation_bits);
   }
 }
@@ -67,23 +75,21 @@ static void prepare_tokens (gpointer data, guint begin, guint end, guint worker)
   }
 }
 
-EngProduct *eng_step_add (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y, gsize ldy)
+/* Rows first_row .. first_row + rows - 1 of a matrix. */
+static EngProduct *add_rows (EngDecoder *d, const EngMatrix *matrix, guint first_row, guint rows, const float *bias, float *y, gsize ldy)
 {
   EngProduct *product = &d->products[d->n_products++];
-  *product = (EngProduct){ .matrix = matrix,
-                        .bias = bias,
-                        .y = y,
-                        .ldy = ldy > 0 ? ldy : matrix->rows,
-                          .rows = matrix->rows,
-                          .n_bands = (matrix->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS };
+  *product = (EngProduct){ .matrix = matrix, .bias = bias, .y = y, .ldy = ldy, .first_row = first_row, .rows = rows };
+  product->unit_rows = matrix->output != NULL ? MAX (XB_TILE_ROWS, xb_input_get_layout (matrix->output)->block) : XB_TILE_ROWS;
+  product->n_units = (rows + product->unit_rows - 1) / product->unit_rows;
   if (matrix->xbit == NULL || (d->activation_bits == 32 && matrix->input == NULL))
     return product;
-  guint j = 0;
-  while (j < d->n_prepared && d->prepared[j].input != matrix->input)
+  guint j = 0, begin = matrix->input != NULL && xb_input_get_layout (matrix->input)->cols > matrix->cols ? first_row / rows * matrix->cols : 0;
+  while (j < d->n_prepared && (d->prepared[j].input != matrix->input || d->prepared[j].begin != begin))
     j++;
   if (j == d->n_prepared) {
     guint8 *memory = d->memory + d->layout.prepared[d->n_prepared++];
-    d->prepared[j] = (EngPrepared){ .input = matrix->input, .f32 = (float *)memory };
+    d->prepared[j] = (EngPrepared){ .input = matrix->input, .begin = begin, .f32 = (float *)memory };
     if (d->activation_bits != 32)
       xb_acts_init (&d->prepared[j].acts, memory, matrix->cols, d->n);
   }
@@ -91,14 +97,15 @@ EngProduct *eng_step_add (EngDecoder *d, const EngMatrix *matrix, const float *b
   return product;
 }
 
+EngProduct *eng_step_add (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y, gsize ldy)
+{
+  return add_rows (d, matrix, 0, matrix->rows, bias, y, ldy > 0 ? ldy : matrix->rows);
+}
+
 EngProduct *eng_step_add_expert (EngDecoder *d, const EngMatrix *matrix, const float *bias, guint expert, guint n_experts, float *y)
 {
-  EngProduct *product = eng_step_add (d, matrix, NULL, y, matrix->rows / n_experts);
-  product->rows = matrix->rows / n_experts;
-  product->bias = bias != NULL ? bias + (gsize)expert * product->rows : NULL;
-  product->first_row = expert * product->rows;
-  product->n_bands = (product->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS;
-  return product;
+  guint rows = matrix->rows / n_experts;
+  return add_rows (d, matrix, expert * rows, rows, bias != NULL ? bias + (gsize)expert * rows : NULL, y, rows);
 }
 
 /* ---- products ------------------------------------------------------------------------------------------------------------ */
@@ -121,23 +128,25 @@ static void multiply_rows (EngDecoder *d, const EngProduct *product, guint row0,
   } else {
     xb_matmul (m->xbit, &p->acts, packed_y, product->ldy, first + row0, first + row1);
   }
+  for (guint i = 0; m->output != NULL && i < n; i++)
+    xb_input_restore (m->output, product->y + i * product->ldy + row0, first + row0, first + row1);
   for (guint i = 0; product->bias != NULL && i < n; i++)
     xb_add (product->y + i * product->ldy + row0, product->bias + row0, row1 - row0);
   for (guint i = 0; product->is_logits && (t->logit_scale > 0 || t->logit_soft_cap > 0) && i < n; i++)
     eng_cap (product->y + i * product->ldy + row0, t->logit_scale > 0 ? t->logit_scale : 1, t->logit_soft_cap, row1 - row0);
 }
 
-/* Units are the bands of all products, one after the other. */
-static void multiply_bands (gpointer data, guint begin, guint end, guint worker)
+/* Units are those of all products, one after the other. */
+static void multiply_units (gpointer data, guint begin, guint end, guint worker)
 {
   EngDecoder *d = data;
   guint first = 0;
   for (guint j = 0; j < d->n_products; j++) {
     const EngProduct *product = &d->products[j];
-    guint b = MAX (begin, first), e = MIN (end, first + product->n_bands);
+    guint b = MAX (begin, first), e = MIN (end, first + product->n_units);
     if (b < e)
-      multiply_rows (d, product, (b - first) * XB_TILE_ROWS, MIN ((e - first) * XB_TILE_ROWS, product->rows));
-    first += product->n_bands;
+      multiply_rows (d, product, (b - first) * product->unit_rows, MIN ((e - first) * product->unit_rows, product->rows));
+    first += product->n_units;
   }
 }
 
@@ -161,13 +170,14 @@ void eng_step_prepare (EngDecoder *d)
 
 void eng_step_run (EngDecoder *d, const EngWatch *watch)
 {
-  guint n_bands = 0;
+  guint n_units = 0, grain = 2;
   eng_step_prepare (d);
   for (guint j = 0; j < d->n_products; j++) {
-    n_bands += d->products[j].n_bands;
+    n_units += d->products[j].n_units;
+    grain = d->products[j].unit_rows > XB_TILE_ROWS ? 1 : grain;
     if (watch->function != NULL)
       watch->function (watch->data, d->products[j].matrix, d->x, d->ldx, d->n);
   }
-  eng_workers_run (d->workers, multiply_bands, d, n_bands, 2);
+  eng_workers_run (d->workers, multiply_units, d, n_units, grain);
 }
 

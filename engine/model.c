@@ -26,7 +26,7 @@ struct EngModel {
 
   GPtrArray *matrices; /* of const EngMatrix *, in file order */
   GPtrArray *opened;   /* xb_matrix views to free */
-  GHashTable *inputs;  /* number -> xb_input */
+  GHashTable *pipelines; /* number -> xb_input */
   GPtrArray *owned;    /* names and converted vectors */
   GHashTable *bound;   /* names of tensors that have a place; while opening only */
 };
@@ -61,11 +61,13 @@ static gboolean raw_type_of (guint type, xb_raw_type *raw)
   }
 }
 
-/* The pipeline in front of a packed matrix: opened once, shared by all that name it. */
-static gboolean bind_input (EngModel *model, EngMatrix *matrix, guint input_id, GError **error)
+/* The pipeline in front of a packed matrix or behind it: opened once, shared by all that name it. id 0: none. */
+static gboolean bind_pipeline (EngModel *model, const xb_input **pipeline, const EngMatrix *matrix, guint id, GError **error)
 {
-  guint number = input_id - 1;
-  xb_input *input = g_hash_table_lookup (model->inputs, GUINT_TO_POINTER (number));
+  if (id == 0)
+    return TRUE;
+  guint number = id - 1;
+  xb_input *input = g_hash_table_lookup (model->pipelines, GUINT_TO_POINTER (number));
   if (input == NULL) {
     g_autofree char *name = g_strdup_printf ("xinput.%u", number);
     const EngTensor *tensor = eng_gguf_find_tensor (model->gguf, name);
@@ -80,11 +82,23 @@ static gboolean bind_input (EngModel *model, EngMatrix *matrix, guint input_id, 
       g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "%s: tensor %s is damaged: %s", eng_gguf_path (model->gguf), name, why);
       return FALSE;
     }
-    g_hash_table_insert (model->inputs, GUINT_TO_POINTER (number), input);
+    g_hash_table_insert (model->pipelines, GUINT_TO_POINTER (number), input);
   }
-  if (xb_input_get_layout (input)->cols != matrix->cols)
-    return fail (model, error, ENG_ERROR_FORMAT, matrix->name, "and its input pipeline differ in columns: the file is damaged");
-  matrix->input = input;
+  *pipeline = input;
+  return TRUE;
+}
+
+/* Of a matrix of so many experts (else 1) the pipeline in front may be one to each, all behind one another; what mixes rows must end where an expert does. */
+static gboolean check_pipelines (EngModel *model, const EngMatrix *matrix, guint n_experts, gboolean by_row, GError **error)
+{
+  const xb_input_layout *in = matrix->input != NULL ? xb_input_get_layout (matrix->input) : NULL;
+  const xb_input_layout *out = matrix->output != NULL ? xb_input_get_layout (matrix->output) : NULL;
+  gboolean apart = in != NULL && n_experts > 1 && in->permutation == NULL && in->cols == (guint64)matrix->cols * n_experts
+                   && (in->block == 0 || matrix->cols % in->block == 0);
+  if ((in != NULL && in->cols != matrix->cols && !apart) || (out != NULL && out->cols != matrix->rows))
+    return fail (model, error, ENG_ERROR_FORMAT, matrix->name, "and its pipeline differ in width: the file is damaged");
+  if (out != NULL && (by_row || out->permutation != NULL || (n_experts > 1 && out->block > 0 && matrix->rows / n_experts % out->block != 0)))
+    return fail (model, error, ENG_ERROR_FORMAT, matrix->name, "has a pipeline behind it that mixes rows which are wanted apart: the file is damaged");
   return TRUE;
 }
 
@@ -109,7 +123,8 @@ static gboolean bind_xbit (EngModel *model, EngMatrix *matrix, const EngTensor *
                  eng_gguf_path (model->gguf), tensor->name, layout->rows, layout->cols, matrix->rows, matrix->cols);
     return FALSE;
   }
-  return layout->input_id == 0 || bind_input (model, matrix, layout->input_id, error);
+  return bind_pipeline (model, &matrix->input, matrix, layout->input_id, error)
+         && bind_pipeline (model, &matrix->output, matrix, layout->output_id, error);
 }
 
 static gboolean bind_raw (EngModel *model, EngMatrix *matrix, const EngTensor *tensor, GError **error)
@@ -406,6 +421,28 @@ static gboolean check_nothing_left (EngModel *model, GError **error)
   return TRUE;
 }
 
+static gboolean check_all_pipelines (EngModel *model, GError **error)
+{
+  const EngTraits *t = &model->traits;
+  g_autoptr (GHashTable) by_row = g_hash_table_new (NULL, NULL), experts = g_hash_table_new (NULL, NULL);
+  g_hash_table_add (by_row, &model->embedding);
+  g_hash_table_add (by_row, &model->positions);
+  for (guint i = 0; i < t->n_layers; i++) {
+    EngLayer *l = &model->layers[i];
+    EngMatrix *const of_heads[] = { &l->kv_b, &l->k_b, &l->v_b }, *const of_experts[] = { &l->gate_experts, &l->up_experts, &l->down_experts };
+    for (guint k = 0; k < 3; k++) {
+      g_hash_table_add (by_row, of_heads[k]);
+      g_hash_table_add (experts, of_experts[k]);
+    }
+  }
+  for (guint i = 0; i < model->matrices->len; i++) {
+    EngMatrix *matrix = model->matrices->pdata[i];
+    if (!check_pipelines (model, matrix, g_hash_table_contains (experts, matrix) ? t->n_experts : 1, g_hash_table_contains (by_row, matrix), error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
 static gboolean bind_all (EngModel *model, GError **error)
 {
   const EngTraits *t = &model->traits;
@@ -422,7 +459,7 @@ static gboolean bind_all (EngModel *model, GError **error)
          && bind_vector (model, &model->output_norm.bias, "output_norm.bias", t->n_embd, FALSE, error)
          && bind_rotation (model, error) && bind_factors (model, &model->rope_factors, "rope_freqs.weight", error)
          && bind_factors (model, &model->rope_short, "rope_factors_short.weight", error)
-         && bind_factors (model, &model->rope_long, "rope_factors_long.weight", error) && check_nothing_left (model, error);
+         && bind_factors (model, &model->rope_long, "rope_factors_long.weight", error) && check_all_pipelines (model, error) && check_nothing_left (model, error);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
@@ -448,7 +485,7 @@ EngModel *eng_model_new (EngGguf *gguf, GError **error)
   model->matrices = g_ptr_array_new ();
   model->opened = g_ptr_array_new_with_free_func ((GDestroyNotify)xb_matrix_free);
   model->bound = g_hash_table_new (g_str_hash, g_str_equal);
-  model->inputs = g_hash_table_new_full (NULL, NULL, NULL, (GDestroyNotify)xb_input_free);
+  model->pipelines = g_hash_table_new_full (NULL, NULL, NULL, (GDestroyNotify)xb_input_free);
   model->owned = g_ptr_array_new_with_free_func (g_free);
   if (!bind_all (model, error))
     return NULL;
@@ -496,7 +533,7 @@ void eng_model_unref (EngModel *model)
   g_clear_pointer (&model->bound, g_hash_table_unref);
   g_ptr_array_unref (model->matrices);
   g_ptr_array_unref (model->opened);
-  g_hash_table_unref (model->inputs);
+  g_hash_table_unref (model->pipelines);
   g_ptr_array_unref (model->owned);
   g_free (model->layers);
   eng_gguf_unref (model->gguf);

@@ -109,14 +109,15 @@ static inline gboolean eng_traits_turned (const EngTraits *traits, guint layer)
   return !(traits->unturned[layer / 32] >> layer % 32 & 1);
 }
 
-/* A weight matrix as the decoder sees it: either packed or raw, with the pipeline in front of it. */
+/* A weight matrix as the decoder sees it: either packed or raw, with the pipelines in front of it and behind. */
 typedef struct {
   const char *name;         /* "blk.0.attn_q.weight" (no ".xbit") */
   guint rows, cols;
   const xb_matrix *xbit;    /* or NULL */
   xb_raw_type raw_type;     /* when xbit is NULL */
   const void *raw;
-  const xb_input *input;    /* or NULL; equal pointers share one prepared x */
+  const xb_input *input;    /* or NULL; equal pointers share one prepared x. n_experts times as wide as x: each expert has its own part */
+  const xb_input *output;   /* whose inverse is behind (xb_input_restore), or NULL; not of a matrix of which single rows are read */
   guint64 bytes;            /* stored */
 } EngMatrix;
 

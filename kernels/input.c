@@ -2,18 +2,16 @@
  *
  * Blob: u32 magic "XINP", version 1, cols, block, flags (1 permutation, 2 diagonal, 4 signs), then 44 bytes 0, then the parts in
  * that order, each padded to 64 bytes. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/ops.h"
 #include "kernels/xbit.h"
 
-enum { MAGIC = 0x504e4958, VERSION = 1, HEADER = 64, HAS_PERMUTATION = 1, HAS_DIAGONAL = 2, HAS_SIGNS = 4 };
+enum { MAGIC = 0x504e4958, VERSION = 1, HEADER = 64, HAS_PERMUTATION = 1, HAS_DIAGONAL = 2, HAS_SIGNS = 4, AT_ONCE = 256 };
 
 struct xb_input {
   xb_input_layout layout;
-  float *factor; /* [cols] diagonal and sign */
 };
 
 typedef struct {
@@ -99,9 +97,12 @@ static const char *check_permutation (const uint32_t *permutation, uint32_t cols
   return wrong;
 }
 
-static float sign_of (const xb_input_layout *l, uint32_t i)
+static const char *check_diagonal (const uint16_t *diagonal, uint32_t cols)
 {
-  return l->signs && l->signs[i / 8] >> (i % 8) & 1 ? -1.0f : 1.0f;
+  for (uint32_t i = 0; i < cols; i++)
+    if ((diagonal[i] & 0x7c00) == 0x7c00)
+      return "an input pipeline's diagonal holds what is no number";
+  return NULL;
 }
 
 xb_input *xb_input_open (const void *data, size_t size, xb_error *error)
@@ -136,16 +137,8 @@ xb_input *xb_input_open (const void *data, size_t size, xb_error *error)
     .signs = h.flags & HAS_SIGNS ? base + s : NULL,
   };
   *error = input->layout.permutation ? check_permutation (input->layout.permutation, h.cols) : NULL;
-  if (!*error) {
-    input->factor = malloc ((size_t) h.cols * sizeof (float));
-    if (!input->factor)
-      *error = "there is not enough memory for an input pipeline";
-    for (uint32_t i = 0; i < h.cols && !*error; i++) {
-      input->factor[i] = (input->layout.diagonal ? xb_half_to_float (input->layout.diagonal[i]) : 1.0f) * sign_of (&input->layout, i);
-      if (!isfinite (input->factor[i]) || input->factor[i] == 0)
-        *error = "an input pipeline's diagonal holds zero or no number";
-    }
-  }
+  if (!*error && input->layout.diagonal)
+    *error = check_diagonal (input->layout.diagonal, h.cols);
   if (*error) {
     xb_input_free (input);
     return NULL;
@@ -155,8 +148,6 @@ xb_input *xb_input_open (const void *data, size_t size, xb_error *error)
 
 void xb_input_free (xb_input *input)
 {
-  if (input)
-    free (input->factor);
   free (input);
 }
 
@@ -181,22 +172,60 @@ static void transform (float *x, uint32_t cols, uint32_t block)
   }
 }
 
+/* Diagonal and sign of n columns from `begin` on. */
+static void read_factors (const xb_input_layout *l, uint32_t begin, uint32_t n, float *factor)
+{
+  if (l->diagonal)
+    xb_raw_to_f32 (XB_RAW_F16, l->diagonal + begin, factor, n);
+  for (uint32_t i = 0; !l->diagonal && i < n; i++)
+    factor[i] = 1;
+  for (uint32_t i = 0; l->signs && i < n; i++)
+    factor[i] = l->signs[(begin + i) / 8] >> ((begin + i) % 8) & 1 ? -factor[i] : factor[i];
+}
+
+/* out may be x. */
+static void scale (const xb_input_layout *l, const float *x, float *out, uint32_t begin, uint32_t end)
+{
+  float factor[AT_ONCE];
+  for (uint32_t at = begin; at < end; at += AT_ONCE, x += AT_ONCE, out += AT_ONCE) {
+    const uint32_t n = end - at < AT_ONCE ? end - at : AT_ONCE;
+    read_factors (l, at, n, factor);
+    for (uint32_t i = 0; i < n; i++)
+      out[i] = x[i] * factor[i];
+  }
+}
+
+void xb_input_apply_columns (const xb_input *input, const float *x, float *out, uint32_t begin, uint32_t end)
+{
+  scale (&input->layout, x, out, begin, end);
+  transform (out, end - begin, input->layout.block);
+}
+
 void xb_input_apply (const xb_input *input, const float *x, float *out)
 {
   const xb_input_layout *l = &input->layout;
   for (uint32_t i = 0; l->permutation && i < l->cols; i++)
-    out[i] = x[l->permutation[i]] * input->factor[i];
-  for (uint32_t i = 0; !l->permutation && i < l->cols; i++)
-    out[i] = x[i] * input->factor[i];
-  transform (out, l->cols, l->block);
+    out[i] = x[l->permutation[i]];
+  xb_input_apply_columns (input, l->permutation ? out : x, out, 0, l->cols);
 }
 
 void xb_input_transform_row (const xb_input *input, const float *row, float *out)
 {
   const xb_input_layout *l = &input->layout;
-  for (uint32_t i = 0; i < l->cols; i++)
-    out[i] = row[l->permutation ? l->permutation[i] : i] / input->factor[i];
+  float factor[AT_ONCE];
+  for (uint32_t i = 0; i < l->cols; i++) {
+    if (i % AT_ONCE == 0)
+      read_factors (l, i, l->cols - i < AT_ONCE ? l->cols - i : AT_ONCE, factor);
+    const float f = factor[i % AT_ONCE];
+    out[i] = f == 0 ? 0 : row[l->permutation ? l->permutation[i] : i] / f; /* such a column is 0 whatever is kept */
+  }
   transform (out, l->cols, l->block);
+}
+
+void xb_input_restore (const xb_input *input, float *x, uint32_t begin, uint32_t end)
+{
+  transform (x, end - begin, input->layout.block);
+  scale (&input->layout, x, x, begin, end);
 }
 
 void xb_input_restore_row (const xb_input *input, const float *stored, float *out)
@@ -206,11 +235,12 @@ void xb_input_restore_row (const xb_input *input, const float *stored, float *ou
   if (!work)
     abort ();
   memcpy (work, stored, (size_t) l->cols * sizeof (float));
-  transform (work, l->cols, l->block);
-  for (uint32_t i = 0; l->permutation && i < l->cols; i++)
-    out[l->permutation[i]] = work[i] * input->factor[i];
-  for (uint32_t i = 0; !l->permutation && i < l->cols; i++)
-    out[i] = work[i] * input->factor[i];
+  xb_input_restore (input, work, 0, l->cols);
+  if (l->permutation)
+    for (uint32_t i = 0; i < l->cols; i++)
+      out[l->permutation[i]] = work[i];
+  else
+    memcpy (out, work, (size_t) l->cols * sizeof (float));
   if (work != local)
     free (work);
 }

@@ -7,6 +7,7 @@
 #include "kernels/table.h"
 
 #define XB_VL 4
+#include "kernels/xbit_exl3.h"
 #include "kernels/xbit_grid.h"
 #include "kernels/xbit_scales.h"
 
@@ -99,6 +100,8 @@ xb_error xb_pack_band (void *data, size_t size, uint32_t band, const uint8_t *co
     for (uint32_t t = 0; t < xb_panel_tiles (&l, p) && depth; t++)
       if (cell->codebook == XB_GRID)
         pack_grid_tile (&l.grids[cell->table], out + (size_t) t * bytes, codes + begin + t * 32, stride);
+      else if (cell->codebook == XB_EXL3)
+        pack_exl3_tile (out + (size_t) t * bytes, depth, codes + begin + t * 32, stride);
       else
         pack_tile (out + (size_t) t * bytes, depth, codes + begin + t * 32, stride);
     out += xb_cell_bytes (&l, stripe, p);
@@ -149,6 +152,8 @@ void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *s
       uint8_t *out = codes + begin + t * 32;
       if (cell->codebook == XB_GRID)
         unpack_grid_tile (&l->grids[cell->table], tile + (size_t) t * bytes, out, stride);
+      else if (cell->codebook == XB_EXL3)
+        unpack_exl3_tile (tile + (size_t) t * bytes, cell->depth, out, stride);
       else
         for (uint32_t r = 0; r < 16; r++)
           for (uint32_t c = 0; c < 32; c++)
@@ -195,6 +200,24 @@ int32_t xb_trellis_word (uint32_t depth, const int8_t (*tables)[16], uint32_t w)
   return (int8_t) (uint8_t) sum;
 }
 
+static float sum_of_halves (uint32_t x)
+{
+  x = (x & 0x8fff8fffu) ^ 0x3b603b60u;
+  return xb_round_scale (half_to ((uint16_t) x) + half_to ((uint16_t) (x >> 16)));
+}
+
+float xb_exl3_value (xb_exl3_function function, uint32_t bits)
+{
+  switch (function) {
+  case XB_EXL3_3INST: return sum_of_halves (bits * 89226354u + 64248484u);
+  case XB_EXL3_MCG: return sum_of_halves (bits * 0xcbac1fedu);
+  default: {
+    const uint32_t x = bits * 0x83dcd12du, sum = (x & 255) + (x >> 8 & 255) + (x >> 16 & 255) + (x >> 24);
+    return xb_round_scale ((float) (1024 + sum) * half_to (0x1eee) + half_to (0xc931)); /* exact before it is rounded */
+  }
+  }
+}
+
 typedef uint8_t four_bytes __attribute__ ((vector_size (4)));
 typedef float four_floats __attribute__ ((vector_size (16)));
 
@@ -212,6 +235,14 @@ static void dequantize_values (const uint8_t *expanded, uint32_t r0, uint32_t r1
   }
 }
 
+/* Rows r0..r1-1 of a tile's floats [32][16]. */
+static void scale_floats (const float *w, uint32_t r0, uint32_t r1, uint32_t width, const float *scale, float *out, size_t stride)
+{
+  for (uint32_t r = r0; r < r1; r++, out += stride)
+    for (uint32_t c = 0; c < width; c++)
+      out[c] = scale[r] * w[c * 16 + r];
+}
+
 static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uint32_t r1, float *out)
 {
   const xb_layout *l = &m->layout;
@@ -219,6 +250,7 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
   uint32_t stripe = m->band_stripe[band];
   float scale[16], offset[16], value[256];
   uint8_t expanded[512] __attribute__ ((aligned (64)));
+  float floats[512] __attribute__ ((aligned (64)));
   for (uint32_t p = 0; p < l->n_panels; p++) {
     const xb_cell *cell = &l->cells[(size_t) stripe * l->n_panels + p];
     uint32_t begin = xb_panel_begin (l, p), end = l->panel_end[p], depth = cell->depth;
@@ -228,7 +260,7 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
         memset (out + (size_t) (r - r0) * l->cols + begin, 0, (end - begin) * sizeof (float));
       continue;
     }
-    for (uint32_t u = 0; u < 256 && cell->codebook != XB_TRELLIS; u++)
+    for (uint32_t u = 0; u < 256 && cell->codebook < XB_TRELLIS; u++)
       value[u] = cell->codebook == XB_TABLE ? (float) l->tables[cell->table][u % 16] : (float) u - (cell->codebook == XB_GRID ? 128 : (float) cell->z2 * 0.5f);
     for (uint32_t c = begin; c < end; c++) {
       uint32_t g = m->panel_group[p] + (c - begin) / width;
@@ -244,6 +276,13 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
         const uint32_t there = end - c < 32 ? end - c : 32;
         xb_table_get ()->product.trellis_tile (at, cell->depth, l->tables + cell->table, c == begin, expanded);
         dequantize_values (expanded, r0, r1, there, scale, out + c, l->cols);
+        c += there - 1;
+        continue;
+      }
+      if (cell->codebook == XB_EXL3) {
+        const uint32_t there = end - c < 32 ? end - c : 32;
+        xb_table_get ()->product.exl3_tile (at, cell->depth, cell->z2, floats);
+        scale_floats (floats, r0, r1, there, scale, out + c, l->cols);
         c += there - 1;
         continue;
       }

@@ -35,10 +35,20 @@ typedef enum {
   XB_UNIFORM = 0, /* w = s (u - z), z = z2 / 2 */
   XB_TABLE = 1,   /* w = s table[u], 2^depth int8 entries, depth <= 4 */
   XB_GRID = 2,    /* w = s v, v from a stored table of 4 or 8 values, perhaps with signs (xb_grid): IQ1..IQ3 */
-  XB_TRELLIS = 4  /* w = s v, depth <= 6: a bitshift trellis (Tseng et al. 2024, QTIP) whose states are summed up from small tables, so that
+  XB_TRELLIS = 4, /* w = s v, depth <= 6: a bitshift trellis (Tseng et al. 2024, QTIP) whose states are summed up from small tables, so that
                    * it decodes by byte lookups: xb_trellis_word says what v a word of 12 bits stands for. A word is the code itself (lowest)
                    * and those before it in the chain of its 16 rows: xb_chain_place */
+  XB_EXL3 = 5     /* w = s v, v a function (xb_exl3_function) of the code's bits and those before it, 16 in all, in a ring of 16 rows x 16 columns: the
+                   * trellis of EXL3, as it is published. A float, so that products are f32's; one scale per row */
 } xb_codebook;
+
+/* What 16 bits stand for in EXL3. */
+typedef enum {
+  XB_EXL3_3INST = 0, /* its default: the sum of two f16 made of a multiply-add's bits (QTIP, section 3.1) */
+  XB_EXL3_MCG = 1,   /* the same of a product alone */
+  XB_EXL3_MUL1 = 2,  /* the sum of a product's bytes */
+  XB_N_EXL3_FUNCTIONS
+} xb_exl3_function;
 
 typedef enum {
   XB_SCALE_ROW_F16 = 0,   /* one f16 per row */
@@ -63,7 +73,7 @@ typedef enum {
 typedef struct {
   uint8_t depth;    /* bits per code, 0: the whole cell is 0; grid: bits per weight, rounded up */
   uint8_t codebook; /* xb_codebook */
-  uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one. grid: w = s v / 2^z2. else 0 */
+  uint16_t z2;      /* uniform: zero point in half steps; 2^depth - 1 is the symmetric one. grid: w = s v / 2^z2. EXL3: its function. else 0 */
   uint32_t table;   /* table, trellis, grid: index of the (first) one among the matrix's tables or grids */
 } xb_cell;
 
@@ -84,6 +94,7 @@ typedef struct {
   uint8_t scale_kind;   /* xb_scale_kind */
   uint8_t has_offset;   /* xb_offset_kind; z2 must be 0 where there is one */
   uint32_t input_id;    /* 0: x is used as it is; else 1 + number of the input pipeline (xb_input) in front */
+  uint32_t output_id;   /* 0: y is used as it is; else 1 + number of the pipeline of `rows` columns whose inverse (xb_input_restore) is behind */
   uint32_t n_stripes, n_panels, n_tables;
   const uint32_t *stripe_end; /* [n_stripes] rows, ascending, multiples of 16 but the last = rows */
   const uint32_t *panel_end;  /* [n_panels] columns, ascending, multiples of 32 but the last = cols */
@@ -160,6 +171,22 @@ static inline uint32_t xb_trellis_tables (uint32_t depth)
 /* The value of a word, added up modulo 256. */
 int32_t xb_trellis_word (uint32_t depth, const int8_t (*tables)[16], uint32_t word);
 
+/* ---- the codebook of EXL3 -------------------------------------------------------------------------------------------------- */
+
+/* Row and column (of 16 each) of a place in their ring of 256 codes: the order of tensor cores. */
+static inline uint32_t xb_exl3_row (uint32_t place)
+{
+  return place / 32 + place / 4 % 2 * 8;
+}
+
+static inline uint32_t xb_exl3_column (uint32_t place)
+{
+  return place / 8 % 4 * 2 + place % 2 + place / 2 % 2 * 8;
+}
+
+/* What 16 bits stand for, an f16's number: the bits before a code, highest first, and the code. */
+float xb_exl3_value (xb_exl3_function function, uint32_t bits);
+
 /* Inverse of pack. codes [16][cols_padded]; weights of rows row0..row1-1 as f32, out [row1-row0][cols]. */
 void xb_unpack_band (const xb_matrix *matrix, uint32_t band, uint8_t *codes, float *scale, float *offset);
 void xb_dequantize_rows (const xb_matrix *matrix, uint32_t row0, uint32_t row1, float *out);
@@ -220,8 +247,12 @@ void xb_input_free (xb_input *input);
 const xb_input_layout *xb_input_get_layout (const xb_input *input);
 /* out[cols] from x[cols]; out may be x only when there is no permutation. */
 void xb_input_apply (const xb_input *input, const float *x, float *out);
+/* Columns begin .. end - 1 alone, which x and out begin with. The pipeline has no permutation; begin is a multiple of its block, end too or its last. */
+void xb_input_apply_columns (const xb_input *input, const float *x, float *out, uint32_t begin, uint32_t end);
 /* A row of W' (stored) back to a row of W (as before the pipeline): w = (H^-1 w') * sign * diagonal, un-permuted. */
 void xb_input_restore_row (const xb_input *input, const float *stored, float *out);
+/* The same of columns begin .. end - 1 alone, as in xb_input_apply_columns, in place. */
+void xb_input_restore (const xb_input *input, float *x, uint32_t begin, uint32_t end);
 /* A row of W to W' = what is to be quantized, so that W' apply(x) = W x: the diagonal is divided out. */
 void xb_input_transform_row (const xb_input *input, const float *row, float *out);
 

@@ -1,7 +1,7 @@
 /* xbit_layout.c: from a layout to bytes and, for a blob nobody trusts, back.
  *
  * Header of 64 bytes: u32 magic "XBIT", version 1, rows, cols, group, kind (scale kind | has_offset << 8), input_id, n_stripes, n_panels,
- * n_tables, n_grids, grid_bytes, u64 size, u64 0. Then, each padded to 64 bytes: stripe ends (u32), panel ends (u32), cells (u8 depth, u8 codebook,
+ * n_tables, n_grids, grid_bytes, u64 size, u32 output_id, u32 0. Then, each padded to 64 bytes: stripe ends (u32), panel ends (u32), cells (u8 depth, u8 codebook,
  * u16 z2, u32 table), tables (16 x i8), grids (xb_grid), their values, stripe offsets (u64, from the blob's start). Then the bands. */
 #include "kernels/xbit_layout.h"
 
@@ -14,7 +14,8 @@ enum { MAGIC = 0x54494258, VERSION = 1, HEADER = 64, MAX_SIDE = 1 << 28, MAX_CEL
 
 typedef struct {
   uint32_t magic, version, rows, cols, group, kind, input_id, n_stripes, n_panels, n_tables, n_grids, grid_bytes;
-  uint64_t size, zero2;
+  uint64_t size;
+  uint32_t output_id, zero;
 } header;
 
 typedef struct {
@@ -75,7 +76,8 @@ static xb_error check_cells (const xb_layout *l)
     const xb_cell *c = &l->cells[i];
     if (c->codebook == EARLY_TRELLIS)
       return "an X-bit matrix was made by an early version of Valise with another trellis; fit the model again";
-    if (c->depth > XB_MAX_DEPTH || (c->codebook != XB_UNIFORM && c->codebook != XB_TABLE && c->codebook != XB_GRID && c->codebook != XB_TRELLIS))
+    if (c->depth > XB_MAX_DEPTH || (c->codebook != XB_UNIFORM && c->codebook != XB_TABLE && c->codebook != XB_GRID && c->codebook != XB_TRELLIS
+                                     && c->codebook != XB_EXL3))
       return "an X-bit matrix has a cell of an unknown depth or codebook; it was made by a newer version";
     if (c->codebook == XB_TABLE && (c->depth > 4 || c->table >= l->n_tables))
       return "an X-bit matrix has a cell whose table is missing";
@@ -86,6 +88,8 @@ static xb_error check_cells (const xb_layout *l)
       return "an X-bit matrix has a trellis cell whose tables are missing";
     if (c->codebook == XB_TRELLIS && !xb_scale_per_row (l) && l->group == 16)
       return "an X-bit matrix has a trellis cell in groups of 16";
+    if (c->codebook == XB_EXL3 && (c->z2 >= XB_N_EXL3_FUNCTIONS || !xb_scale_per_row (l)))
+      return "an X-bit matrix has an EXL3 cell of an unknown function or with scales of groups; it was made by a newer version";
     if ((c->codebook == XB_UNIFORM && c->z2 > 510) || (c->codebook == XB_GRID && c->z2 > 15))
       return "an X-bit matrix has a cell with an impossible zero point";
     if (l->has_offset && (c->codebook != XB_UNIFORM || c->z2 != 0))
@@ -176,7 +180,7 @@ void xb_layout_write_directory (void *data, const xb_layout *l)
   places p = place (l);
   header h = { MAGIC, VERSION, l->rows, l->cols, xb_scale_per_row (l) ? 0 : l->group,
                (uint32_t) l->scale_kind | (uint32_t) l->has_offset << 8, l->input_id, l->n_stripes, l->n_panels, l->n_tables, l->n_grids,
-               l->grid_bytes, xb_layout_bytes (l, NULL), 0 };
+               l->grid_bytes, xb_layout_bytes (l, NULL), l->output_id, 0 };
   uint8_t *out = data;
   memset (out, 0, p.bands);
   memcpy (out, &h, sizeof h);
@@ -224,7 +228,7 @@ static xb_layout layout_of (const header *h)
 {
   return (xb_layout) {
     .rows = h->rows, .cols = h->cols, .group = h->group, .scale_kind = (uint8_t) (h->kind & 255), .has_offset = (uint8_t) (h->kind >> 8),
-    .input_id = h->input_id, .n_stripes = h->n_stripes, .n_panels = h->n_panels, .n_tables = h->n_tables,
+    .input_id = h->input_id, .output_id = h->output_id, .n_stripes = h->n_stripes, .n_panels = h->n_panels, .n_tables = h->n_tables,
     .n_grids = h->n_grids, .grid_bytes = h->grid_bytes,
   };
 }
@@ -269,7 +273,7 @@ xb_matrix *xb_matrix_open (const void *data, size_t size, xb_error *error)
   if (size < HEADER || (uintptr_t) data % XB_ALIGN)
     return NULL;
   memcpy (&h, data, sizeof h);
-  if (h.magic != MAGIC || h.kind >> 10 || h.size != size)
+  if (h.magic != MAGIC || h.kind >> 10 || h.size != size || h.zero)
     return NULL;
   if (h.version != VERSION) {
     *error = "an X-bit matrix was made by a newer version; update Valise";

@@ -22,6 +22,7 @@ typedef struct xb_run {
   const uint8_t *columns;   /* the same column by column, + 128: [dim][2^index_bits] */
   uint32_t depth, codebook, tile_bytes;
   float z, factor;          /* zero point; what the scales of a grid are multiplied with */
+  uint32_t function;        /* of an EXL3 cell */
   uint32_t tile0, n_tiles;  /* in the whole row, of this run */
   bool is_first;            /* it begins where its cell does */
   uint32_t per_group;       /* tiles per group; 0: two groups in a tile (group 16) */
@@ -33,6 +34,33 @@ typedef struct xb_run {
   const uint8_t *ahead;     /* what will be needed soon, and how far that moves with each tile */
   uint32_t ahead_step;
 } run;
+
+/* Vectors as floats: those that are, or where `acts` is there the numbers that those stand for. */
+typedef struct {
+  const float *x;
+  size_t ldx;
+  uint32_t cols;
+  const xb_acts *acts;
+} float_vectors;
+
+/* What tile t of a row meets of vector i, 32 numbers; beyond the last column they are 0. */
+static inline const float *tile_inputs (const float_vectors *in, uint32_t i, uint32_t t, float local[32])
+{
+  if (in->acts) {
+    const size_t at = (size_t) i * (in->acts->cols_padded / 32) + t;
+    const vf scale = v_set (in->acts->scale[at]);
+    for (uint32_t c = 0; c < 32; c += XB_VL)
+      v_store (local + c, __builtin_convertvector (v_from_i8 (in->acts->q + at * 32 + c), vf) * scale);
+    return local;
+  }
+  const float *x = in->x + i * in->ldx + t * 32;
+  const uint32_t there = in->cols - t * 32;
+  if (there >= 32)
+    return x;
+  memset (local, 0, 32 * sizeof (float));
+  memcpy (local, x, there * sizeof (float));
+  return local;
+}
 
 /* acc[n][16] += run times vectors i0 .. i0+n-1 of what the function knows as its vectors */
 typedef void (*run_function) (const run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc);
@@ -61,7 +89,7 @@ static inline bool walk_panel (const band_walk *w, run *r)
   if (cell->depth == 0)
     return false;
   *r = (run) { .tiles = w->tiles, .tables = cell->codebook == XB_TABLE || cell->codebook == XB_TRELLIS ? l->tables + cell->table : NULL, .depth = cell->depth,
-               .codebook = cell->codebook, .tile_bytes = xb_tile_bytes (l, cell), .z = cell->codebook != XB_UNIFORM ? 128.0f : (float) cell->z2 * 0.5f,
+               .codebook = cell->codebook, .tile_bytes = xb_tile_bytes (l, cell), .z = cell->codebook != XB_UNIFORM ? 128.0f : (float) cell->z2 * 0.5f, .function = cell->z2,
                .tile0 = xb_panel_begin (l, w->panel) / 32, .n_tiles = xb_panel_tiles (l, w->panel), .is_first = true, .n_groups = xb_panel_groups (l, w->panel), .layout = l };
   r->per_group = xb_scale_per_row (l) ? r->n_tiles : l->group / 32;
   r->ahead = r->tiles + AHEAD_BYTES + (size_t) r->tile0 * w->scale_step;

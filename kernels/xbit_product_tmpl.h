@@ -266,8 +266,14 @@ RUNS (grid4, 4, XB_GRID) RUNS (grid8, 8, XB_GRID)
   { [XB_UNIFORM] = UNIFORMS (end), [XB_TABLE] = TABLES (end), [XB_GRID] = { [4] = grid4##end, [8] = grid8##end }, [XB_TRELLIS] = TRELLISES (end) }
 static const run_function functions[2][XB_TRELLIS + 1][XB_MAX_DEPTH + 1] = { FUNCTIONS (), FUNCTIONS (_one) };
 
+static void run_exl3_acts (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc);
+
 static void run_vectors (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc)
 {
+  if (r->codebook == XB_EXL3) {
+    run_exl3_acts (r, acts, i0, n, acc);
+    return;
+  }
 #ifdef XI_GRID
   const xi_grid_functions *grid = r->grid ? XI_GRID (r->grid) : NULL;
   if (grid) {
@@ -348,10 +354,12 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 #undef DECODE
 
 #include "kernels/xbit_acts_tmpl.h"
+#include "kernels/xbit_exl3_tmpl.h"
+#define XI_EXL3_ONE exl3_one
 #include "kernels/xbit_f32_tmpl.h"
 
 void XB_JOIN (xb_product_init_, XB_SUFFIX) (xb_product_table *t)
 {
   *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32,
-                            .trellis_tile = trellis_tile };
+                            .trellis_tile = trellis_tile, .exl3_tile = exl3_tile };
 }

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #define XB_VL 4
+#include "kernels/xbit_exl3.h"
 #include "kernels/xbit_grid.h"
 #include "kernels/xbit_product.h"
 
@@ -66,10 +67,23 @@ static const uint8_t *expand_tile (const run *r, uint32_t t, uint8_t expanded[51
   return expanded;
 }
 
+static void exl3_tile (const uint8_t *tile, uint32_t depth, uint32_t function, float *w)
+{
+  for (uint32_t c = 0; c < 32; c++)
+    for (uint32_t row = 0; row < 16; row++)
+      w[c * 16 + row] = xb_exl3_value ((xb_exl3_function) function, exl3_state (tile, depth, row, c));
+}
+
+static void run_exl3_acts (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc);
+
 static void cells (const run *r, const void *vectors, uint32_t i0, uint32_t n, float *acc)
 {
   const xb_acts *acts = vectors;
   uint32_t row_tiles = acts->cols_padded / 32;
+  if (r->codebook == XB_EXL3) {
+    run_exl3_acts (r, acts, i0, n, acc);
+    return;
+  }
   for (uint32_t t = 0; t < r->n_tiles; t++) {
     uint8_t expanded[512] __attribute__ ((aligned (64)));
     const uint8_t *tile = expand_tile (r, t, expanded);
@@ -114,5 +128,6 @@ static void tile_bytes (const run *r, uint32_t t, uint8_t *out)
 
 void xb_product_init_scalar (xb_product_table *t)
 {
-  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32, .trellis_tile = trellis_tile };
+  *t = (xb_product_table) { .acts_quantize = acts_quantize, .matvec = matvec, .matmul = matmul, .matmul_f32 = matmul_f32, .trellis_tile = trellis_tile,
+                            .exl3_tile = exl3_tile };
 }

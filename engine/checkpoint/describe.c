@@ -45,6 +45,8 @@ static char *name_cells (guint least, guint most, xb_codebook codebook)
 {
   if (codebook == XB_GRID)
     return g_strdup ("cells of their own grid and size");
+  if (codebook == XB_EXL3)
+    return g_strdup_printf ("%u-bit cells of their own trellis", least);
   const char *table = codebook == XB_TABLE ? " with a table" : "";
   return least == most ? g_strdup_printf ("%u-bit cells%s", least, table) : g_strdup_printf ("cells of %u to %u bits%s", least, most, table);
 }

@@ -1,5 +1,6 @@
 /* exl3.c: EXL3: tiles of 16 inputs x 16 outputs as a ring of bits, each weight a function of 16 of them; signs and Hadamard transforms of 128 on both
- * sides. Layout: the exllamav3 project's reconstruct, exl3_dq and codebook; the trellis is QTIP's (Tseng et al. 2024). */
+ * sides. Layout: the exllamav3 project's reconstruct, exl3_dq and codebook; the trellis is QTIP's (Tseng et al. 2024). X-bit matrices hold the same bits
+ * (XB_EXL3), with a pipeline on either side. */
 #include "engine/checkpoint/hf_quantized.h"
 
 #include "kernels/ops.h"
@@ -9,44 +10,28 @@
 
 enum { TILE = 16, BLOCK = 128 };
 
-typedef enum { EXL3_SUM, EXL3_SUM_MCG, EXL3_BYTES } Exl3Book;
-
 typedef struct {
   EngPacked packed;
   const EngStTensor *trellis;
   guint rows, cols, bits;
   float *inputs, *outputs;  /* [cols], [rows]: signs and sizes before and after the transforms */
-  const float *book;        /* what 16 bits stand for, as an f16 holds it */
+  const float *values;      /* what 16 bits stand for */
+  guint16 *diagonals;       /* [cols], [rows]: the same signs and sizes, as f16 */
+  xb_layout layout;
+  xb_cell cell;
+  xb_input_layout before, behind;
 } Exl3;
 
-static float half_sum (guint32 x)
+static const float *values_of (xb_exl3_function function)
 {
-  x = (x & 0x8fff8fffu) ^ 0x3b603b60u;
-  return xb_round_scale (xb_half_to_float ((guint16) x) + xb_half_to_float ((guint16) (x >> 16)));
-}
-
-static float state_value (Exl3Book book, guint32 state)
-{
-  switch (book) {
-  case EXL3_SUM: return half_sum (state * 89226354u + 64248484u);
-  case EXL3_SUM_MCG: return half_sum (state * 0xCBAC1FEDu);
-  default: {
-    guint32 x = state * 0x83DCD12Du, sum = (x & 255) + (x >> 8 & 255) + (x >> 16 & 255) + (x >> 24);
-    return xb_round_scale ((float) fma (1024.0 + sum, (double) xb_half_to_float (0x1eee), (double) xb_half_to_float (0xc931)));
-  }
-  }
-}
-
-static const float *book_values (Exl3Book book)
-{
-  static float *made[EXL3_BYTES + 1];
-  if (g_once_init_enter (&made[book])) {
+  static float *made[XB_N_EXL3_FUNCTIONS];
+  if (g_once_init_enter (&made[function])) {
     float *values = g_new (float, 1 << 16);
     for (guint i = 0; i < 1 << 16; i++)
-      values[i] = state_value (book, i);
-    g_once_init_leave (&made[book], values);
+      values[i] = xb_exl3_value (function, i);
+    g_once_init_leave (&made[function], values);
   }
-  return made[book];
+  return made[function];
 }
 
 /* Sixteen bits that end with weight t's: the ring's words hold their first bit highest, and each word's halves are exchanged. */
@@ -64,10 +49,29 @@ static guint ring_state (const guint8 *tile, guint bits, guint t)
 static void open_tile (const Exl3 *e, guint64 tile, float out[TILE][TILE])
 {
   const guint8 *data = e->trellis->data + tile * (32u * e->bits);
-  for (guint t = 0; t < 256; t++) {
-    guint lane = t / 8, row = lane % 4 * 2 + (t & 1) + (t >> 1 & 1) * 8, col = lane / 4 + (t >> 2 & 1) * 8;
-    out[row][col] = e->book[ring_state (data, e->bits, t)];
+  for (guint t = 0; t < TILE * TILE; t++)
+    out[xb_exl3_column (t)][xb_exl3_row (t)] = e->values[ring_state (data, e->bits, t)];
+}
+
+static void fill_band (const EngPacked *packed, guint band, EngBand *out)
+{
+  const Exl3 *e = (const Exl3 *) packed;
+  for (guint k = 0; k < e->cols / TILE; k++) {
+    const guint8 *data = e->trellis->data + ((guint64) k * (e->rows / TILE) + band) * (32u * e->bits);
+    guint64 bits = 0;
+    for (guint t = 0, there = 0; t < TILE * TILE; t++, there -= e->bits) {
+      if (there < e->bits) {
+        guint32 word;
+        memcpy (&word, data, 4);
+        data += 4;
+        bits = bits << 32 | GUINT32_FROM_LE (word);
+        there += 32;
+      }
+      out->codes[xb_exl3_row (t) * e->cols + k * TILE + xb_exl3_column (t)] = (guint8) (bits >> (there - e->bits) & ((1u << e->bits) - 1));
+    }
   }
+  for (guint i = 0; i < TILE; i++)
+    out->scale[i] = 1;
 }
 
 /* 128 outputs from `block` on: their rows [128][cols] as before both transforms. */
@@ -115,10 +119,11 @@ static void free_exl3 (EngPacked *packed)
   Exl3 *e = (Exl3 *) packed;
   g_free (e->inputs);
   g_free (e->outputs);
+  g_free (e->diagonals);
   g_free (e);
 }
 
-static const EngPackedClass exl3_class = { "EXL3", read_rows, NULL, drop, free_exl3 };
+static const EngPackedClass exl3_class = { "EXL3", read_rows, fill_band, drop, free_exl3 };
 
 /* Signs as f16 numbers (suh) or, in older files, a bit each (su: 1 = minus). */
 static float *read_signs (const EngStTensor *halves, const EngStTensor *bits, guint n)
@@ -135,6 +140,29 @@ static float *read_signs (const EngStTensor *halves, const EngStTensor *bits, gu
   return signs;
 }
 
+static gboolean are_finite (const float *x, guint n)
+{
+  gboolean finite = TRUE;
+  for (guint i = 0; i < n; i++)
+    finite = finite && isfinite (x[i]);
+  return finite;
+}
+
+static void choose_layout (Exl3 *e, xb_exl3_function function)
+{
+  e->diagonals = g_new (guint16, (gsize) e->cols + e->rows);
+  xb_f32_to_f16 (e->inputs, e->diagonals, e->cols);
+  xb_f32_to_f16 (e->outputs, e->diagonals + e->cols, e->rows);
+  e->cell = (xb_cell) { .depth = (guint8) e->bits, .codebook = XB_EXL3, .z2 = (guint16) function };
+  e->layout = (xb_layout) { .rows = e->rows, .cols = e->cols, .scale_kind = XB_SCALE_ROW_F16, .n_stripes = 1, .n_panels = 1,
+                            .stripe_end = &e->rows, .panel_end = &e->cols, .cells = &e->cell };
+  e->before = (xb_input_layout) { .cols = e->cols, .block = BLOCK, .diagonal = e->diagonals };
+  e->behind = (xb_input_layout) { .cols = e->rows, .block = BLOCK, .diagonal = e->diagonals + e->cols };
+  e->packed.layout = &e->layout;
+  e->packed.input = &e->before;
+  e->packed.output = &e->behind;
+}
+
 EngPacked *hf_exl3_open (const Hf *hf, const char *module, guint *rows, guint *cols, GError **error)
 {
   const EngStTensor *trellis = hf_part (hf, module, "trellis");
@@ -142,16 +170,19 @@ EngPacked *hf_exl3_open (const Hf *hf, const char *module, guint *rows, guint *c
       || trellis->dims[0] > 1 << 20 || trellis->dims[1] > 1 << 20 || trellis->dims[2] % 16 != 0 || trellis->dims[2] < 16 || trellis->dims[2] > 128)
     return hf_refuse (hf, module, "has EXL3 tiles of an impossible shape; the files are damaged", error);
   Exl3 *e = g_new0 (Exl3, 1);
-  e->packed = (EngPacked) { .class = &exl3_class, .number_type = ENG_TYPE_F16, .loss = ENG_LOSS_HALF };
+  e->packed = (EngPacked) { .class = &exl3_class };
   e->trellis = trellis;
   e->cols = *cols = (guint) trellis->dims[0] * TILE;
   e->rows = *rows = (guint) trellis->dims[1] * TILE;
   e->bits = (guint) trellis->dims[2] / 16;
   e->inputs = read_signs (hf_part (hf, module, "suh"), hf_part (hf, module, "su"), e->cols);
   e->outputs = read_signs (hf_part (hf, module, "svh"), hf_part (hf, module, "sv"), e->rows);
-  e->book = book_values (hf_part (hf, module, "mcg") ? EXL3_SUM_MCG : hf_part (hf, module, "mul1") ? EXL3_BYTES : EXL3_SUM);
-  if (e->inputs && e->outputs)
+  xb_exl3_function function = hf_part (hf, module, "mcg") ? XB_EXL3_MCG : hf_part (hf, module, "mul1") ? XB_EXL3_MUL1 : XB_EXL3_3INST;
+  e->values = values_of (function);
+  if (e->inputs && e->outputs && are_finite (e->inputs, e->cols) && are_finite (e->outputs, e->rows)) {
+    choose_layout (e, function);
     return &e->packed;
+  }
   free_exl3 (&e->packed);
-  return hf_refuse (hf, module, "lacks the signs (suh, svh) that its EXL3 tiles need, or has too few; the files are damaged", error);
+  return hf_refuse (hf, module, "lacks the signs (suh, svh) that its EXL3 tiles need, or has too few or infinite ones; the files are damaged", error);
 }

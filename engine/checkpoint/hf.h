@@ -102,8 +102,11 @@ gboolean hf_is_attachment (const char *part);
 EngPacked *hf_floats_open (const EngStTensor *tensor);
 /* Of [experts][cols][all rows] the rows first, first + step, ..., so many of each expert: a matrix of experts * rows rows. */
 EngPacked *hf_turned_open (const EngStTensor *tensor, guint first, guint step, guint rows);
+/* From now on `packed` is kept as F16: for matrices whose rows are taken apart, where a pipeline behind mixes them. */
+void hf_keep_numbers (EngPacked *packed);
 /* Rows of several matrices of equal width one behind the other; order (n_rows, may be NULL; taken over) picks from all of them. Takes the parts over.
- * NULL with the parts freed when they do not fit together: *why says so. */
+ * NULL with the parts freed when they do not fit together: *why says so. Experts with pipelines
+ * on either side keep them, each its own, where they are alike otherwise; else what has a pipeline behind it is kept as F16. */
 EngPacked *hf_join (GPtrArray *parts, guint part_rows, guint cols, guint32 *order, guint n_rows, const char **why);
 
 #endif

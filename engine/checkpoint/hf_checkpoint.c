@@ -482,6 +482,16 @@ static gboolean add_turned (Build *b, const char *name, const EngStTensor *t)
   return add_packed (b, name, hf_turned_open (t, 0, 1, (guint) rows), experts > 1 ? 3 : 2, cols, rows, experts, t->bytes);
 }
 
+/* Of which the decoder reads a row, or a head's or an expert's rows, alone. */
+static gboolean is_taken_apart (const char *name)
+{
+  static const char *const names[] = { "token_embd", "position_embd", "attn_kv_b", "attn_k_b", "attn_v_b", "_exps" };
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++)
+    if (g_str_has_suffix (name, names[i]))
+      return TRUE;
+  return FALSE;
+}
+
 static gboolean add_matrix (Build *b, const Output *output, const char *name)
 {
   const char *module = output->modules->pdata[0];
@@ -496,6 +506,8 @@ static gboolean add_matrix (Build *b, const Output *output, const char *name)
   EngPacked *packed = open_matrix (b, module, &rows, &cols);
   if (!packed)
     return FALSE;
+  if (is_taken_apart (output->name))
+    hf_keep_numbers (packed);
   guint32 *order = output->part == HF_QKV ? qkv_order (&b->hf, rows) : NULL;
   gboolean is_floats = t && !packed->layout && can_stay (t, &type) && strcmp (packed->class->method, "floats") == 0;
   guint64 experts = t && t->n_dims == 3 ? t->dims[0] : blocks && blocks->n_dims == 4 ? blocks->dims[0] : 1;

@@ -102,6 +102,8 @@ typedef struct {
   guint32 *order;      /* row -> row of all parts together; NULL: the same */
   xb_layout layout;
   guint32 stripe_end;
+  xb_input_layout input, output; /* of parts that have their own: one behind the other */
+  guint16 *diagonals;
   EngPackedClass class;
 } Joined;
 
@@ -197,6 +199,7 @@ static void joined_free (EngPacked *packed)
   Joined *j = (Joined *) packed;
   g_ptr_array_unref (j->parts);
   g_free (j->order);
+  g_free (j->diagonals);
   g_free (j);
 }
 
@@ -219,9 +222,55 @@ static gboolean same_input (const xb_input_layout *a, const xb_input_layout *b)
          && (!a->signs || memcmp (a->signs, b->signs, (a->cols + 7) / 8) == 0);
 }
 
+void hf_keep_numbers (EngPacked *packed)
+{
+  if (!packed->output)
+    return;
+  packed->layout = NULL;
+  packed->input = packed->output = NULL;
+  packed->number_type = ENG_TYPE_F16;
+  packed->loss = ENG_LOSS_HALF;
+}
+
+/* Whether both pipelines of each part are but a diagonal and a transform whose blocks end where the part does, and the cells of all are alike. */
+static gboolean keep_pipelines (GPtrArray *parts, guint part_rows, guint cols)
+{
+  const EngPacked *first = parts->pdata[0];
+  for (guint i = 0; i < parts->len; i++) {
+    const EngPacked *part = parts->pdata[i];
+    const xb_input_layout *const pipelines[] = { part->input, part->output };
+    for (guint k = 0; k < 2; k++)
+      if (!part->layout || !pipelines[k] || pipelines[k]->permutation || pipelines[k]->signs || !pipelines[k]->diagonal || pipelines[k]->block == 0
+          || (k == 0 ? cols : part_rows) % pipelines[k]->block != 0 || pipelines[k]->block != (k == 0 ? first->input : first->output)->block)
+        return FALSE;
+    if (!same_cells (part->layout, first->layout))
+      return FALSE;
+  }
+  return (guint64) parts->len * MAX (part_rows, cols) <= 1u << 28;
+}
+
+static void join_pipelines (Joined *j)
+{
+  gsize n = j->parts->len;
+  const EngPacked *first = j->parts->pdata[0];
+  guint16 *in = j->diagonals = g_new (guint16, n * ((gsize) j->cols + j->part_rows)), *out = in + n * j->cols;
+  for (guint i = 0; i < n; i++) {
+    const EngPacked *part = j->parts->pdata[i];
+    memcpy (in + (gsize) i * j->cols, part->input->diagonal, j->cols * sizeof *in);
+    memcpy (out + (gsize) i * j->part_rows, part->output->diagonal, j->part_rows * sizeof *out);
+  }
+  j->input = (xb_input_layout) { .cols = (guint32) n * j->cols, .block = first->input->block, .diagonal = in };
+  j->output = (xb_input_layout) { .cols = (guint32) n * j->part_rows, .block = first->output->block, .diagonal = out };
+  j->packed.input = &j->input;
+  j->packed.output = &j->output;
+}
+
 EngPacked *hf_join (GPtrArray *parts, guint part_rows, guint cols, guint32 *order, guint n_rows, const char **why)
 {
   Joined *j = g_new0 (Joined, 1);
+  gboolean keep = !order && keep_pipelines (parts, part_rows, cols);
+  for (guint i = 0; i < parts->len && !keep; i++)
+    hf_keep_numbers (parts->pdata[i]);
   const EngPacked *first = parts->pdata[0];
   j->parts = parts;
   j->part_rows = part_rows;
@@ -232,7 +281,7 @@ EngPacked *hf_join (GPtrArray *parts, guint part_rows, guint cols, guint32 *orde
   gboolean fits = TRUE;
   for (guint i = 1; i < parts->len; i++) {
     const EngPacked *part = parts->pdata[i];
-    fits = fits && !part->layout == !first->layout && (!part->layout || (same_cells (part->layout, first->layout) && same_input (part->input, first->input)));
+    fits = fits && !part->layout == !first->layout && (!part->layout || (same_cells (part->layout, first->layout) && (keep || same_input (part->input, first->input))));
     j->packed.loss = MAX (j->packed.loss, part->loss);
     if (part->number_type != first->number_type)
       j->packed.number_type = ENG_TYPE_F32;
@@ -248,5 +297,7 @@ EngPacked *hf_join (GPtrArray *parts, guint part_rows, guint cols, guint32 *orde
     j->layout.stripe_end = &j->stripe_end;
     j->packed.layout = &j->layout;
   }
+  if (keep)
+    join_pipelines (j);
   return &j->packed;
 }

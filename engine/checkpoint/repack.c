@@ -20,7 +20,7 @@ typedef struct {
   EngGguf *source;
   EngGgufWriter *writer;
   GArray *outputs;      /* Output, one for each tensor of the source */
-  GPtrArray *inputs;    /* GBytes: the pipelines written so far */
+  GPtrArray *inputs;    /* GBytes: the pipelines declared so far */
   guint first_input;    /* the writer's number of the first of them */
   EngProgress progress;
   gpointer data;
@@ -34,7 +34,7 @@ typedef struct {
   guint type;            /* NUMBERS: F32 or F16 */
   const EngPacked *packed;
   EngPacked *owned;
-  xb_layout layout;      /* PACKED: with the number of its input */
+  xb_layout layout;      /* PACKED: with the numbers of its pipelines */
 } Output;
 
 static void clear_output (Output *output)
@@ -113,7 +113,7 @@ static gboolean report (Repack *r, const EngTensor *tensor, guint64 bytes, GErro
 /* ---- declaring --------------------------------------------------------------------------------------------------------------- */
 
 /* 1 + the number of the pipeline, which matrices that have the very same one share. */
-static gboolean declare_input (Repack *r, const EngTensor *tensor, const xb_input_layout *layout, guint *id, GError **error)
+static gboolean declare_pipeline (Repack *r, const EngTensor *tensor, const xb_input_layout *layout, guint *id, GError **error)
 {
   xb_error why = NULL;
   gsize size = xb_input_bytes (layout, &why);
@@ -155,7 +155,8 @@ static gboolean declare_packed (Repack *r, const EngTensor *tensor, Output *out,
       return fail (r, tensor, why, error);
   }
   out->layout = *out->packed->layout;
-  if (out->packed->input && !declare_input (r, tensor, out->packed->input, &out->layout.input_id, error))
+  if ((out->packed->input && !declare_pipeline (r, tensor, out->packed->input, &out->layout.input_id, error))
+      || (out->packed->output && !declare_pipeline (r, tensor, out->packed->output, &out->layout.output_id, error)))
     return FALSE;
   guint64 bytes = xb_layout_bytes (&out->layout, &why);
   if (bytes == 0)

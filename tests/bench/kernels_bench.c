@@ -93,7 +93,7 @@ static void multiply (gpointer data)
 
 typedef struct {
   const char *name;
-  int codebook, depth, dim, index_bits, sign_bits;
+  int codebook, depth, dim, index_bits, sign_bits, function;
 } Function;
 
 static const Function functions[] = {
@@ -101,6 +101,8 @@ static const Function functions[] = {
   { "6 bits", XB_UNIFORM, 6 }, { "7 bits", XB_UNIFORM, 7 }, { "8 bits", XB_UNIFORM, 8 }, { "table of 2", XB_TABLE, 1 }, { "table of 4", XB_TABLE, 2 },
   { "table of 8", XB_TABLE, 3 }, { "table of 16", XB_TABLE, 4 }, { "trellis 1", XB_TRELLIS, 1 }, { "trellis 2", XB_TRELLIS, 2 }, { "trellis 3", XB_TRELLIS, 3 },
   { "trellis 4", XB_TRELLIS, 4 }, { "trellis 5", XB_TRELLIS, 5 }, { "trellis 6", XB_TRELLIS, 6 }, { "grid 8 x 256", XB_GRID, 2, 8, 8, 7 }, { "grid 4 x 512", XB_GRID, 4, 4, 9, 8 },
+  { "exl3 1", XB_EXL3, 1 }, { "exl3 2", XB_EXL3, 2 }, { "exl3 3", XB_EXL3, 3 }, { "exl3 4", XB_EXL3, 4 }, { "exl3 5", XB_EXL3, 5 }, { "exl3 6", XB_EXL3, 6 },
+  { "exl3 7", XB_EXL3, 7 }, { "exl3 8", XB_EXL3, 8 }, { "exl3 4 mcg", XB_EXL3, 4, .function = XB_EXL3_MCG }, { "exl3 4 mul1", XB_EXL3, 4, .function = XB_EXL3_MUL1 },
 };
 
 typedef struct {
@@ -117,8 +119,8 @@ static Result bench_function (const Function *f, guint rows, guint cols, guint g
   gint8 tables[3][16] = { { -128, -90, -70, -50, -35, -20, -10, -3, 3, 10, 20, 35, 50, 70, 90, 127 } };
   g_autofree gint8 *values = g_new0 (gint8, 8 << 12);
   xb_grid grid = { .dim = (guint8) f->dim, .index_bits = (guint8) f->index_bits, .sign_bits = (guint8) f->sign_bits };
-  xb_cell cell = { .depth = (guint8) f->depth, .codebook = (guint8) f->codebook, .z2 = (guint16) (f->codebook == XB_UNIFORM ? (1 << f->depth) - 1 : 0) };
-  xb_layout layout = { .rows = rows, .cols = cols, .group = group, .scale_kind = XB_SCALE_GROUP_F16, .n_stripes = 1, .n_panels = 1, .n_tables = 3,
+  xb_cell cell = { .depth = (guint8) f->depth, .codebook = (guint8) f->codebook, .z2 = (guint16) (f->codebook == XB_UNIFORM ? (1 << f->depth) - 1 : f->function) };
+  xb_layout layout = { .rows = rows, .cols = cols, .group = group, .scale_kind = f->codebook == XB_EXL3 ? XB_SCALE_ROW_F16 : XB_SCALE_GROUP_F16, .n_stripes = 1, .n_panels = 1, .n_tables = 3,
                        .stripe_end = &stripe_end, .panel_end = &panel_end, .cells = &cell, .tables = (const gint8 (*)[16]) tables,
                        .n_grids = f->codebook == XB_GRID, .grid_bytes = f->codebook == XB_GRID ? 8 << 12 : 0, .grids = &grid, .grid_values = values };
   gsize size = xb_layout_bytes (&layout, NULL);

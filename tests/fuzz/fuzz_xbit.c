@@ -34,6 +34,8 @@ static void use_input (const xb_input *input)
   g_autofree float *x = g_new0 (float, cols), *out = g_new (float, cols);
   xb_input_apply (input, x, out);
   xb_input_restore_row (input, x, out);
+  if (!xb_input_get_layout (input)->permutation)
+    xb_input_restore (input, x, 0, cols);
   xb_input_transform_row (input, x, out);
 }
 
@@ -84,6 +86,7 @@ GByteArray *fuzz_seed (guint i)
     { 32, XB_SCALE_GROUP_F16, TRUE, { { 4, XB_UNIFORM, 0, 0 }, { 4, XB_UNIFORM, 0, 0 }, { 5, XB_UNIFORM, 0, 0 }, { 1, XB_UNIFORM, 0, 0 } } },
     { 16, XB_SCALE_GROUP_I8, FALSE, { { 6, XB_UNIFORM, 64, 0 }, { 6, XB_UNIFORM, 64, 0 }, { 2, XB_UNIFORM, 3, 0 }, { 7, XB_UNIFORM, 127, 0 } } },
     { 64, XB_SCALE_ROW_F16, FALSE, { { 4, XB_TABLE, 0, 0 }, { 3, XB_TABLE, 0, 1 }, { 4, XB_UNIFORM, 16, 0 }, { 2, XB_TABLE, 0, 1 } } },
+    { 0, XB_SCALE_ROW_F16, FALSE, { { 3, XB_EXL3, XB_EXL3_MUL1, 0 }, { 8, XB_EXL3, XB_EXL3_3INST, 0 }, { 4, XB_UNIFORM, 16, 0 }, { 1, XB_EXL3, XB_EXL3_MCG, 0 } } },
   };
   static const uint32_t stripe_end[] = { 16, 35 }, panel_end[] = { 64, 300 };
   static const int8_t tables[2][16] = { { -127, -60, -5, 0, 5, 60, 127 }, { -4, -1, 1, 4, -8, 8, 2, 3 } };

@@ -243,6 +243,13 @@ static void check_split_hadamard (GRand *rand)
     xb_input_restore_row (input, out, back);
     for (guint i = 0; i < n; i++)
       near_enough ("split hadamard and back", n, i, (double) back[i], (double) x[i], EPS * 4 * 24 * sqrt (n));
+    for (guint begin = 0, block = cases[c].block; begin < n; begin += block) /* in place, a block at a time: the same, to the last bit */
+      xb_input_restore (input, out + begin, begin, MIN (begin + block, n));
+    g_assert_cmpmem (out, n * sizeof (float), back, n * sizeof (float));
+    xb_input_apply (input, x, out);
+    for (guint begin = 0, block = cases[c].block; begin < n; begin += block)
+      xb_input_apply_columns (input, x + begin, back + begin, begin, MIN (begin + block, n));
+    g_assert_cmpmem (out, n * sizeof (float), back, n * sizeof (float));
     xb_input_free (input);
     release (x, n);
     release (out, n);

@@ -12,7 +12,7 @@
 #include "sets.h"
 
 /* One product: codes of a depth and codebook, or of a grid, or (MIXED) another in every cell. */
-enum { GRIDS = 6, UNIFORM1 = 0, TABLE1 = 8, GRID0 = 12, TRELLIS1 = GRID0 + GRIDS, MIXED = TRELLIS1 + 6, N_KINDS };
+enum { GRIDS = 6, UNIFORM1 = 0, TABLE1 = 8, GRID0 = 12, TRELLIS1 = GRID0 + GRIDS, EXL3 = TRELLIS1 + 6, MIXED = EXL3 + 24, N_KINDS };
 
 /* dim, bits of an index, bits of signs: the shapes of IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S and IQ1_M. */
 static const guint8 grid_shapes[GRIDS][3] = { { 8, 8, 7 }, { 8, 9, 7 }, { 8, 10, 8 }, { 4, 8, 7 }, { 4, 9, 8 }, { 8, 12, 0 } };
@@ -23,6 +23,8 @@ static char *kind_name (int kind)
     return g_strdup_printf ("%s%d", kind < TABLE1 ? "uniform" : "table", 1 + (kind < TABLE1 ? kind - UNIFORM1 : kind - TABLE1));
   if (kind == MIXED)
     return g_strdup_printf ("mixed");
+  if (kind >= EXL3)
+    return g_strdup_printf ("exl3-%d-%s", (kind - EXL3) / 3 + 1, ((const char *[]) { "3inst", "mcg", "mul1" })[(kind - EXL3) % 3]);
   if (kind >= TRELLIS1)
     return g_strdup_printf ("trellis%d", kind - TRELLIS1 + 1);
   const guint8 *g = grid_shapes[kind - GRID0];
@@ -31,7 +33,12 @@ static char *kind_name (int kind)
 
 static guint least_group (int kind)
 {
-  return kind >= TRELLIS1 && kind < MIXED ? 32 : 16;
+  return kind >= TRELLIS1 && kind < EXL3 ? 32 : 16;
+}
+
+static gboolean is_exl3 (int kind)
+{
+  return kind >= EXL3 && kind < MIXED;
 }
 
 typedef struct {
@@ -56,6 +63,11 @@ typedef struct {
   double *terms;          /* [rows][cols] size of the terms a weight is made of: a product's rounding is relative to these */
   xb_matrix *matrix;
 } Packed;
+
+static gboolean is_per_row (const Case *c)
+{
+  return c->scale_kind == XB_SCALE_ROW_F16 || c->scale_kind == XB_SCALE_ROW_F32;
+}
 
 static guint split (guint32 *end, guint n, guint unit, guint pieces)
 {
@@ -88,9 +100,11 @@ static void make_layout (Packed *p, const Case *c, GRand *rand)
   p->layout.n_stripes = split (p->stripe_end, c->rows, 16, mixed ? 3 : 1);
   p->layout.n_panels = split (p->panel_end, c->cols, MAX (c->group, 32), mixed ? 3 : 1);
   for (guint i = 0; i < p->layout.n_stripes * p->layout.n_panels; i++) {
-    int kind = mixed ? g_rand_int_range (rand, 0, c->has_offset ? TABLE1 : c->group == 16 ? TRELLIS1 : MIXED) : c->kind;
+    int kind = mixed ? g_rand_int_range (rand, 0, c->has_offset ? TABLE1 : is_per_row (c) ? MIXED : c->group == 16 ? TRELLIS1 : EXL3) : c->kind;
     if (mixed && g_rand_int_range (rand, 0, 8) == 0)
       p->cells[i] = (xb_cell) { .depth = 0 };
+    else if (kind >= EXL3)
+      p->cells[i] = (xb_cell) { .depth = (guint8) ((kind - EXL3) / 3 + 1), .codebook = XB_EXL3, .z2 = (guint16) ((kind - EXL3) % 3) };
     else if (kind >= TRELLIS1)
       p->cells[i] = (xb_cell) { .depth = (guint8) (kind - TRELLIS1 + 1), .codebook = XB_TRELLIS, .table = i % 2 };
     else if (kind >= GRID0) {
@@ -160,6 +174,42 @@ static double trellis_value (const Packed *p, const xb_cell *cell, const guint8 
 #undef FOUR
 }
 
+static double half (guint bits)
+{
+  return ldexp ((bits & 1023) + (bits >> 10 & 31 ? 1024 : 0), (int) MAX (bits >> 10 & 31, 1) - 25) * (bits >> 15 ? -1 : 1);
+}
+
+/* The nearest number of 11 bits, ties to even. */
+static double round_to_11_bits (double x)
+{
+  int exponent;
+  frexp (x, &exponent);
+  return ldexp (nearbyint (ldexp (x, 11 - exponent)), exponent - 11);
+}
+
+/* What the code of row r, column col of an EXL3 cell stands for: its 16 bits end with the code in the ring of 16 x 16 codes, lane after lane of a tensor
+ * core's fragment. */
+static double exl3_value (const xb_cell *cell, const guint8 *codes, gsize stride, guint begin, guint r, guint col)
+{
+  static const guint64 factors[3] = { 89226354, 0xcbac1fed, 0x83dcd12d };
+  guint first = begin + (col - begin) / 16 * 16, at = 0, state = 0, n = 0;
+  guint8 ring[256];
+  for (guint t = 0; t < 256; t++) {
+    guint lane = t / 8, column = lane % 4 * 2 + t % 2 + t / 2 % 2 * 8, row = lane / 4 + t / 4 % 2 * 8;
+    ring[t] = codes[row * stride + first + column];
+    at = row == r && first + column == col ? t : at;
+  }
+  for (guint t = at; n < 16; t = (t + 255) % 256)
+    for (guint bit = 0; bit < cell->depth && n < 16; bit++)
+      state |= (ring[t] >> bit & 1u) << n++;
+  guint64 product = state * factors[cell->z2] + (cell->z2 == 0 ? 64248484u : 0u);
+  guint32 x = (guint32) product;
+  if (cell->z2 == 2)
+    return round_to_11_bits ((1024 + (x & 255) + (x >> 8 & 255) + (x >> 16 & 255) + (x >> 24)) * half (0x1eee) + half (0xc931));
+  x = (x & 0x8fff8fff) ^ 0x3b603b60;
+  return round_to_11_bits (half (x & 0xffff) + half (x >> 16));
+}
+
 /* The codes of 16 rows x cols of a cell in codes[16][stride], the first row and column being row0 and col0 of the matrix; v[16][stride]: what they mean. */
 static void fill_codes (const Packed *p, const xb_cell *cell, gboolean is_extreme, guint n_rows, guint begin, guint end, gsize stride, guint8 *codes, double *v,
                         GRand *rand)
@@ -192,6 +242,9 @@ static void fill_codes (const Packed *p, const xb_cell *cell, gboolean is_extrem
   for (guint r = 0; r < n_rows && cell->depth && cell->codebook == XB_TRELLIS; r++)
     for (guint col = begin; col < end; col++)
       v[r * stride + col] = trellis_value (p, cell, codes, stride, begin, r, col);
+  for (guint r = 0; r < n_rows && cell->depth && cell->codebook == XB_EXL3; r++)
+    for (guint col = begin; col < end; col++)
+      v[r * stride + col] = exl3_value (cell, codes, stride, begin, r, col);
 }
 
 static float random_scale (const Case *c, GRand *rand)
@@ -259,7 +312,7 @@ static void pack (Packed *p, const Case *c, GRand *rand)
         else if (c->scale_kind == XB_SCALE_GROUP_I8)
           m *= (double) super_offset[col / 256 * 16 + r];
         p->weights[(gsize) (band * 16 + r) * c->cols + col] = cell->depth ? s * v[r * padded + col] + m : 0;
-        p->terms[(gsize) (band * 16 + r) * c->cols + col] = fabs (s) * 256 + fabs (m);
+        p->terms[(gsize) (band * 16 + r) * c->cols + col] = fabs (s) * (cell->codebook == XB_EXL3 ? 4 : 256) + fabs (m);
       }
     }
     g_assert_null (xb_pack_band (p->blob, p->size, band, codes, scale, offset, super, super_offset));
@@ -439,7 +492,9 @@ static void check_shapes (int kind, gboolean many, GRand *rand)
     for (guint g = 0; g < (scale_kind < 3 ? 4 : 5); g++)
       for (int flags = 0; flags < 8; flags += scale_kind < 3 ? 1 : 3) {
         /* The rarer kinds of scales take the same way through a product: each codebook meets one of them. */
-        if (!in_share () || (scale_kind > 2 && kind != MIXED && (kind + scale_kind) % 6 != 0))
+        if (is_exl3 (kind) && (g || (scale_kind != XB_SCALE_ROW_F16 && scale_kind != XB_SCALE_ROW_F32)))
+          continue;
+        if (!in_share () || (scale_kind > 2 && !is_exl3 (kind) && kind != MIXED && (kind + scale_kind) % 6 != 0))
           continue;
         Case c = { .rows = flags & 4 && flags & 1 ? 1 : (guint) g_rand_int_range (rand, 1, 40), .cols = (guint) g_rand_int_range (rand, 1, flags & 4 ? 40 : 400),
                    .group = MAX (groups[g], least_group (kind)), .n_vectors = many ? (guint) g_rand_int_range (rand, 2, 9) : 1, .scale_kind = scale_kind,
@@ -449,8 +504,8 @@ static void check_shapes (int kind, gboolean many, GRand *rand)
                    .is_extreme = kind != MIXED && flags & 2, .kind = kind, .bits = flags == 7 ? 4 : 8 };
         run_case (&c, rand);
       }
-  Case blocks = { .rows = 33, .cols = 96, .group = 32, .n_vectors = 150, .scale_kind = XB_SCALE_GROUP_F16, .kind = kind, .bits = 8 };
-  if (many && (kind == UNIFORM1 + 3 || kind == GRID0))
+  Case blocks = { .rows = 33, .cols = 96, .group = 32, .n_vectors = 150, .scale_kind = is_exl3 (kind) ? XB_SCALE_ROW_F16 : XB_SCALE_GROUP_F16, .kind = kind, .bits = 8 };
+  if (many && (kind == UNIFORM1 + 3 || kind == GRID0 || kind == EXL3 + 9))
     run_case (&blocks, rand); /* more vectors than are multiplied at once */
 }
 
@@ -462,7 +517,7 @@ static void test_product (gconstpointer data)
     return;
   g_autoptr (GRand) rand = g_rand_new_with_seed (11 + (guint) kind);
   check_shapes (kind, many, rand);
-  for (int is_extreme = 0; is_extreme < 2 && kind != MIXED; is_extreme++)
+  for (int is_extreme = 0; is_extreme < 2 && kind < EXL3; is_extreme++) /* all but EXL3's, which are no integers */
     for (guint cols = 1; cols <= 512; cols += cols < 70 ? 1 : 61)
       if (in_share ())
         check_integers (kind, cols, many ? 2 + cols % 3 : 1, is_extreme, rand);
