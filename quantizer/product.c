@@ -32,12 +32,24 @@ static void product_work (gpointer data, guint begin, guint end, guint worker)
            p->c, p->ldc);
 }
 
+static void multiply (Gemm *gemm, EngWorkers *workers, bool transpose_a, bool transpose_b, guint m, guint n, guint k, const float *a, gsize lda, const float *b,
+                      gsize ldb, float beta, float *c, gsize ldc)
+{
+  guint share = m / (2 * eng_workers_count (workers)), rows = CLAMP ((share + LEAST_ROWS - 1) / LEAST_ROWS * LEAST_ROWS, LEAST_ROWS, MOST_ROWS);
+  Product p = { transpose_a, transpose_b, m, n, k, rows, a, b, lda, ldb, ldc, beta, c, gemm };
+  eng_workers_run (workers, product_work, &p, (m + rows - 1) / rows, 1);
+}
+
 void qz_product (EngWorkers *workers, bool transpose_a, bool transpose_b, guint m, guint n, guint k, const float *a, gsize lda, const float *b,
                  gsize ldb, float beta, float *c, gsize ldc)
 {
-  guint share = m / (2 * eng_workers_count (workers)), rows = CLAMP ((share + LEAST_ROWS - 1) / LEAST_ROWS * LEAST_ROWS, LEAST_ROWS, MOST_ROWS);
-  Product p = { transpose_a, transpose_b, m, n, k, rows, a, b, lda, ldb, ldc, beta, c, gemm_of (m, n, k) };
-  eng_workers_run (workers, product_work, &p, (m + rows - 1) / rows, 1);
+  multiply (gemm_of (m, n, k), workers, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, beta, c, ldc);
+}
+
+void qz_product_exact (EngWorkers *workers, bool transpose_a, bool transpose_b, guint m, guint n, guint k, const float *a, gsize lda, const float *b,
+                       gsize ldb, float beta, float *c, gsize ldc)
+{
+  multiply (xb_gemm, workers, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
 static void gram_work (gpointer data, guint begin, guint end, guint worker)

@@ -81,7 +81,7 @@ static void rotate_readers (const Rotator *r, const float *gain, guint n, float 
 static void rotate_writers (const Rotator *r, guint cols, float *w, float *spare)
 {
   guint embd = r->traits->n_embd;
-  qz_product (r->workers, true, false, embd, cols, embd, r->rotations->stream, embd, w, cols, 0, spare, cols);
+  qz_product_exact (r->workers, true, false, embd, cols, embd, r->rotations->stream, embd, w, cols, 0, spare, cols);
   memcpy (w, spare, sizeof (float) * embd * cols);
 }
 
@@ -93,7 +93,7 @@ static void rotate_values (const Rotator *r, guint layer, guint n_heads, guint c
     return;
   const float *rotation = r->rotations->heads + (gsize) layer * dim * dim;
   for (guint h = 0; h < n_heads; h++)
-    qz_product (r->workers, true, false, dim, cols, dim, rotation, dim, w + (gsize) h * dim * cols, cols, 0, spare + (gsize) h * dim * cols, cols);
+    qz_product_exact (r->workers, true, false, dim, cols, dim, rotation, dim, w + (gsize) h * dim * cols, cols, 0, spare + (gsize) h * dim * cols, cols);
   memcpy (w, spare, sizeof (float) * n_heads * dim * cols);
 }
 

@@ -9,31 +9,45 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_ITERATIONS = 24 };
+enum { MOST_ITERATIONS = 24, AXES_GROUP = 64 };
 
 static const double decay_mean = 0.9, decay_square = 0.95;
 static const double longest = 0.8;    /* Frobenius norm of a / 2, which is at least how much of its error an iteration leaves */
 static const double converged = 1e-7; /* per entry of a row */
 
+/* out [n] = row i of an orthogonal matrix whose entries are all about as large, times a random sign. */
+static void even_row (guint n, guint i, guint64 *state, float *out)
+{
+  guint power = n & -n, rest = n / power, a = i / power, b = i % power;
+  float sign = qz_random_next (state) >> 63 ? -1 : 1;
+  for (guint k = 0; k < rest; k++) {
+    float *block = out + k * power;
+    memset (block, 0, sizeof (float) * power);
+    block[b] = sign * sqrt ((k == 0 ? 1.0 : 2.0) / rest) * cos (G_PI * (a + 0.5) * k / rest);
+    xb_hadamard (block, power, power);
+  }
+}
+
 void qz_rotation_init (guint n, guint64 seed, float *r)
 {
-  guint power = n & -n, rest = n / power;
   guint64 state = seed;
-  for (guint i = 0; i < n; i++) {
-    float *row = r + (gsize) i * n, sign = qz_random_next (&state) >> 63 ? -1 : 1;
-    guint a = i / power, b = i % power;
-    for (guint k = 0; k < rest; k++) {
-      float *block = row + k * power;
-      memset (block, 0, sizeof (float) * power);
-      block[b] = sign * sqrt ((k == 0 ? 1.0 : 2.0) / rest) * cos (G_PI * (a + 0.5) * k / rest);
-      xb_hadamard (block, power, power);
-    }
+  for (guint i = 0; i < n; i++)
+    even_row (n, i, &state, r + (gsize) i * n);
+}
+
+void qz_rotation_init_grouped (guint n, const guint32 *order, guint64 seed, float *r)
+{
+  guint64 state = seed;
+  memset (r, 0, sizeof (float) * n * n);
+  for (guint k = 0; k < n; k++) {
+    guint begin = k / AXES_GROUP * AXES_GROUP;
+    even_row (MIN (AXES_GROUP, n - begin), k - begin, &state, r + (gsize) order[k] * n + begin);
   }
 }
 
 void qz_rotate_rows (EngWorkers *workers, gboolean back, guint rows, guint n, const float *x, const float *r, float *out)
 {
-  qz_product (workers, false, back, rows, n, n, x, n, r, n, 0, out, n);
+  qz_product_exact (workers, false, back, rows, n, n, x, n, r, n, 0, out, n);
 }
 
 /* slope becomes -a / 2 of the step, skew, of length 1 for each entry whose slopes agree; returns its Frobenius norm. */
@@ -67,7 +81,7 @@ static void cayley (EngWorkers *workers, guint n, const float *r, const float *h
     for (gsize k = 0; k < all; k++)
       spare[k] = r[k] + y[k];
     memcpy (next, r, sizeof (float) * all);
-    qz_product (workers, false, false, n, n, n, spare, n, half, n, 1, next, n);
+    qz_product_exact (workers, false, false, n, n, n, spare, n, half, n, 1, next, n);
     for (gsize k = 0; k < all; k++)
       moved += (next[k] - y[k]) * (next[k] - y[k]);
     memcpy (y, next, sizeof (float) * all);
@@ -80,8 +94,8 @@ static void cayley (EngWorkers *workers, guint n, const float *r, const float *h
 static void straighten (EngWorkers *workers, guint n, float *r, float *gram, float *spare)
 {
   gsize all = (gsize) n * n;
-  qz_product (workers, true, false, n, n, n, r, n, r, n, 0, gram, n);
-  qz_product (workers, false, false, n, n, n, r, n, gram, n, 0, spare, n);
+  qz_product_exact (workers, true, false, n, n, n, r, n, r, n, 0, gram, n);
+  qz_product_exact (workers, false, false, n, n, n, r, n, gram, n, 0, spare, n);
   for (gsize k = 0; k < all; k++)
     r[k] = 1.5f * r[k] - 0.5f * spare[k];
 }

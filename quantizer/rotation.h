@@ -10,6 +10,9 @@
  * divides n, times a cosine transform of the rest. */
 void qz_rotation_init (guint n, guint64 seed, float *r);
 
+/* The same within groups of 64 axes (the last as many as are left), which hold the axes of x by falling order [n]: r takes axis order[k] into group k / 64. */
+void qz_rotation_init_grouped (guint n, const guint32 *order, guint64 seed, float *r);
+
 /* Where a descent is. */
 typedef struct {
   guint n;

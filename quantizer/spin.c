@@ -14,7 +14,7 @@
 
 enum { USUAL_STEPS = 192, USUAL_TOKENS = 2048, STEP_ROWS = 128, WARM_STEPS = 4, LAYERS_APART = 4 /* those of a step */ };
 /* How far an axis turns in a step at most, in radians; it falls along a cosine. */
-static const double most_turn = 0.05;
+static const double turn_by_width = 2.5; /* times 1 / axes */
 static const double observing_share = 0.3, learning_share = 0.97; /* of the whole time, up to the end of each */
 
 typedef struct {
@@ -168,6 +168,54 @@ static gboolean observe (Spinner *s, GCancellable *cancellable, GError **error)
   return TRUE;
 }
 
+/* ---- where it begins ----------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  double worth;
+  guint32 axis;
+} Axis;
+
+static int compare_axes (const void *a, const void *b)
+{
+  const Axis *x = a, *y = b;
+  if (x->worth != y->worth)
+    return x->worth < y->worth ? 1 : -1;
+  return x->axis < y->axis ? -1 : 1;
+}
+
+/* squares [n_embd] += of what is at one place of a layer: of the inputs, or of the gradients. */
+static gboolean add_squares (Spinner *s, guint layer, QzPlace place, gboolean gradients, double *squares, GError **error)
+{
+  guint embd = s->traits->n_embd, n = s->step_rows;
+  for (gsize row = 0; row < s->n_rows; row += n) {
+    if (!qz_unspill (s->seen, seen_at (s, layer, place, row) + gradients * place_bytes (s, place) / 2, s->workers, s->rows, n, embd, error))
+      return FALSE;
+    for (gsize i = 0; i < (gsize) n * embd; i++)
+      squares[i % embd] += s->rows[i] * s->rows[i];
+  }
+  return TRUE;
+}
+
+/* A group's step follows its loudest axis, so axes that are loud for what they matter begin in groups of their own: by falling E x^2 / E g^2. */
+static gboolean begin_grouped (Spinner *s, GError **error)
+{
+  guint embd = s->traits->n_embd;
+  g_autofree double *loud = g_new0 (double, embd), *matters = g_new0 (double, embd);
+  g_autofree Axis *axes = g_new (Axis, embd);
+  g_autofree guint32 *order = g_new (guint32, embd);
+  for (guint l = 0; l < s->traits->n_layers; l++)
+    for (QzPlace place = QZ_PLACE_ATTENTION; place <= QZ_PLACE_FEED_FORWARD; place++)
+      if (!add_squares (s, l, place, FALSE, loud, error) || !add_squares (s, l, place, TRUE, matters, error))
+        return FALSE;
+  for (guint j = 0; j < embd; j++)
+    axes[j] = (Axis){ matters[j] > 0 ? loud[j] / matters[j] : loud[j] > 0 ? INFINITY : 0, j };
+  qsort (axes, embd, sizeof (Axis), compare_axes);
+  for (guint k = 0; k < embd; k++)
+    order[k] = axes[k].axis;
+  qz_rotation_init_grouped (embd, order, s->to->seed, s->stream.r);
+  return TRUE;
+}
+
 /* ---- one step ------------------------------------------------------------------------------------------------------------ */
 
 /* *cost += of a place of a layer, over a step's rows. */
@@ -205,11 +253,11 @@ static gboolean measure_slopes (Spinner *s, guint step, double *cost, GError **e
 
 static void descend (Spinner *s, guint step, guint n_steps)
 {
-  double turn = most_turn * MIN (1, (step + 1.0) / WARM_STEPS) * 0.5 * (1 + cos (G_PI * step / n_steps));
+  double turn = turn_by_width * MIN (1, (step + 1.0) / WARM_STEPS) * 0.5 * (1 + cos (G_PI * step / n_steps));
   gsize dim = (gsize) s->traits->value_dim * s->traits->value_dim;
-  qz_rotation_step (&s->stream, s->workers, step, turn, s->stream_slope);
+  qz_rotation_step (&s->stream, s->workers, step, turn / s->traits->n_embd, s->stream_slope);
   for (guint l = step % apart (s); l < s->n_heads_rotations; l += apart (s))
-    qz_rotation_step (&s->heads[l], s->workers, step / apart (s), turn, s->heads_slope + l * dim);
+    qz_rotation_step (&s->heads[l], s->workers, step / apart (s), turn / s->traits->value_dim, s->heads_slope + l * dim);
 }
 
 /* ---- ended and taken up again -------------------------------------------------------------------------------------------- */
@@ -241,6 +289,8 @@ static gboolean learn (Spinner *s, double *costs, GCancellable *cancellable, GEr
   guint n_steps = qz_spin_steps (s->to);
   s->seen = qz_store_new (error);
   if (s->seen == NULL || !observe (s, cancellable, error))
+    return FALSE;
+  if (!begin_grouped (s, error))
     return FALSE;
   for (guint step = take_up (s); step < n_steps; step++) {
     double cost;

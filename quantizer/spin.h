@@ -15,7 +15,7 @@ typedef struct {
   float *heads;   /* [n_layers][value_dim][value_dim], the same of a head's values; NULL: these stay as they are */
 } QzRotations;
 
-/* Where learning begins: random signs and Hadamards of the seed (qz_rotation_init). */
+/* Random signs and Hadamards of the seed (qz_rotation_init). */
 void qz_rotations_init (QzRotations *rotations, const EngTraits *traits, guint64 seed);
 void qz_rotations_clear (QzRotations *rotations);
 
@@ -31,7 +31,8 @@ typedef struct {
   double to;
 } QzSpin;
 
-/* rotations: as they were begun with, then learned. costs [n_steps]: what rounding is expected to cost at each step, in nats per token, by the layers
+/* rotations: initialized; then what was learned, of the heads from there on, of the stream from Hadamards within groups of axes that are as loud for what they
+ * matter. costs [n_steps]: what rounding is expected to cost at each step, in nats per token, by the layers
  * and rows of it (they are taken in turn), 0 of steps that were done before; or NULL. The same at any number of threads. */
 gboolean qz_spin (const QzSpin *spin, QzRotations *rotations, double *costs, EngWorkers *workers, GCancellable *cancellable, GError **error);
 guint qz_spin_steps (const QzSpin *spin);

@@ -48,6 +48,23 @@ static void test_begin (void)
   }
 }
 
+/* Each axis lies in the group that its place in the order says, evenly. */
+static void test_begin_grouped (void)
+{
+  enum { N = 80, GROUP_AXES = 64 };
+  guint32 order[N];
+  float r[N * N];
+  for (guint k = 0; k < N; k++)
+    order[k] = (k * 33 + 7) % N;
+  qz_rotation_init_grouped (N, order, 3, r);
+  g_assert_cmpfloat (from_orthogonal (N, r), <, 1e-6);
+  for (guint k = 0; k < N; k++)
+    for (guint j = 0; j < N; j++) {
+      guint size = k < GROUP_AXES ? GROUP_AXES : N - GROUP_AXES;
+      g_assert_cmpfloat_with_epsilon (fabs (r[order[k] * N + j]), k / GROUP_AXES == j / GROUP_AXES ? 1 / sqrt (size) : 0, 1e-6);
+    }
+}
+
 /* x a = b for each of n right sides, in double: elimination with pivots. */
 static void solve (guint n, double *a, double *b)
 {
@@ -130,6 +147,22 @@ static void test_descent (void)
     qz_rotation_step (&rotation, workers, step, 0.05 * (1 - step / (double) STEPS), slope);
     g_assert_cmpfloat (from_orthogonal (N, r), <, 1e-6);
   }
+}
+
+/* Also where products are wide enough that statistics would be rounded. */
+static void test_wide (void)
+{
+  enum { N = 272 };
+  g_autofree float *r = g_new (float, N * N), *begun = g_new (float, N * N), *moments = g_new0 (float, 2 * N * N), *slope = random_floats (N * N, 4);
+  g_autofree float *back = g_new (float, N * N);
+  qz_rotation_init (N, 1, begun);
+  memcpy (r, begun, sizeof (float) * N * N);
+  qz_rotation_step (&(QzRotation){ N, r, moments, moments + N * N }, workers, 0, 0.3, slope);
+  g_assert_cmpfloat (from_orthogonal (N, r), <, 1e-6);
+  qz_rotate_rows (workers, FALSE, N, N, begun, r, slope);
+  qz_rotate_rows (workers, TRUE, N, N, slope, r, back);
+  for (guint i = 0; i < N * N; i++)
+    g_assert_cmpfloat_with_epsilon (back[i], begun[i], 1e-6);
 }
 
 /* ---- what rounding costs ------------------------------------------------------------------------------------------------- */
@@ -361,8 +394,10 @@ int main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   workers = eng_workers_new (2);
   g_test_add_func ("/rotations/begin-orthogonal-and-even", test_begin);
+  g_test_add_func ("/rotations/begin-in-groups", test_begin_grouped);
   g_test_add_func ("/rotations/step-is-cayleys", test_cayley);
   g_test_add_func ("/rotations/descend-and-stay-orthogonal", test_descent);
+  g_test_add_func ("/rotations/wide-ones-as-exact", test_wide);
   g_test_add_func ("/rotations/cost-of-rounding-and-its-slope", test_cost);
   g_test_add_func ("/rotations/cost-is-what-rounding-does", test_cost_is_real);
   for (guint i = 0; i < G_N_ELEMENTS (same); i++) {
