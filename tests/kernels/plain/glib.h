@@ -114,13 +114,14 @@ typedef struct {
   gconstpointer data;
 } PlainTest;
 
-static PlainTest plain_tests[1024];
+enum { PLAIN_MOST_TESTS = 4096 };
+static PlainTest plain_tests[PLAIN_MOST_TESTS];
 static guint plain_count;
 static const char *plain_skipped;
 
 static inline void plain_add (const char *path, void (*plain) (void), void (*with_data) (gconstpointer data), gconstpointer data)
 {
-  plain_check (plain_count < 1024, "room for one more test");
+  plain_check (plain_count < PLAIN_MOST_TESTS, "room for one more test");
   plain_tests[plain_count++] = (PlainTest) { strdup (path), plain, with_data, data };
 }
 
