@@ -157,6 +157,7 @@ static int load_alone (const char *path, const char *packed)
     g_printerr ("%s\n", error->message);
     return 1;
   }
+  g_clear_pointer (&source, eng_gguf_unref); /* as whoever opens a model is done with it before the first token */
   EngSessionOptions options = { .n_ctx = 32 };
   gint32 token = 7;
   g_autoptr (EngModel) model = eng_model_open (packed, &error);
