@@ -72,21 +72,23 @@ static inline vf v_min (vf a, vf b)
 #else
 #define XB_LANES(F, k) F (0, k), F (1, k), F (2, k), F (3, k)
 #endif
-#define XB_ACROSS(l, k) (l ^ k)
+#define XB_ACROSS(l, k) ((l ^ k) % XB_VL)
 #define v_swap(v, k) __builtin_shufflevector (v, v, XB_LANES (XB_ACROSS, k))
 
-static inline float v_sum (vf v)
-{
-#if XB_VL >= 16
-  v += v_swap (v, 8);
-#endif
-#if XB_VL >= 8
-  v += v_swap (v, 4);
-#endif
-  v += v_swap (v, 2);
-  v += v_swap (v, 1);
-  return v[0];
-}
+/* The sum of all lanes. */
+#define V_SUM(name, vector, number) \
+  static inline number name (vector v) \
+  { \
+    if (XB_VL >= 16) \
+      v += v_swap (v, 8); \
+    if (XB_VL >= 8) \
+      v += v_swap (v, 4); \
+    v += v_swap (v, 2); \
+    v += v_swap (v, 1); \
+    return v[0]; \
+  }
+V_SUM (v_sum, vf, float)
+V_SUM (vi_sum, vi, int32_t)
 
 static inline float v_largest (vf v)
 {

@@ -2,19 +2,6 @@
 
 typedef int8_t act_bytes __attribute__ ((vector_size (XB_VL)));
 
-static inline int32_t vi_sum (vi v)
-{
-#if XB_VL >= 16
-  v += v_swap (v, 8);
-#endif
-#if XB_VL >= 8
-  v += v_swap (v, 4);
-#endif
-  v += v_swap (v, 2);
-  v += v_swap (v, 1);
-  return v[0];
-}
-
 static void acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
 {
   enum { VECTORS = 32 / XB_VL };
