@@ -8,6 +8,7 @@
 #include "quantizer/method.h"
 #include "quantizer/moments.h"
 #include "quantizer/observe.h"
+#include "quantizer/order.h"
 #include "quantizer/seal.h"
 #include "quantizer/sensitivity.h"
 #include "quantizer/spill.h"
@@ -219,19 +220,6 @@ static gboolean column_squares (const QzSource *source, guint input, double *squ
   return TRUE;
 }
 
-typedef struct {
-  double importance;
-  guint32 channel;
-} Channel;
-
-static int compare_channels (const void *a, const void *b)
-{
-  const Channel *x = a, *y = b;
-  if (x->importance != y->importance)
-    return x->importance < y->importance ? 1 : -1;
-  return x->channel < y->channel ? -1 : 1;
-}
-
 /* Hidden channels by falling importance, so that cells of all three matrices hold channels of a kind and bits can follow them. */
 static void order_channels (gpointer data, guint number, guint expert, const double *moments)
 {
@@ -239,15 +227,12 @@ static void order_channels (gpointer data, guint number, guint expert, const dou
   const QzUnit *unit = &l->source->units[number];
   guint n = unit->n_ff, embd = l->source->traits.n_embd, count = 0;
   g_autofree double *squares = g_new0 (double, n);
-  g_autofree Channel *channels = g_new (Channel, n);
   g_autofree guint32 *order = g_new (guint32, n);
   if (!add_column_squares (l->source, unit->down, expert * embd, (expert + 1) * embd, squares, &count, l->error == NULL ? &l->error : NULL))
     return;
   for (guint j = 0; j < n; j++)
-    channels[j] = (Channel){ moments[j] * squares[j], j };
-  qsort (channels, n, sizeof (Channel), compare_channels);
-  for (guint j = 0; j < n; j++)
-    order[j] = channels[j].channel;
+    squares[j] *= moments[j];
+  qz_order_by_worth (squares, n, n, order);
   qz_source_set_order (l->source, number, expert, order);
 }
 
@@ -268,15 +253,9 @@ static QzTransform *balanced (const Learner *l, guint input, const QzMoments *h,
 static QzTransform *ordered_by_moment (const QzMoments *h, GError **error)
 {
   g_autofree double *moments = g_new (double, h->n);
-  g_autofree Channel *channels = g_new (Channel, h->n);
   g_autofree guint32 *permutation = g_new (guint32, h->n);
   qz_moments_diagonal (h, moments);
-  for (guint j = 0; j < h->n; j++)
-    channels[j] = (Channel){ moments[j], j };
-  for (guint begin = 0; begin < h->n; begin += h->block)
-    qsort (channels + begin, MIN (h->block, h->n - begin), sizeof (Channel), compare_channels);
-  for (guint j = 0; j < h->n; j++)
-    permutation[j] = channels[j].channel;
+  qz_order_by_worth (moments, h->n, h->block, permutation);
   return qz_transform_plain (h->n, permutation, NULL, error);
 }
 

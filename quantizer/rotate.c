@@ -159,13 +159,6 @@ static gboolean write_matrix (const Rotator *r, guint number, guint matrix, GErr
 
 /* ---- vectors ------------------------------------------------------------------------------------------------------------- */
 
-static gboolean is_one_of (const char *name, const char *const *names)
-{
-  while (*names != NULL && !g_str_equal (name, *names))
-    names++;
-  return *names != NULL;
-}
-
 /* x [n] of blk.LAYER.NAME. */
 static void rotate_vector (const Rotator *r, const char *name, gsize n, float *x)
 {
@@ -174,12 +167,12 @@ static void rotate_vector (const Rotator *r, const char *name, gsize n, float *x
   static const char *const writers[] = { "attn_output.bias", "ffn_down.bias", "ffn_down_exps.bias", NULL };
   guint embd = r->traits->n_embd;
   g_autofree float *spare = g_new (float, n);
-  if (is_one_of (name, gains)) {
+  if (g_strv_contains (gains, name)) {
     for (gsize i = 0; i < n; i++)
       x[i] = 1;
-  } else if (is_one_of (name, readers)) {
+  } else if (g_strv_contains (readers, name)) {
     rotate_readers (r, qz_feed_forward_norm (r->traits, &r->weights)->gain, n / embd, x, spare);
-  } else if (is_one_of (name, writers)) {
+  } else if (g_strv_contains (writers, name)) {
     qz_rotate_rows (r->workers, FALSE, n / embd, embd, x, r->rotations->stream, spare);
     memcpy (x, spare, sizeof (float) * n);
   } else if (g_str_equal (name, "attn_v.bias") || g_str_equal (name, "attn_qkv.bias")) {
@@ -200,14 +193,6 @@ static gboolean write_vector (const Rotator *r, guint number, const EngTensor *t
 
 /* ---- the file ------------------------------------------------------------------------------------------------------------ */
 
-static guint matrix_of (const QzSource *source, const EngTensor *tensor)
-{
-  guint m = 0;
-  while (m < source->n_matrices && source->matrices[m].tensor != tensor)
-    m++;
-  return m < source->n_matrices ? m : QZ_NONE;
-}
-
 /* The layer's vectors, for its gains. */
 static gboolean enter_layer (Rotator *r, const EngTensor *tensor, GError **error)
 {
@@ -226,7 +211,7 @@ static gboolean write_tensors (Rotator *r, const guint *numbers, guint rotation,
     return FALSE;
   for (guint i = 0; i < eng_gguf_n_tensors (gguf); i++) {
     const EngTensor *tensor = eng_gguf_tensor (gguf, i);
-    guint m = matrix_of (r->source, tensor);
+    guint m = qz_source_matrix_of (r->source, tensor);
     if (numbers[i] != QZ_NONE
         && (!enter_layer (r, tensor, error) || !(m != QZ_NONE ? write_matrix (r, numbers[i], m, error) : write_vector (r, numbers[i], tensor, error))))
       return FALSE;
@@ -248,7 +233,7 @@ gboolean qz_rotate_write (const QzSource *source, const QzRotations *rotations, 
   eng_gguf_writer_copy_metadata (writer, gguf);
   for (guint i = 0; i < n; i++) {
     const EngTensor *tensor = eng_gguf_tensor (gguf, i);
-    guint as = matrix_of (source, tensor) != QZ_NONE ? type : ENG_TYPE_F32;
+    guint as = qz_source_matrix_of (source, tensor) != QZ_NONE ? type : ENG_TYPE_F32;
     numbers[i] = qz_source_is_beyond (source, tensor->name) ? QZ_NONE : eng_gguf_writer_add_tensor (writer, tensor->name, as, tensor->n_dims, tensor->dims);
   }
   guint rotation = eng_gguf_writer_add_tensor (writer, rotation_name, ENG_TYPE_F32, 2, square);

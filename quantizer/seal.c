@@ -54,14 +54,6 @@ static void set_metadata (EngGgufWriter *writer, const QzSource *source, const Q
   eng_gguf_writer_copy_metadata (writer, source->gguf);
 }
 
-static gboolean is_matrix (const QzSource *source, const EngTensor *tensor)
-{
-  for (guint m = 0; m < source->n_matrices; m++)
-    if (source->matrices[m].tensor == tensor)
-      return TRUE;
-  return FALSE;
-}
-
 static guint64 input_bytes (const QzSource *source, QzTransform *const *transforms, guint input)
 {
   if (transforms != NULL)
@@ -86,7 +78,7 @@ QzSeal *qz_seal_new (const QzSource *source, QzTransform *const *transforms, con
   set_metadata (seal->writer, source, promise);
   for (guint i = 0; i < eng_gguf_n_tensors (source->gguf); i++) {
     const EngTensor *tensor = eng_gguf_tensor (source->gguf, i);
-    if (is_matrix (source, tensor) || qz_source_is_beyond (source, tensor->name))
+    if (qz_source_matrix_of (source, tensor) != QZ_NONE || qz_source_is_beyond (source, tensor->name))
       continue;
     guint64 n = tensor->dims[0] * eng_tensor_n_rows (tensor);
     if (!eng_tensor_is_readable (tensor)) {

@@ -168,6 +168,14 @@ static void bind_vector (QzSource *source, const char *name)
     g_hash_table_add (source->bound, (gpointer) tensor->name);
 }
 
+guint qz_source_matrix_of (const QzSource *source, const EngTensor *tensor)
+{
+  for (guint m = 0; m < source->n_matrices; m++)
+    if (source->matrices[m].tensor == tensor)
+      return m;
+  return QZ_NONE;
+}
+
 gboolean qz_source_is_beyond (const QzSource *source, const char *name)
 {
   return g_str_has_prefix (name, "blk.") && g_ascii_strtoull (name + 4, NULL, 10) >= source->traits.n_layers;

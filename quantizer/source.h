@@ -101,6 +101,8 @@ gboolean qz_source_set_order (QzSource *source, guint unit, guint expert, const 
 guint qz_source_head (const QzSource *source);
 /* The first matrix of a layer with this role, or QZ_NONE. */
 guint qz_source_find (const QzSource *source, guint layer, QzRole role);
+/* The matrix that a tensor is, or QZ_NONE. */
+guint qz_source_matrix_of (const QzSource *source, const EngTensor *tensor);
 /* Whether a tensor is of a layer behind the decoder's own, which is not computed. */
 gboolean qz_source_is_beyond (const QzSource *source, const char *name);
 /* Rows of one expert; all of them where there is no mixture. */

@@ -5,6 +5,7 @@
 #include "engine/error.h"
 #include "quantizer/analysis.h"
 #include "quantizer/observe.h"
+#include "quantizer/order.h"
 #include "quantizer/rotation.h"
 #include "quantizer/rounding.h"
 #include "quantizer/spill.h"
@@ -170,19 +171,6 @@ static gboolean observe (Spinner *s, GCancellable *cancellable, GError **error)
 
 /* ---- where it begins ----------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-  double worth;
-  guint32 axis;
-} Axis;
-
-static int compare_axes (const void *a, const void *b)
-{
-  const Axis *x = a, *y = b;
-  if (x->worth != y->worth)
-    return x->worth < y->worth ? 1 : -1;
-  return x->axis < y->axis ? -1 : 1;
-}
-
 /* squares [n_embd] += of what is at one place of a layer: of the inputs, or of the gradients. */
 static gboolean add_squares (Spinner *s, guint layer, QzPlace place, gboolean gradients, double *squares, GError **error)
 {
@@ -201,17 +189,14 @@ static gboolean begin_grouped (Spinner *s, GError **error)
 {
   guint embd = s->traits->n_embd;
   g_autofree double *loud = g_new0 (double, embd), *matters = g_new0 (double, embd);
-  g_autofree Axis *axes = g_new (Axis, embd);
   g_autofree guint32 *order = g_new (guint32, embd);
   for (guint l = 0; l < s->traits->n_layers; l++)
     for (QzPlace place = QZ_PLACE_ATTENTION; place <= QZ_PLACE_FEED_FORWARD; place++)
       if (!add_squares (s, l, place, FALSE, loud, error) || !add_squares (s, l, place, TRUE, matters, error))
         return FALSE;
   for (guint j = 0; j < embd; j++)
-    axes[j] = (Axis){ matters[j] > 0 ? loud[j] / matters[j] : loud[j] > 0 ? INFINITY : 0, j };
-  qsort (axes, embd, sizeof (Axis), compare_axes);
-  for (guint k = 0; k < embd; k++)
-    order[k] = axes[k].axis;
+    loud[j] = matters[j] > 0 ? loud[j] / matters[j] : loud[j] > 0 ? INFINITY : 0;
+  qz_order_by_worth (loud, embd, embd, order);
   qz_rotation_init_grouped (embd, order, s->to->seed, s->stream.r);
   return TRUE;
 }
@@ -290,9 +275,10 @@ static gboolean learn (Spinner *s, double *costs, GCancellable *cancellable, GEr
   s->seen = qz_store_new (error);
   if (s->seen == NULL || !observe (s, cancellable, error))
     return FALSE;
-  if (!begin_grouped (s, error))
+  guint step = take_up (s);
+  if (step == 0 && !begin_grouped (s, error))
     return FALSE;
-  for (guint step = take_up (s); step < n_steps; step++) {
+  for (; step < n_steps; step++) {
     double cost;
     if (g_cancellable_is_cancelled (cancellable)) {
       g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "it was cancelled; nothing was written");

@@ -13,14 +13,6 @@ void jinja_parse (JinjaWork *work, const char *source, JinjaNodes *body)
   parse_body (&parser, body, NULL, NULL, 0);
 }
 
-static gboolean is_one_of (const char *name, const char *const *names)
-{
-  for (; names != NULL && *names != NULL; names++)
-    if (strcmp (name, *names) == 0)
-      return TRUE;
-  return FALSE;
-}
-
 static void expect_block_end (JinjaParser *p)
 {
   if (p->token->type != TOKEN_BLOCK_END)
@@ -49,7 +41,7 @@ static void parse_body (JinjaParser *p, JinjaNodes *body, const char *const *end
       jinja_advance (p);
       if (p->token->type != TOKEN_NAME)
         jinja_expected (p, "a tag's name");
-      if (is_one_of (p->token->text, ends))
+      if (ends != NULL && g_strv_contains (ends, p->token->text))
         break;
       node = parse_statement (p);
     } else if (ends == NULL) {
