@@ -6,6 +6,7 @@
 
 #include "app/library/report.h"
 #include "app/ui/matrix_map.h"
+#include "app/ui/result_grid.h"
 #include "app/ui/settings.h"
 
 struct _ValiseFitReport {
@@ -45,23 +46,6 @@ static char *number (double value, int digits, const char *unit)
 
 /* ---- the summary --------------------------------------------------------------------------------------------------------------------------- */
 
-static void add_label (GtkGrid *grid, int column, int row, const char *text, const char *css_class)
-{
-  GtkWidget *label = gtk_label_new (text);
-  gtk_label_set_xalign (GTK_LABEL (label), column == 0 ? 0 : 1);
-  gtk_label_set_wrap (GTK_LABEL (label), TRUE);
-  gtk_widget_set_hexpand (label, TRUE);
-  gtk_widget_add_css_class (label, css_class);
-  gtk_grid_attach (grid, label, column, row, 1, 1);
-}
-
-static void add_result (GtkGrid *grid, int row, const char *name, const char *promised, const char *measured)
-{
-  add_label (grid, 0, row, name, "dim-label");
-  add_label (grid, 1, row, promised, "numeric");
-  add_label (grid, 2, row, measured, "numeric");
-}
-
 static void add_promises (ValiseFitReport *self)
 {
   const ValiseReport *report = self->report;
@@ -79,12 +63,11 @@ static void add_promises (ValiseFitReport *self)
   gtk_grid_set_column_spacing (grid, 12);
   gtk_widget_add_css_class (GTK_WIDGET (grid), "card");
   gtk_widget_add_css_class (GTK_WIDGET (grid), "result-card");
-  add_label (grid, 1, 0, C_("fit result", "Promised"), "heading");
-  add_label (grid, 2, 0, C_("fit result", "Measured"), "heading");
-  add_result (grid, 1, C_("fit result", "KL divergence"), promised, measured);
-  add_result (grid, 2, C_("fit result", "Words unchanged"), "–", same);
-  add_result (grid, 3, C_("fit result", "Bits per weight"), "–", bits);
-  add_result (grid, 4, C_("fit result", "File"), "–", size);
+  valise_result_grid_begin (grid);
+  valise_result_grid_add (grid, 1, C_("fit result", "KL divergence"), promised, measured);
+  valise_result_grid_add (grid, 2, C_("fit result", "Words unchanged"), "–", same);
+  valise_result_grid_add (grid, 3, C_("fit result", "Bits per weight"), "–", bits);
+  valise_result_grid_add (grid, 4, C_("fit result", "File"), "–", size);
   adw_preferences_group_add (group, GTK_WIDGET (grid));
   adw_preferences_page_add (self->summary, group);
 }

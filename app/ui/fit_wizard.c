@@ -8,6 +8,7 @@
 #include "app/ui/fit_budget.h"
 #include "app/ui/job_row.h"
 #include "app/ui/progress_text.h"
+#include "app/ui/result_grid.h"
 
 typedef enum { STEP_MODEL, STEP_BUDGET, STEP_FITTING, STEP_DONE, N_STEPS } Step;
 
@@ -62,23 +63,6 @@ static void go (ValiseFitWizard *self, Step step)
 
 /* ---- done ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static void add_cell (ValiseFitWizard *self, int column, int row, const char *text, const char *css_class)
-{
-  GtkWidget *label = gtk_label_new (text);
-  gtk_label_set_xalign (GTK_LABEL (label), column == 0 ? 0 : 1);
-  gtk_label_set_wrap (GTK_LABEL (label), TRUE);
-  gtk_widget_set_hexpand (label, TRUE);
-  gtk_widget_add_css_class (label, css_class);
-  gtk_grid_attach (self->result_grid, label, column, row, 1, 1);
-}
-
-static void add_result (ValiseFitWizard *self, int row, const char *name, const char *promised, const char *measured)
-{
-  add_cell (self, 0, row, name, "dim-label");
-  add_cell (self, 1, row, promised, "numeric");
-  add_cell (self, 2, row, measured, "numeric");
-}
-
 static void show_result (ValiseFitWizard *self)
 {
   const QzResult *result = valise_job_get_result (self->job);
@@ -98,13 +82,12 @@ static void show_result (ValiseFitWizard *self)
   g_autofree char *ram = valise_size_format (plan->memory.total_bytes);
   guint64 around = plan->memory.total_bytes - plan->memory.weights_bytes;
   g_autofree char *ram_measured = valise_size_format (around + result->file_bytes);
-  add_cell (self, 1, 0, C_("fit result", "Promised"), "heading");
-  add_cell (self, 2, 0, C_("fit result", "Measured"), "heading");
-  add_result (self, 1, C_("fit result", "File"), size_promised, size);
-  add_result (self, 2, C_("fit result", "Memory in a chat"), ram, ram_measured);
-  add_result (self, 3, C_("fit result", "Bits per weight"), bits_promised, bits);
-  add_result (self, 4, C_("fit result", "KL divergence"), kl_promised, kl);
-  add_result (self, 5, C_("fit result", "Words unchanged"), same_promised, same);
+  valise_result_grid_begin (self->result_grid);
+  valise_result_grid_add (self->result_grid, 1, C_("fit result", "File"), size_promised, size);
+  valise_result_grid_add (self->result_grid, 2, C_("fit result", "Memory in a chat"), ram, ram_measured);
+  valise_result_grid_add (self->result_grid, 3, C_("fit result", "Bits per weight"), bits_promised, bits);
+  valise_result_grid_add (self->result_grid, 4, C_("fit result", "KL divergence"), kl_promised, kl);
+  valise_result_grid_add (self->result_grid, 5, C_("fit result", "Words unchanged"), same_promised, same);
   go (self, STEP_DONE);
 }
 
