@@ -10,13 +10,7 @@ chunks=${CHUNKS:-20} threads=${THREADS:-2}
 home=$(mktemp -d) && trap 'rm -rf "$home"' EXIT INT TERM
 export VALISE_HOME="$home/library"
 
-get () { python3 -c 'import json, sys
-value = json.load(sys.stdin)
-for key in sys.argv[1].split("."):
-    value = value[key]
-print(value)' "$1"; }
-row () { printf '%-44s %s\n' "$1" "$2"; }
-ratio () { python3 -c 'import sys; print(f"{float(sys.argv[1]) / float(sys.argv[2]):.3f}")' "$1" "$2"; }
+. "$(dirname "$0")/figures_common.sh"
 
 row "CPU" "$("$valise" hardware --json | get cpu.model), $threads threads, $("$valise" hardware --json | get cpu.selected)"
 

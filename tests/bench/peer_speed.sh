@@ -12,13 +12,7 @@ threads=${THREADS:-2} rounds=${ROUNDS:-3}
 home=$(mktemp -d) && trap 'rm -rf "$home"' EXIT INT TERM
 export VALISE_HOME="$home/library"
 
-get () { python3 -c 'import json, sys
-value = json.load(sys.stdin)
-for key in sys.argv[1].split("."):
-    value = value[int(key) if key.isdigit() else key]
-print(value)' "$1"; }
-row () { printf '%-52s %s\n' "$1" "$2"; }
-ratio () { python3 -c 'import sys; print(f"{float(sys.argv[1]) / float(sys.argv[2]):.3f}")' "$1" "$2"; }
+. "$(dirname "$0")/figures_common.sh"
 larger () { python3 -c 'import sys; print(max(map(float, sys.argv[1:])))' "$@"; }
 
 bench () { # NAME MODEL: keeps the best of NAME_pp and NAME_tg

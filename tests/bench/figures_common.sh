@@ -1,0 +1,8 @@
+# figures_common.sh: read by figures.sh and peer_speed.sh.
+get () { python3 -c 'import json, sys
+value = json.load(sys.stdin)
+for key in sys.argv[1].split("."):
+    value = value[int(key) if key.isdigit() else key]
+print(value)' "$1"; }
+row () { printf '%-52s %s\n' "$1" "$2"; }
+ratio () { python3 -c 'import sys; print(f"{float(sys.argv[1]) / float(sys.argv[2]):.3f}")' "$1" "$2"; }
