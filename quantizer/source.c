@@ -253,9 +253,12 @@ QzSource *qz_source_new (EngGguf *gguf, GError **error)
   return g_steal_pointer (&source);
 }
 
+/* In cells, or in less than a byte to a weight of what is kept as numbers (NF4). */
 static gboolean is_quantized (const EngTensor *tensor)
 {
-  return tensor->packed != NULL ? tensor->packed->layout != NULL : eng_type_traits (tensor->type)->block > 1;
+  if (tensor->packed == NULL)
+    return eng_type_traits (tensor->type)->block > 1;
+  return tensor->packed->layout != NULL || tensor->bytes < tensor->dims[0] * eng_tensor_n_rows (tensor);
 }
 
 double qz_source_bits (const EngGguf *gguf)

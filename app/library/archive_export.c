@@ -102,10 +102,14 @@ static gboolean write_entries (Writing *w, ValiseModel *model, GPtrArray *files,
   g_autoptr (GString) sums = g_string_new (NULL);
   g_autofree char *text = card (model);
   const char *name = valise_model_get_name (model);
+  gboolean is_folder = valise_is_checkpoint_folder (valise_model_get_path (model)); /* whose files keep their names */
   if (!add_text (w, "README.md", text, error))
     return FALSE;
   for (guint i = 0; i < files->len; i++) {
-    g_autofree char *entry = files->len == 1 ? g_strconcat (name, ".gguf", NULL) : g_strdup_printf ("%s-%05u-of-%05u.gguf", name, i + 1, files->len);
+    g_autofree char *own = g_path_get_basename (files->pdata[i]);
+    g_autofree char *entry = is_folder         ? g_build_filename (name, own, NULL)
+                             : files->len == 1 ? g_strconcat (name, ".gguf", NULL)
+                                               : g_strdup_printf ("%s-%05u-of-%05u.gguf", name, i + 1, files->len);
     if (!add_file (w, files->pdata[i], entry, sums, error))
       return FALSE;
   }
@@ -136,10 +140,6 @@ gboolean valise_library_export_archive (ValiseLibrary *library, ValiseModel *mod
   g_autoptr (GPtrArray) files = valise_shards_of (valise_model_get_path (model), error);
   if (!files)
     return FALSE;
-  if (valise_is_checkpoint_folder (valise_model_get_path (model))) {
-    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "%s is a folder of safetensors, not a GGUF file: export it as a folder", valise_model_get_name (model));
-    return FALSE;
-  }
   if (g_file_test (target, G_FILE_TEST_EXISTS)) {
     g_set_error (error, VALISE_ERROR, VALISE_ERROR_EXISTS, "%s is there already: choose another name, or remove it first", target);
     return FALSE;

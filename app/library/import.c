@@ -21,7 +21,8 @@ typedef struct {
   gboolean temporary;  /* the paths are in our own folder already */
   gboolean is_folder;  /* a checkpoint of safetensors, whose files keep their names */
   char *license;       /* from around the model, or NULL */
-  char *folder;        /* is_folder: where they lie */
+  char *folder;        /* is_folder: where they lie ... */
+  char *called;        /* ... and what that is called */
 } Found;
 
 static void found_clear (Found *found)
@@ -30,6 +31,7 @@ static void found_clear (Found *found)
   g_clear_pointer (&found->names, g_ptr_array_unref);
   g_clear_pointer (&found->license, g_free);
   g_clear_pointer (&found->folder, g_free);
+  g_clear_pointer (&found->called, g_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Found, found_clear)
 
@@ -39,6 +41,7 @@ static gboolean hash_all (Found *found, GChecksum *checksum, ValiseSpan *span, G
 static gboolean is_gguf (const char *path, gboolean *yes, GError **error);
 static gboolean is_of_checkpoint (const char *path);
 static gboolean list_checkpoint (Found *found, const char *folder, GError **error);
+static gboolean find_checkpoint (Found *found, const ValiseArchive *archive, const char *source, GError **error);
 static void gather (const char *folder, guint depth, GPtrArray *paths);
 static gboolean choose (Found *found, const char *source, GError **error);
 static gboolean place (Found *found, const ValiseTemp *temp, GChecksum *checksum, char **moved, char **entry, ValiseSpan *span,
@@ -99,6 +102,8 @@ static ValiseModel *take (ValiseLibrary *library, const char *source, const char
     found.names = g_steal_pointer (&archive.names);
     found.license = g_steal_pointer (&archive.license);
     found.temporary = TRUE;
+    if (found.paths->len == 0 && !find_checkpoint (&found, &archive, full, error))
+      return NULL;
   }
   if (!found.paths || (!found.is_folder && !choose (&found, full, error)))
     return NULL;
@@ -106,7 +111,7 @@ static ValiseModel *take (ValiseLibrary *library, const char *source, const char
   /* The header is checked where it lies, before gigabytes are copied. Shards are checked once they lie together. */
   g_autofree char *config = found.is_folder ? g_build_filename (found.folder, "config.json", NULL) : NULL;
   if ((config || found.paths->len == 1) && !valise_model_row_read (&row, config ? config : found.paths->pdata[0], error)) {
-    say_source (error, found.temporary ? found.paths->pdata[0] : NULL, full);
+    say_source (error, !found.temporary ? NULL : found.is_folder ? found.folder : found.paths->pdata[0], full);
     return NULL;
   }
   g_autoptr (GChecksum) checksum = g_checksum_new (G_CHECKSUM_SHA256);
@@ -116,7 +121,7 @@ static ValiseModel *take (ValiseLibrary *library, const char *source, const char
   g_autofree char *opened = stays ? g_strdup (config ? config : found.paths->pdata[0]) : entry ? g_build_filename (moved, entry, NULL) : g_strdup (moved);
   /* Again, on our own copy: the source may have changed under our hands. */
   if (!valise_model_row_read (&row, opened, error)) {
-    say_source (error, opened, full);
+    say_source (error, found.is_folder && moved ? moved : opened, full);
     return NULL;
   }
   row.sha256 = g_strdup (g_checksum_get_string (checksum));
@@ -125,7 +130,7 @@ static ValiseModel *take (ValiseLibrary *library, const char *source, const char
     g_free (row.license);
     row.license = g_steal_pointer (&found.license);
   }
-  g_autofree char *base = found.is_folder ? g_path_get_basename (found.folder) : NULL, *called = base ? g_strconcat (base, ".gguf", NULL) : NULL;
+  g_autofree char *called = found.is_folder ? g_strconcat (found.called, ".gguf", NULL) : NULL;
   g_autofree char *cached = kept_as ? g_strconcat (kept_as, ".gguf", NULL) : NULL;
   row.name = name ? g_strdup (name) : name_from (cached ? cached : called ? called : found.names->pdata[0], opened);
   return stays ? valise_library_add_reference (library, opened, &row, name == NULL, error)
@@ -154,14 +159,50 @@ static gboolean list_checkpoint (Found *found, const char *folder, GError **erro
   if (!names)
     return FALSE;
   g_clear_pointer (&found->paths, g_ptr_array_unref);
+  g_clear_pointer (&found->names, g_ptr_array_unref);
   found->paths = g_ptr_array_new_with_free_func (g_free);
   found->names = g_ptr_array_new_with_free_func (g_free);
   found->is_folder = TRUE;
   found->folder = g_strdup (folder);
+  found->called = g_path_get_basename (folder);
   for (guint i = 0; names[i]; i++) {
     g_ptr_array_add (found->paths, g_build_filename (folder, names[i], NULL));
     g_ptr_array_add (found->names, g_strdup (names[i]));
   }
+  return TRUE;
+}
+
+/* The one checkpoint of safetensors that an archive without a GGUF holds; there may be none. */
+static gboolean find_checkpoint (Found *found, const ValiseArchive *archive, const char *source, GError **error)
+{
+  const char *folder = NULL, *name = NULL;
+  g_autoptr (GString) list = g_string_new (NULL);
+  guint n = 0;
+  for (guint i = 0; i < archive->folders->len; i++) {
+    if (!eng_checkpoint_is_folder (archive->folders->pdata[i]))
+      continue;
+    folder = archive->folders->pdata[i];
+    name = archive->folder_names->pdata[i];
+    if (n++ < MAX_LISTED)
+      g_string_append_printf (list, "%s%s", n > 1 ? ", " : "", *name ? name : ".");
+  }
+  if (n > 1) {
+    g_set_error (error, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "%s holds %u models (%s): unpack it and import one of their folders", source, n, list->str);
+    return FALSE;
+  }
+  if (n == 0)
+    return TRUE;
+  if (!list_checkpoint (found, folder, error)) {
+    say_source (error, folder, source);
+    return FALSE;
+  }
+  g_free (found->called);
+  found->called = g_path_get_basename (*name ? name : source);
+  char *end = *name ? NULL : strrchr (found->called, '.');
+  if (end)
+    *end = '\0';
+  if (!*name && g_str_has_suffix (found->called, ".tar"))
+    found->called[strlen (found->called) - 4] = '\0';
   return TRUE;
 }
 

@@ -2,6 +2,7 @@
  * it really yields is counted again. Only formats that model files come in are enabled: no filter that would run another program. */
 #include "app/library/unpack.h"
 #include "app/library/library-private.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -32,6 +33,7 @@ typedef struct {
 static gboolean read_entries (Extraction *x, ValiseArchive *archive, GError **error);
 static char *check_entry (Extraction *x, struct archive_entry *entry, GError **error);
 static gboolean extract_model (Extraction *x, ValiseArchive *archive, const char *name, gint64 size, GError **error);
+static gboolean extract_part (Extraction *x, ValiseArchive *archive, const char *name, gint64 size, GError **error);
 static gboolean read_license (Extraction *x, ValiseArchive *archive, const char *name, GError **error);
 static char *read_text (Extraction *x, GError **error);
 static gboolean check_sums (Extraction *x, const ValiseArchive *archive, GError **error);
@@ -42,6 +44,10 @@ void valise_archive_clear (ValiseArchive *archive)
 {
   g_clear_pointer (&archive->files, g_ptr_array_unref);
   g_clear_pointer (&archive->names, g_ptr_array_unref);
+  g_clear_pointer (&archive->parts, g_ptr_array_unref);
+  g_clear_pointer (&archive->part_names, g_ptr_array_unref);
+  g_clear_pointer (&archive->folders, g_ptr_array_unref);
+  g_clear_pointer (&archive->folder_names, g_ptr_array_unref);
   g_clear_pointer (&archive->license, g_free);
   g_clear_pointer (&archive->checksums, g_free);
 }
@@ -52,8 +58,9 @@ gboolean valise_archive_extract (ValiseArchive *archive, const char *path, const
   GStatBuf info;
   if (g_stat (path, &info) < 0)
     return valise_fail_errno (error, errno, "cannot read", path);
-  archive->files = g_ptr_array_new_with_free_func (g_free);
-  archive->names = g_ptr_array_new_with_free_func (g_free);
+  GPtrArray **const lists[] = { &archive->files, &archive->names, &archive->parts, &archive->part_names, &archive->folders, &archive->folder_names };
+  for (guint i = 0; i < G_N_ELEMENTS (lists); i++)
+    *lists[i] = g_ptr_array_new_with_free_func (g_free);
   Extraction x = { .reader = archive_read_new (), .path = path, .folder = folder, .archive_bytes = (guint64) info.st_size,
                    .progress = progress, .data = data, .cancellable = cancellable };
   x.limit = MAX (FREE_RATIO_BYTES, x.archive_bytes * MAX_RATIO);
@@ -120,10 +127,13 @@ static gboolean read_entries (Extraction *x, ValiseArchive *archive, GError **er
       return FALSE;
     if (archive_entry_filetype (entry) == AE_IFDIR)
       continue;
-    g_autofree char *lower = g_ascii_strdown (name, -1);
+    g_autofree char *lower = g_ascii_strdown (name, -1), *base = g_path_get_basename (name);
+    gint64 size = archive_entry_size_is_set (entry) ? archive_entry_size (entry) : -1;
     gboolean fine = TRUE;
     if (g_str_has_suffix (lower, ".gguf"))
-      fine = extract_model (x, archive, name, archive_entry_size_is_set (entry) ? archive_entry_size (entry) : -1, error);
+      fine = extract_model (x, archive, name, size, error);
+    else if (eng_checkpoint_is_file_name (base))
+      fine = extract_part (x, archive, name, size, error);
     else if (g_str_has_suffix (name, ".dist-info/METADATA"))
       fine = read_license (x, archive, name, error);
     else if (g_str_equal (name, "SHA256SUMS") && !archive->checksums)
@@ -187,15 +197,11 @@ static char *check_entry (Extraction *x, struct archive_entry *entry, GError **e
   return g_steal_pointer (&name);
 }
 
-static gboolean extract_model (Extraction *x, ValiseArchive *archive, const char *name, gint64 size, GError **error)
+/* The entry's content as a new file. */
+static gboolean extract_file (Extraction *x, const char *path, const char *name, gint64 size, GError **error)
 {
-  if (archive->files->len >= MAX_MODELS)
-    return unsafe (x, error, "it holds more than %d models", MAX_MODELS);
   if (size > 0 && !valise_check_space (x->folder, (guint64) size, name, error))
     return FALSE;
-  char *path = g_strdup_printf ("%s/%05u.gguf", x->folder, archive->files->len);
-  g_ptr_array_add (archive->files, path);
-  g_ptr_array_add (archive->names, g_strdup (name));
   int out = g_open (path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (out < 0)
     return valise_fail_errno (error, errno, "cannot create", path);
@@ -233,6 +239,41 @@ static gboolean extract_model (Extraction *x, ValiseArchive *archive, const char
   return fine;
 }
 
+static gboolean extract_model (Extraction *x, ValiseArchive *archive, const char *name, gint64 size, GError **error)
+{
+  if (archive->files->len >= MAX_MODELS)
+    return unsafe (x, error, "it holds more than %d models", MAX_MODELS);
+  char *path = g_strdup_printf ("%s/%05u.gguf", x->folder, archive->files->len);
+  g_ptr_array_add (archive->files, path);
+  g_ptr_array_add (archive->names, g_strdup (name));
+  return extract_file (x, path, name, size, error);
+}
+
+/* Under its own name, which is one that checkpoints have, in the folder that stands for its own. */
+static gboolean extract_part (Extraction *x, ValiseArchive *archive, const char *name, gint64 size, GError **error)
+{
+  g_autofree char *base = g_path_get_basename (name), *parent = g_path_get_dirname (name);
+  const char *own = g_str_equal (parent, ".") ? "" : parent;
+  guint i = 0;
+  while (i < archive->folders->len && !g_str_equal (archive->folder_names->pdata[i], own))
+    i++;
+  if (i == MAX_MODELS)
+    return unsafe (x, error, "it holds more than %d models", MAX_MODELS);
+  if (i == archive->folders->len) {
+    char *folder = g_strdup_printf ("%s/%05u", x->folder, i);
+    g_ptr_array_add (archive->folders, folder);
+    g_ptr_array_add (archive->folder_names, g_strdup (own));
+    if (g_mkdir (folder, 0755) < 0)
+      return valise_fail_errno (error, errno, "cannot create the folder", folder);
+  }
+  char *path = g_build_filename (archive->folders->pdata[i], base, NULL);
+  g_ptr_array_add (archive->parts, path);
+  g_ptr_array_add (archive->part_names, g_strdup (name));
+  if (g_file_test (path, G_FILE_TEST_EXISTS))
+    return unsafe (x, error, "the entry \"%.200s\" is there twice", name);
+  return extract_file (x, path, name, size, error);
+}
+
 /* The entry's first MAX_METADATA bytes as a text. */
 static char *read_text (Extraction *x, GError **error)
 {
@@ -256,23 +297,28 @@ static gboolean read_license (Extraction *x, ValiseArchive *archive, const char 
 }
 
 /* What an archive's own list says of a model in it. */
-static gboolean check_sums (Extraction *x, const ValiseArchive *archive, GError **error)
+static gboolean check_sums_of (Extraction *x, char **lines, const GPtrArray *files, const GPtrArray *names, GError **error)
 {
-  g_auto (GStrv) lines = g_strsplit (archive->checksums ? archive->checksums : "", "\n", -1);
-  for (guint i = 0; i < archive->files->len; i++)
+  for (guint i = 0; i < files->len; i++)
     for (char **line = lines; *line; line++) {
-      if (strlen (*line) <= 66 || strcmp (*line + 66, archive->names->pdata[i]) != 0)
+      if (strlen (*line) <= 66 || strcmp (*line + 66, names->pdata[i]) != 0)
         continue;
       g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
-      if (!valise_hash_file (archive->files->pdata[i], sum, NULL, NULL, x->cancellable, error))
+      if (!valise_hash_file (files->pdata[i], sum, NULL, NULL, x->cancellable, error))
         return FALSE;
       if (strncmp (*line, g_checksum_get_string (sum), 64) != 0) {
         g_set_error (error, VALISE_ERROR, VALISE_ERROR_DAMAGED, "%s is damaged: %s in it has another checksum than its SHA256SUMS says: get it again", x->path,
-                     (const char *) archive->names->pdata[i]);
+                     (const char *) names->pdata[i]);
         return FALSE;
       }
     }
   return TRUE;
+}
+
+static gboolean check_sums (Extraction *x, const ValiseArchive *archive, GError **error)
+{
+  g_auto (GStrv) lines = g_strsplit (archive->checksums ? archive->checksums : "", "\n", -1);
+  return check_sums_of (x, lines, archive->files, archive->names, error) && check_sums_of (x, lines, archive->parts, archive->part_names, error);
 }
 
 static gboolean unsafe (Extraction *x, GError **error, const char *format, ...)

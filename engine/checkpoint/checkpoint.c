@@ -31,3 +31,8 @@ char **eng_checkpoint_files (const char *folder, GError **error)
 {
   return eng_hf_files (folder, error);
 }
+
+gboolean eng_checkpoint_is_file_name (const char *name)
+{
+  return eng_hf_is_file_name (name);
+}

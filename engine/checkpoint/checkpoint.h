@@ -11,6 +11,8 @@ gboolean eng_checkpoint_is_folder (const char *folder);
 /* The files of such a folder that make up the model: NULL-terminated base names, sorted; free with g_strfreev. NULL with an error where parts of it
  * are missing. */
 char **eng_checkpoint_files (const char *folder, GError **error);
+/* Whether a file of this base name may be one of them. */
+gboolean eng_checkpoint_is_file_name (const char *name);
 
 /* How the weights were made, as far as the files say, and what Valise does with them. */
 typedef struct {

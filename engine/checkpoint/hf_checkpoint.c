@@ -154,17 +154,27 @@ static GPtrArray *weight_files (const char *folder, GError **error)
   return g_steal_pointer (&names);
 }
 
+/* What belongs to a checkpoint beside its weights. */
+static const char *const companions[] = { "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+                                          "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json", "quantize_config.json",
+                                          "quantization_config.json", "quant_config.json", "model.safetensors.index.json", "LICENSE", "README.md" };
+
+gboolean eng_hf_is_file_name (const char *name)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (companions); i++)
+    if (strcmp (name, companions[i]) == 0)
+      return TRUE;
+  return is_plain_name (name);
+}
+
 char **eng_hf_files (const char *folder, GError **error)
 {
-  static const char *const beside[] = { "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-                                        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json", "quantize_config.json",
-                                        "quantization_config.json", "quant_config.json", "model.safetensors.index.json", "LICENSE", "README.md" };
   GPtrArray *names = weight_files (folder, error);
   if (!names)
     return NULL;
-  for (guint i = 0; i < G_N_ELEMENTS (beside); i++)
-    if (exists (folder, beside[i]))
-      g_ptr_array_add (names, g_strdup (beside[i]));
+  for (guint i = 0; i < G_N_ELEMENTS (companions); i++)
+    if (exists (folder, companions[i]))
+      g_ptr_array_add (names, g_strdup (companions[i]));
   g_ptr_array_sort (names, compare_names);
   g_ptr_array_add (names, NULL);
   return (char **) g_ptr_array_free (names, FALSE);

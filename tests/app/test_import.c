@@ -408,6 +408,42 @@ static void test_archive_comes_back (void)
   }
 }
 
+/* A checkpoint of safetensors in an archive: one, whole, and what its files say of themselves; what lies around it is nothing to it. */
+static void test_archived_checkpoint (void)
+{
+  static const char header[] = "\x08\0\0\0\0\0\0\0{}      ", config[] = "{\"model_type\":\"clippy9000\"}", other[] = "{\"weight_map\":{\"a\":\"b.safetensors\"}}";
+  const ScratchEntry weights = { .name = "a/model.safetensors", .data = header, .size = sizeof header - 1 }, words = { .name = "a/config.json", .data = config, .size = sizeof config - 1 };
+  const struct {
+    ScratchEntry entries[4];
+    guint n;
+    GQuark domain;
+    int code;
+    const char *part;
+  } cases[] = {
+    { { words, weights }, 2, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "clippy9000" },
+    { { weights }, 1, VALISE_ERROR, VALISE_ERROR_NOT_FOUND, "there is no .gguf model in" },
+    { { words }, 1, ENG_ERROR, ENG_ERROR_FORMAT, "no .safetensors files" },
+    { { words, { .name = "a/model.safetensors.index.json", .data = other, .size = sizeof other - 1 } }, 2, ENG_ERROR, ENG_ERROR_FORMAT, "b.safetensors is missing" },
+    { { words, weights, words }, 3, VALISE_ERROR, VALISE_ERROR_UNSAFE, "is there twice" },
+    { { words, weights, { .name = "b/config.json", .data = config, .size = sizeof config - 1 } }, 3, VALISE_ERROR, VALISE_ERROR_ARGUMENT, "holds 2 models (a, b)" },
+    { { words, weights, { .name = "a/../config.json", .data = config, .size = sizeof config - 1 } }, 3, VALISE_ERROR, VALISE_ERROR_UNSAFE, "points out of its folder" },
+    { { words, { .name = "a/model.safetensors", .symlink = "/etc/passwd" } }, 2, VALISE_ERROR, VALISE_ERROR_UNSAFE, "is a link" },
+    { { words, { .name = "a/model.safetensors", .size = 70 << 20 } }, 2, VALISE_ERROR, VALISE_ERROR_UNSAFE, "more than 100 times its own size" },
+  };
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autofree char *source = scratch_path (i + 1 == G_N_ELEMENTS (cases) ? "checkpoint.tar.gz" : "checkpoint.tar");
+    scratch_archive (source, cases[i].entries, cases[i].n);
+    expect_refused (source, cases[i].domain, cases[i].code, cases[i].part);
+  }
+  /* Beside a GGUF it is no second model. */
+  g_autoptr (ValiseLibrary) library = fresh ();
+  g_autofree char *both = scratch_path ("both.zip");
+  const ScratchEntry entries[] = { words, weights, file_entry ("model.gguf", tiny ()) };
+  scratch_archive (both, entries, G_N_ELEMENTS (entries));
+  g_autoptr (ValiseModel) model = expect_imported (library, both, NULL);
+  g_assert_cmpstr (valise_model_get_architecture (model), ==, "llama");
+}
+
 /* A linked model's file is used where it is, and stays when the model goes; a copy takes its place. */
 static void test_link (void)
 {
@@ -607,6 +643,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/import/link-leaves-the-file-where-it-is", test_link);
   g_test_add_func ("/import/caches-of-other-programs", test_caches);
   g_test_add_func ("/import/archive-comes-back", test_archive_comes_back);
+  g_test_add_func ("/import/archive/checkpoint", test_archived_checkpoint);
   g_test_add_func ("/import/at-once-is-once", test_at_once);
   int status = g_test_run ();
   scratch_clean ();

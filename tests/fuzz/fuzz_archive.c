@@ -8,6 +8,26 @@
 
 static const char *const endings[] = { ".zip", ".tar", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2" };
 
+/* How many there were, in this folder and those in it: nothing else may be. */
+static guint remove_files (const char *folder)
+{
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  guint files = 0;
+  for (const char *name; (name = g_dir_read_name (dir));) {
+    g_autofree char *file = g_build_filename (folder, name, NULL);
+    g_assert_false (g_file_test (file, G_FILE_TEST_IS_SYMLINK));
+    if (g_file_test (file, G_FILE_TEST_IS_DIR)) {
+      files += remove_files (file);
+      g_rmdir (file);
+      continue;
+    }
+    g_assert_true (g_file_test (file, G_FILE_TEST_IS_REGULAR));
+    g_unlink (file);
+    files++;
+  }
+  return files;
+}
+
 int LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
 {
   static char *path, *folder;
@@ -23,24 +43,19 @@ int LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
   g_assert_true (taken == (error == NULL));
   if (error && strchr (error->message, '\n'))
     g_error ("more than a line: %s", error->message);
-  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
-  guint files = 0;
-  for (const char *name; (name = g_dir_read_name (dir)); files++) {
-    g_autofree char *file = g_build_filename (folder, name, NULL);
-    g_assert_true (g_file_test (file, G_FILE_TEST_IS_REGULAR) && !g_file_test (file, G_FILE_TEST_IS_SYMLINK));
-    g_unlink (file);
-  }
-  g_assert_true (!taken || files == archive.files->len);
+  guint files = remove_files (folder);
+  g_assert_true (!taken || files == archive.files->len + archive.parts->len);
   return 0;
 }
 
-/* A model, its licence and its checksums, in an archive of each kind. */
+/* A model, its licence and its checksums, and a checkpoint's files, in an archive of each kind. */
 GByteArray *fuzz_seed (guint i)
 {
   static const char model[] = "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
   static const char licence[] = "Metadata-Version: 2.1\nName: a\nLicense-Expression: MIT\n";
   const ScratchEntry entries[] = { { .name = "a/" }, { .name = "a/model.gguf", .data = model, .size = sizeof model - 1 },
-                                   { .name = "a-1.dist-info/METADATA", .data = licence, .size = sizeof licence - 1 } };
+                                   { .name = "a-1.dist-info/METADATA", .data = licence, .size = sizeof licence - 1 },
+                                   { .name = "a/config.json", .data = "{}", .size = 2 }, { .name = "b/c/x.safetensors", .data = model, .size = sizeof model - 1 } };
   if (i >= G_N_ELEMENTS (endings))
     return NULL;
   g_autofree char *name = g_strconcat ("seed", endings[i], NULL), *path = scratch_path (name);
