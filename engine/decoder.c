@@ -25,6 +25,12 @@ static gsize prepared_bytes (guint cols, guint batch, int activation_bits)
   return activation_bits == 32 ? (gsize)cols * batch * sizeof (float) : xb_acts_bytes (cols, batch);
 }
 
+/* Room for a matrix that is filled up. */
+static guint filled (guint cols)
+{
+  return (cols + ENG_MAX_FILLED - 1) / ENG_MAX_FILLED * ENG_MAX_FILLED;
+}
+
 guint eng_batch_of (const EngSessionOptions *options)
 {
   return MIN (options->batch > 0 ? options->batch : ENG_DEFAULT_BATCH, MAX (options->n_ctx, 1));
@@ -65,10 +71,10 @@ void eng_scratch_layout (EngScratchLayout *l, const EngTraits *t, const EngSessi
   feed_forward = at;
   at = MAX (attention, feed_forward);
   for (guint i = 0; i < G_N_ELEMENTS (l->prepared); i++)
-    l->prepared[i] = take (&at, t->raw ? 0 : prepared_bytes (i == 0 ? widest : t->n_embd, n, options->activation_bits));
+    l->prepared[i] = take (&at, t->raw ? 0 : prepared_bytes (filled (i == 0 ? widest : t->n_embd), n, options->activation_bits));
   l->cos_sin = take (&at, n * t->n_rot * f);
   l->cos_sin_local = t->rope_theta_local > 0 ? take (&at, n * t->n_rot * f) : l->cos_sin;
-  l->row_bytes = (MAX (widest, 2 * t->latent) * f + 63) / 64 * 64;
+  l->row_bytes = filled (MAX (widest, 2 * t->latent)) * f;
   l->rows = take (&at, l->row_bytes * n_workers);
   l->logit_rows = MAX (MAX (options->n_sessions, 1), options->n_drafted > 0 ? options->n_drafted + 1 : 1);
   l->logits = take (&at, (gsize)l->logit_rows * t->n_vocab * f);

@@ -12,8 +12,9 @@ enum { ENG_MAX_PRODUCTS = 3 };
 typedef struct {
   const xb_input *input;
   guint begin; /* of its columns the first: 0 but where experts have their own */
+  guint cols;  /* what the products take: x, and zeros behind it */
   xb_acts acts;
-  float *f32; /* the exact path, [n][cols] */
+  float *f32; /* the exact path, [n][cols] of these */
 } EngPrepared;
 
 typedef struct {
@@ -23,7 +24,8 @@ typedef struct {
   float *y;           /* [n][ldy] */
   gsize ldy;
   gboolean is_logits;
-  guint first_row, rows; /* of the matrix: one expert's, else all */
+  guint first_row, rows; /* of the matrix: one expert's, else all; first_row is counted as they are stored */
+  guint stored_rows;     /* what is stored for these */
   guint unit_rows, n_units; /* shared out among the workers: a band, or all rows that the pipeline behind mixes */
 } EngProduct;
 

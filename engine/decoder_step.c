@@ -2,6 +2,8 @@
 #include "engine/activation.h"
 #include "engine/decoder_private.h"
 
+#include <string.h>
+
 float *eng_decoder_worker_row (EngDecoder *d, guint worker)
 {
   return (float *)(d->memory + d->layout.rows + worker * d->layout.row_bytes);
@@ -9,12 +11,18 @@ float *eng_decoder_worker_row (EngDecoder *d, guint worker)
 
 /* ---- inputs of products -------------------------------------------------------------------------------------------------- */
 
+/* A matrix that is filled up has zeros behind x. */
 static void apply_input (const EngDecoder *d, const EngPrepared *p, const float *x, float *out)
 {
-  if (xb_input_get_layout (p->input)->cols == d->cols)
+  if (p->cols > d->cols) {
+    memcpy (out, x, d->cols * sizeof (float));
+    memset (out + d->cols, 0, (p->cols - d->cols) * sizeof (float));
+    x = out;
+  }
+  if (xb_input_get_layout (p->input)->cols == p->cols)
     xb_input_apply (p->input, x, out);
   else
-    xb_input_apply_columns (p->input, x, out, p->begin, p->begin + d->cols);
+    xb_input_apply_columns (p->input, x, out, p->begin, p->begin + p->cols);
 }
 
 static void prepare_token (EngDecoder *d, guint i, guint worker)
@@ -23,7 +31,7 @@ static void prepare_token (EngDecoder *d, guint i, guint worker)
   for (guint j = 0; j < d->n_prepared; j++) {
     EngPrepared *p = &d->prepared[j];
     if (d->activation_bits == 32) {
-      apply_input (d, p, x, p->f32 + (gsize)i * d->cols);
+      apply_input (d, p, x, p->f32 + (gsize)i * p->cols);
       continue;
     }
     float *turned = eng_decoder_worker_row (d, worker);
@@ -75,23 +83,24 @@ static void prepare_tokens (gpointer data, guint begin, guint end, guint worker)
   }
 }
 
-/* Rows first_row .. first_row + rows - 1 of a matrix. */
-static EngProduct *add_rows (EngDecoder *d, const EngMatrix *matrix, guint first_row, guint rows, const float *bias, float *y, gsize ldy)
+/* The rows of one of n experts that share a matrix. */
+static EngProduct *add_rows (EngDecoder *d, const EngMatrix *matrix, guint expert, guint n_experts, const float *bias, float *y, gsize ldy)
 {
+  guint rows = matrix->rows / n_experts, stored_rows = matrix->stored_rows / n_experts;
   EngProduct *product = &d->products[d->n_products++];
-  *product = (EngProduct){ .matrix = matrix, .bias = bias, .y = y, .ldy = ldy, .first_row = first_row, .rows = rows };
+  *product = (EngProduct){ .matrix = matrix, .bias = bias, .y = y, .ldy = ldy, .first_row = expert * stored_rows, .rows = rows, .stored_rows = stored_rows };
   product->unit_rows = matrix->output != NULL ? MAX (XB_TILE_ROWS, xb_input_get_layout (matrix->output)->block) : XB_TILE_ROWS;
   product->n_units = (rows + product->unit_rows - 1) / product->unit_rows;
   if (matrix->xbit == NULL || (d->activation_bits == 32 && matrix->input == NULL))
     return product;
-  guint j = 0, begin = matrix->input != NULL && xb_input_get_layout (matrix->input)->cols > matrix->cols ? first_row / rows * matrix->cols : 0;
+  guint j = 0, cols = matrix->stored_cols, begin = matrix->input != NULL && xb_input_get_layout (matrix->input)->cols > cols ? expert * cols : 0;
   while (j < d->n_prepared && (d->prepared[j].input != matrix->input || d->prepared[j].begin != begin))
     j++;
   if (j == d->n_prepared) {
     guint8 *memory = d->memory + d->layout.prepared[d->n_prepared++];
-    d->prepared[j] = (EngPrepared){ .input = matrix->input, .begin = begin, .f32 = (float *)memory };
+    d->prepared[j] = (EngPrepared){ .input = matrix->input, .begin = begin, .cols = cols, .f32 = (float *)memory };
     if (d->activation_bits != 32)
-      xb_acts_init (&d->prepared[j].acts, memory, matrix->cols, d->n);
+      xb_acts_init (&d->prepared[j].acts, memory, cols, d->n);
   }
   product->prepared = &d->prepared[j];
   return product;
@@ -99,37 +108,62 @@ static EngProduct *add_rows (EngDecoder *d, const EngMatrix *matrix, guint first
 
 EngProduct *eng_step_add (EngDecoder *d, const EngMatrix *matrix, const float *bias, float *y, gsize ldy)
 {
-  return add_rows (d, matrix, 0, matrix->rows, bias, y, ldy > 0 ? ldy : matrix->rows);
+  return add_rows (d, matrix, 0, 1, bias, y, ldy > 0 ? ldy : matrix->rows);
 }
 
 EngProduct *eng_step_add_expert (EngDecoder *d, const EngMatrix *matrix, const float *bias, guint expert, guint n_experts, float *y)
 {
   guint rows = matrix->rows / n_experts;
-  return add_rows (d, matrix, expert * rows, rows, bias != NULL ? bias + (gsize)expert * rows : NULL, y, rows);
+  return add_rows (d, matrix, expert, n_experts, bias != NULL ? bias + (gsize)expert * rows : NULL, y, rows);
 }
 
 /* ---- products ------------------------------------------------------------------------------------------------------------ */
 
-/* Rows row0 .. row1 - 1 of the product. A packed matrix numbers them from its own first row, and so its results. */
-static void multiply_rows (EngDecoder *d, const EngProduct *product, guint row0, guint row1)
+/* Rows row0 .. row1 - 1 of tokens i0 .. i0 + n - 1, to y [n][ldy], which begins with row0. */
+static void multiply_packed (const EngDecoder *d, const EngProduct *product, guint i0, guint n, guint row0, guint row1, float *y, gsize ldy)
 {
   const EngMatrix *m = product->matrix;
   const EngPrepared *p = product->prepared;
-  const EngTraits *t = d->traits;
-  guint n = d->n, first = product->first_row;
-  float *packed_y = product->y - first;
-  if (m->xbit == NULL) {
-    const guint8 *raw = (const guint8 *)m->raw + (gsize)first * m->cols * (m->raw_type == XB_RAW_F32 ? 4 : 2);
-    xb_raw_matmul (m->raw_type, raw, m->cols, d->x, d->ldx, n, product->y, product->ldy, row0, row1);
-  } else if (d->activation_bits == 32) {
-    xb_matmul_f32 (m->xbit, p != NULL ? p->f32 : d->x, p != NULL ? m->cols : d->ldx, n, packed_y, product->ldy, first + row0, first + row1);
-  } else if (n == 1) {
-    xb_matvec (m->xbit, &p->acts, packed_y, first + row0, first + row1);
+  guint first = product->first_row;
+  float *packed_y = y - first - row0; /* a packed matrix numbers its results from its own first row */
+  if (d->activation_bits == 32) {
+    gsize ldx = p != NULL ? p->cols : d->ldx;
+    xb_matmul_f32 (m->xbit, (p != NULL ? p->f32 : d->x) + i0 * ldx, ldx, n, packed_y, ldy, first + row0, first + row1);
   } else {
-    xb_matmul (m->xbit, &p->acts, packed_y, product->ldy, first + row0, first + row1);
+    xb_acts acts = xb_acts_from (&p->acts, i0, n);
+    if (n == 1)
+      xb_matvec (m->xbit, &acts, packed_y, first + row0, first + row1);
+    else
+      xb_matmul (m->xbit, &acts, packed_y, ldy, first + row0, first + row1);
   }
   for (guint i = 0; m->output != NULL && i < n; i++)
-    xb_input_restore (m->output, product->y + i * product->ldy + row0, first + row0, first + row1);
+    xb_input_restore (m->output, y + i * ldy, first + row0, first + row1);
+}
+
+/* The last block of rows of a matrix that is filled up: token by token, for its results have no room for what is left out. */
+static void multiply_last (EngDecoder *d, const EngProduct *product, guint row0, guint worker)
+{
+  float *block = eng_decoder_worker_row (d, worker);
+  for (guint i = 0; i < d->n; i++) {
+    multiply_packed (d, product, i, 1, row0, product->stored_rows, block, 0);
+    memcpy (product->y + i * product->ldy + row0, block, (product->rows - row0) * sizeof (float));
+  }
+}
+
+/* Rows row0 .. row1 - 1 of the product. */
+static void multiply_rows (EngDecoder *d, const EngProduct *product, guint row0, guint row1, guint worker)
+{
+  const EngMatrix *m = product->matrix;
+  const EngTraits *t = d->traits;
+  guint n = d->n, end = product->stored_rows > product->rows ? MIN (row1, product->rows / product->unit_rows * product->unit_rows) : row1;
+  if (m->xbit == NULL) {
+    const guint8 *raw = (const guint8 *)m->raw + (gsize)product->first_row * m->cols * (m->raw_type == XB_RAW_F32 ? 4 : 2);
+    xb_raw_matmul (m->raw_type, raw, m->cols, d->x, d->ldx, n, product->y, product->ldy, row0, row1);
+  } else if (row0 < end) {
+    multiply_packed (d, product, 0, n, row0, end, product->y + row0, product->ldy);
+  }
+  if (end < row1)
+    multiply_last (d, product, MAX (row0, end), worker);
   for (guint i = 0; product->bias != NULL && i < n; i++)
     xb_add (product->y + i * product->ldy + row0, product->bias + row0, row1 - row0);
   for (guint i = 0; product->is_logits && (t->logit_scale > 0 || t->logit_soft_cap > 0) && i < n; i++)
@@ -145,7 +179,7 @@ static void multiply_units (gpointer data, guint begin, guint end, guint worker)
     const EngProduct *product = &d->products[j];
     guint b = MAX (begin, first), e = MIN (end, first + product->n_units);
     if (b < e)
-      multiply_rows (d, product, (b - first) * product->unit_rows, MIN ((e - first) * product->unit_rows, product->rows));
+      multiply_rows (d, product, (b - first) * product->unit_rows, MIN ((e - first) * product->unit_rows, product->rows), worker);
     first += product->n_units;
   }
 }

@@ -88,17 +88,28 @@ static gboolean bind_pipeline (EngModel *model, const xb_input **pipeline, const
   return TRUE;
 }
 
+/* Whether so many of a matrix' rows or columns are stored for n of them: no more than fill the last block of their pipeline. */
+static gboolean is_filled (const xb_input_layout *pipeline, guint n, guint stored)
+{
+  return stored == n
+         || (pipeline != NULL && pipeline->permutation == NULL && pipeline->block % XB_TILE_ROWS == 0 && pipeline->block > 0 && pipeline->block <= ENG_MAX_FILLED
+             && stored > n && stored % pipeline->block == 0 && stored - n < pipeline->block);
+}
+
 /* Of a matrix of so many experts (else 1) the pipeline in front may be one to each, all behind one another; what mixes rows must end where an expert does. */
 static gboolean check_pipelines (EngModel *model, const EngMatrix *matrix, guint n_experts, gboolean by_row, GError **error)
 {
   const xb_input_layout *in = matrix->input != NULL ? xb_input_get_layout (matrix->input) : NULL;
   const xb_input_layout *out = matrix->output != NULL ? xb_input_get_layout (matrix->output) : NULL;
-  gboolean apart = in != NULL && n_experts > 1 && in->permutation == NULL && in->cols == (guint64)matrix->cols * n_experts
-                   && (in->block == 0 || matrix->cols % in->block == 0);
-  if ((in != NULL && in->cols != matrix->cols && !apart) || (out != NULL && out->cols != matrix->rows))
+  gboolean apart = in != NULL && n_experts > 1 && in->permutation == NULL && in->cols == (guint64)matrix->stored_cols * n_experts
+                   && (in->block == 0 || matrix->stored_cols % in->block == 0);
+  if ((in != NULL && in->cols != matrix->stored_cols && !apart) || (out != NULL && out->cols != matrix->stored_rows))
     return fail (model, error, ENG_ERROR_FORMAT, matrix->name, "and its pipeline differ in width: the file is damaged");
-  if (out != NULL && (by_row || out->permutation != NULL || (n_experts > 1 && out->block > 0 && matrix->rows / n_experts % out->block != 0)))
+  if (out != NULL && (by_row || out->permutation != NULL || (n_experts > 1 && out->block > 0 && matrix->stored_rows / n_experts % out->block != 0)))
     return fail (model, error, ENG_ERROR_FORMAT, matrix->name, "has a pipeline behind it that mixes rows which are wanted apart: the file is damaged");
+  if (matrix->stored_rows % n_experts != 0 || (by_row && (matrix->stored_rows != matrix->rows || matrix->stored_cols != matrix->cols))
+      || !is_filled (out, matrix->rows / n_experts, matrix->stored_rows / n_experts) || !is_filled (in, matrix->cols, matrix->stored_cols))
+    return fail (model, error, ENG_ERROR_FORMAT, matrix->name, "is larger than the model's metadata asks for: the file is damaged");
   return TRUE;
 }
 
@@ -117,7 +128,10 @@ static gboolean bind_xbit (EngModel *model, EngMatrix *matrix, const EngTensor *
   const xb_layout *layout = xb_matrix_layout (xbit);
   matrix->xbit = xbit;
   matrix->bytes = tensor->bytes;
-  if (layout->rows != matrix->rows || layout->cols != matrix->cols) {
+  matrix->stored_rows = layout->rows;
+  matrix->stored_cols = layout->cols;
+  if (layout->rows < matrix->rows || layout->cols < matrix->cols || (layout->rows > matrix->rows && layout->output_id == 0)
+      || (layout->cols > matrix->cols && layout->input_id == 0)) {
     g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT,
                  "%s: tensor %s is %u x %u, but the model's metadata asks for %u x %u: the file is damaged",
                  eng_gguf_path (model->gguf), tensor->name, layout->rows, layout->cols, matrix->rows, matrix->cols);
@@ -156,7 +170,7 @@ static gboolean bind_matrix (EngModel *model, EngMatrix *matrix, char *name, gui
   const EngTensor *tensor = eng_gguf_find_tensor (model->gguf, packed);
   g_ptr_array_add (model->owned, name);
   g_ptr_array_add (model->matrices, matrix);
-  *matrix = (EngMatrix){ .name = name, .rows = rows, .cols = cols };
+  *matrix = (EngMatrix){ .name = name, .rows = rows, .cols = cols, .stored_rows = rows, .stored_cols = cols };
   gboolean is_packed = tensor != NULL;
   if (!is_packed)
     tensor = eng_gguf_find_tensor (model->gguf, name);
@@ -334,9 +348,10 @@ static gboolean bind_feed_forward (EngModel *model, guint i, GError **error)
   };
   if (!bind_matrices (model, i, matrices, G_N_ELEMENTS (matrices), error))
     return FALSE;
-  if (mixture && (layer->gate_experts.xbit != NULL || layer->down_experts.xbit != NULL)
-      && (t->n_ff % XB_TILE_ROWS != 0 || t->n_embd % XB_TILE_ROWS != 0))
-    return fail (model, error, ENG_ERROR_FORMAT, layer->gate_experts.name, "is packed, but its experts' rows are no multiple of 16");
+  const EngMatrix *const experts[] = { &layer->gate_experts, &layer->up_experts, &layer->down_experts };
+  for (guint k = 0; mixture && k < G_N_ELEMENTS (experts); k++)
+    if (experts[k]->xbit != NULL && experts[k]->stored_rows % (t->n_experts * XB_TILE_ROWS) != 0)
+      return fail (model, error, ENG_ERROR_FORMAT, experts[k]->name, "is packed, but its experts' rows are no multiple of 16");
   return TRUE;
 }
 

@@ -11,7 +11,7 @@
 /* Newest `valise.version` this engine reads, and the one eng_repack and the quantizer write. */
 #define ENG_FILE_VERSION 1
 
-enum { ENG_MAX_LAYERS = 1024 };
+enum { ENG_MAX_LAYERS = 1024, ENG_MAX_FILLED = 128 /* block of a pipeline up to which a matrix may be filled up */ };
 
 typedef enum {
   ENG_ACTIVATION_SILU,
@@ -113,10 +113,11 @@ static inline gboolean eng_traits_turned (const EngTraits *traits, guint layer)
 typedef struct {
   const char *name;         /* "blk.0.attn_q.weight" (no ".xbit") */
   guint rows, cols;
+  guint stored_rows, stored_cols; /* of the packed one, which may be filled up (of experts: each) to whole blocks of the pipelines; else the same */
   const xb_matrix *xbit;    /* or NULL */
   xb_raw_type raw_type;     /* when xbit is NULL */
   const void *raw;
-  const xb_input *input;    /* or NULL; equal pointers share one prepared x. n_experts times as wide as x: each expert has its own part */
+  const xb_input *input;    /* or NULL; equal pointers share one prepared x. n_experts times as wide as stored_cols: each expert has its own part */
   const xb_input *output;   /* whose inverse is behind (xb_input_restore), or NULL; not of a matrix of which single rows are read */
   guint64 bytes;            /* stored */
 } EngMatrix;

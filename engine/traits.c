@@ -253,7 +253,7 @@ static void read_shape (const EngGguf *gguf, const EngFamily *family, EngTraits 
   t->no_pre_norm = (flags & ENG_FAMILY_NO_PRE_NORM) != 0;
   t->post_norm = (flags & ENG_FAMILY_POST_NORM) != 0;
   t->ungated = (flags & ENG_FAMILY_UNGATED) != 0;
-  t->fused_gate_up = (flags & ENG_FAMILY_FUSED_UP) != 0;
+  t->fused_gate_up = (flags & ENG_FAMILY_FUSED_UP) != 0 && !has_tensor (gguf, "blk.0.ffn_gate.weight");
   t->late_qk_norm = (flags & ENG_FAMILY_LATE_QK_NORM) != 0;
   t->pictures = (flags & ENG_FAMILY_PICTURES) != 0 || eng_gguf_get_bool (gguf, "valise.pictures", FALSE);
   t->sub_norm = has_tensor (gguf, "blk.0.attn_sub_norm.weight");

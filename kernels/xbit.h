@@ -207,6 +207,8 @@ typedef struct {
 
 size_t xb_acts_bytes (uint32_t cols, uint32_t n);
 void xb_acts_init (xb_acts *acts, void *memory, uint32_t cols, uint32_t n);
+/* Vectors i0 .. i0 + n - 1 of others, in the same memory. */
+xb_acts xb_acts_from (const xb_acts *acts, uint32_t i0, uint32_t n);
 /* Quantizes vector i from x[cols]. bits = 8 (-127..127) or 4 (-7..7). */
 void xb_acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits);
 

@@ -40,6 +40,19 @@ void xb_acts_init (xb_acts *acts, void *memory, uint32_t cols, uint32_t n)
   };
 }
 
+xb_acts xb_acts_from (const xb_acts *acts, uint32_t i0, uint32_t n)
+{
+  const size_t tiles = acts->cols_padded / 32;
+  return (xb_acts) {
+    .cols = acts->cols, .cols_padded = acts->cols_padded, .n = n,
+    .q = acts->q + i0 * tiles * 32,
+    .scale = acts->scale + i0 * tiles,
+    .sum = acts->sum + i0 * tiles * 2,
+    .sum16 = acts->sum16 + i0 * tiles * 2,
+    .sum32 = acts->sum32 + i0 * tiles,
+  };
+}
+
 void xb_acts_quantize (xb_acts *acts, uint32_t i, const float *x, int bits)
 {
   xb_table_get ()->product.acts_quantize (acts, i, x, bits);

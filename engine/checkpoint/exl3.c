@@ -13,7 +13,8 @@ enum { TILE = 16, BLOCK = 128 };
 typedef struct {
   EngPacked packed;
   const EngStTensor *trellis;
-  guint rows, cols, bits;
+  guint rows, cols, bits;         /* stored, whole blocks; */
+  guint wanted_rows, wanted_cols; /* what the model has of them, the first: the others mean nothing */
   float *inputs, *outputs;  /* [cols], [rows]: signs and sizes before and after the transforms */
   const float *values;      /* what 16 bits stand for */
   guint16 *diagonals;       /* [cols], [rows]: the same signs and sizes, as f16 */
@@ -104,8 +105,8 @@ static void read_rows (const EngPacked *packed, guint64 row0, guint64 n, float *
   for (guint64 row = row0, end = row0 + n; row < end;) {
     guint64 block = row / BLOCK, some = MIN (end, (block + 1) * BLOCK) - row;
     read_block (e, block, rows);
-    memcpy (out + (row - row0) * e->cols, rows + row % BLOCK * e->cols, some * e->cols * sizeof (float));
-    row += some;
+    for (guint64 i = 0; i < some; i++, row++, out += e->wanted_cols)
+      memcpy (out, rows + row % BLOCK * e->cols, e->wanted_cols * sizeof (float));
   }
 }
 
@@ -163,6 +164,12 @@ static void choose_layout (Exl3 *e, xb_exl3_function function)
   e->packed.output = &e->behind;
 }
 
+/* The model's own width where the stored one is that, filled up to whole blocks. */
+static guint width (guint wanted, guint stored)
+{
+  return wanted > 0 && (wanted + BLOCK - 1) / BLOCK * BLOCK == stored ? wanted : stored;
+}
+
 EngPacked *hf_exl3_open (const Hf *hf, const char *module, guint *rows, guint *cols, GError **error)
 {
   const EngStTensor *trellis = hf_part (hf, module, "trellis");
@@ -172,8 +179,10 @@ EngPacked *hf_exl3_open (const Hf *hf, const char *module, guint *rows, guint *c
   Exl3 *e = g_new0 (Exl3, 1);
   e->packed = (EngPacked) { .class = &exl3_class };
   e->trellis = trellis;
-  e->cols = *cols = (guint) trellis->dims[0] * TILE;
-  e->rows = *rows = (guint) trellis->dims[1] * TILE;
+  e->cols = (guint) trellis->dims[0] * TILE;
+  e->rows = (guint) trellis->dims[1] * TILE;
+  e->wanted_cols = *cols = width (*cols, e->cols);
+  e->wanted_rows = *rows = width (*rows, e->rows);
   e->bits = (guint) trellis->dims[2] / 16;
   e->inputs = read_signs (hf_part (hf, module, "suh"), hf_part (hf, module, "su"), e->cols);
   e->outputs = read_signs (hf_part (hf, module, "svh"), hf_part (hf, module, "sv"), e->rows);

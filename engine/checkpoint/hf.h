@@ -5,6 +5,7 @@
 
 #include "engine/checkpoint/packed.h"
 #include "engine/checkpoint/safetensors.h"
+#include "engine/model.h"
 
 #include <json-glib/json-glib.h>
 
@@ -34,6 +35,7 @@ typedef struct {
   const HfFamily *family;
   EngSafetensors *st;
   guint n_embd, n_layers, n_heads, n_kv_heads, head_dim;
+  EngTraits traits;          /* as the keys have them; all zero where they make no model */
 } Hf;
 
 /* ---- hf_config.c ---- */
@@ -90,8 +92,13 @@ char *hf_split_name (const char *tensor, const char **part);
 /* A part of a module: MODULE.part, or as experts in one tensor have it: MODULE_part, and MODULE alone for "weight". NULL if absent. */
 const EngStTensor *hf_part (const Hf *hf, const char *module, const char *part);
 
+/* ---- hf_shape.c ---- */
+/* Rows and columns that the model asks of a matrix (of experts: of each), by GGUF's name without ".weight"; 0: not known. */
+void hf_shape (const Hf *hf, const char *name, guint *rows, guint *cols);
+
 /* ---- quantized matrices ---- */
-/* The matrix of a module that is not just an array of floats under MODULE.weight; *handled is FALSE where it is one. rows and cols are given. */
+/* The matrix of a module that is not just an array of floats under MODULE.weight; *handled is FALSE where it is one. rows and cols are what the model asks
+ * for (0: not known), and then what is there: EXL3 fills both up to whole tiles, and an X-bit layout of it is larger than that. */
 EngPacked *hf_quantized_open (const Hf *hf, const char *module, guint *rows, guint *cols, gboolean *handled, GError **error);
 /* How its makers quantized it, as far as they say: valise.source.method, .bits, .group (-1: one scale to a row), .ordered and .calibration. */
 void hf_write_method (const Hf *hf, EngGgufWriter *writer);

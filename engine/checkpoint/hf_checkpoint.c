@@ -220,7 +220,7 @@ static gboolean note_module (Build *b, const char *module)
     g_autofree char *why = g_strdup_printf ("has no place in a %s model as Valise knows it, so the model would answer wrongly", b->hf.family->model_type);
     return fail (b, ENG_ERROR_UNSUPPORTED, module, why);
   }
-  if (place.part == HF_IGNORED || (strcmp (place.name, "output") == 0 && hf_bool (b->hf.config, "tie_word_embeddings", FALSE)))
+  if (place.part == HF_IGNORED || (strcmp (place.name, "output") == 0 && hf_bool (b->hf.config, "tie_word_embeddings", FALSE) && hf_part (&b->hf, module, "weight")))
     return TRUE;
   if (place.index >= 4096)
     return fail (b, ENG_ERROR_FORMAT, module, "is the part of more experts than a model can have; the file is damaged");
@@ -297,6 +297,10 @@ static gboolean add_vector (Build *b, const char *name, const Output *output, co
     const char *module = output->modules->pdata[i];
     const EngStTensor *from = module ? hf_part (&b->hf, module, part) : NULL;
     guint64 n = from ? from->dims[0] * from->dims[1] * from->dims[2] * from->dims[3] : 0;
+    guint rows = 0, cols = 0;
+    if (from && hf_part (&b->hf, module, "trellis") && strcmp (part, "bias") == 0)
+      hf_shape (&b->hf, output->name, &rows, &cols);
+    n = rows > 0 ? MIN (n, rows) : n; /* EXL3 fills up what it adds as well */
     if (!from || from->type == ENG_ST_OTHER || n == 0 || n > 1 << 24 || (i > 0 && n != width))
       return fail (b, ENG_ERROR_FORMAT, module ? module : name, "lacks a part, or has one that is no vector of numbers; the files are damaged");
     width = n;
@@ -345,10 +349,11 @@ static guint64 stored_bytes (const Build *b, const char *module)
   return bytes;
 }
 
-/* The module's matrix, and its shape; a plain array of floats is one as well. */
-static EngPacked *open_matrix (Build *b, const char *module, guint *rows, guint *cols)
+/* The matrix of a module that belongs to an output, and its shape; a plain array of floats is one as well. */
+static EngPacked *open_matrix (Build *b, const Output *output, const char *module, guint *rows, guint *cols)
 {
   gboolean handled = FALSE;
+  hf_shape (&b->hf, output->name, rows, cols);
   EngPacked *packed = hf_quantized_open (&b->hf, module, rows, cols, &handled, b->error);
   if (handled)
     return packed;
@@ -382,7 +387,7 @@ static gboolean add_experts (Build *b, const Output *output, const char *name)
   guint64 bytes = 0;
   for (guint i = 0; i < n; i++) {
     guint r = 0, c = 0;
-    EngPacked *part = output->modules->pdata[i] ? open_matrix (b, output->modules->pdata[i], &r, &c) : NULL;
+    EngPacked *part = output->modules->pdata[i] ? open_matrix (b, output, output->modules->pdata[i], &r, &c) : NULL;
     if (part)
       g_ptr_array_add (parts, part);
     if (!part || (i > 0 && (r != rows || c != cols))) {
@@ -446,7 +451,7 @@ static gboolean add_gate_up (Build *b, const Output *output, const char *module)
         return FALSE;
       continue;
     }
-    EngPacked *packed = open_matrix (b, module, &rows, &cols);
+    EngPacked *packed = open_matrix (b, output, module, &rows, &cols);
     if (!packed)
       return FALSE;
     if (n < 1 || n > 4096 || rows % (2 * n) != 0) {
@@ -513,7 +518,7 @@ static gboolean add_matrix (Build *b, const Output *output, const char *name)
     return add_gate_up (b, output, module);
   if ((output->part == HF_EXPERTS && is_turned (b, t, TRUE)) || (b->hf.family->flags & HF_TURNED && t && t->n_dims == 2 && g_str_has_prefix (name, "blk.")))
     return add_turned (b, name, t);
-  EngPacked *packed = open_matrix (b, module, &rows, &cols);
+  EngPacked *packed = open_matrix (b, output, module, &rows, &cols);
   if (!packed)
     return FALSE;
   if (is_taken_apart (output->name))
@@ -647,9 +652,13 @@ static gboolean build (Build *b, GPtrArray *names, const EngGguf *vocabulary)
     eng_safetensors_free (b->hf.st);
     return FALSE;
   }
+  if (!eng_traits_read (&b->hf.traits, b->gguf, NULL)) /* whoever computes with the model is told why */
+    b->hf.traits = (EngTraits) { 0 };
   eng_gguf_own (b->gguf, b->hf.st, (GDestroyNotify) eng_safetensors_free);
   if (!note_modules (b))
     return FALSE;
+  if (g_hash_table_contains (b->by_name, "blk.0.ffn_gate")) /* EXL3 takes apart what a family has in one */
+    b->hf.traits.fused_gate_up = FALSE;
   for (guint i = 0; i < b->outputs->len; i++)
     if (!add_output (b, b->outputs->pdata[i]))
       return FALSE;

@@ -99,6 +99,7 @@ typedef struct {
   EngPacked packed;
   GPtrArray *parts;    /* EngPacked, of part_rows rows each */
   guint part_rows, cols;
+  guint band_rows;     /* of a part's layout, which may be filled up */
   guint32 *order;      /* row -> row of all parts together; NULL: the same */
   xb_layout layout;
   guint32 stripe_end;
@@ -158,9 +159,10 @@ static void copy_row (const xb_layout *l, const EngBand *source, guint from, Eng
 static void joined_fill_band (const EngPacked *packed, guint band, EngBand *out)
 {
   const Joined *j = (const Joined *) packed;
-  if (!j->order && j->part_rows % XB_TILE_ROWS == 0) {
-    const EngPacked *part = j->parts->pdata[band * XB_TILE_ROWS / j->part_rows];
-    part->class->fill_band (part, band - band * XB_TILE_ROWS / j->part_rows * j->part_rows / XB_TILE_ROWS, out);
+  if (!j->order && j->band_rows % XB_TILE_ROWS == 0) {
+    guint bands = j->band_rows / XB_TILE_ROWS;
+    const EngPacked *part = j->parts->pdata[band / bands];
+    part->class->fill_band (part, band % bands, out);
     return;
   }
   Sizes s = sizes_of (&j->layout);
@@ -233,7 +235,7 @@ void hf_keep_numbers (EngPacked *packed)
 }
 
 /* Whether both pipelines of each part are but a diagonal and a transform whose blocks end where the part does, and the cells of all are alike. */
-static gboolean keep_pipelines (GPtrArray *parts, guint part_rows, guint cols)
+static gboolean keep_pipelines (GPtrArray *parts)
 {
   const EngPacked *first = parts->pdata[0];
   for (guint i = 0; i < parts->len; i++) {
@@ -241,26 +243,26 @@ static gboolean keep_pipelines (GPtrArray *parts, guint part_rows, guint cols)
     const xb_input_layout *const pipelines[] = { part->input, part->output };
     for (guint k = 0; k < 2; k++)
       if (!part->layout || !pipelines[k] || pipelines[k]->permutation || pipelines[k]->signs || !pipelines[k]->diagonal || pipelines[k]->block == 0
-          || (k == 0 ? cols : part_rows) % pipelines[k]->block != 0 || pipelines[k]->block != (k == 0 ? first->input : first->output)->block)
+          || pipelines[k]->cols % pipelines[k]->block != 0 || pipelines[k]->block != (k == 0 ? first->input : first->output)->block)
         return FALSE;
-    if (!same_cells (part->layout, first->layout))
+    if (!same_cells (part->layout, first->layout) || part->layout->rows != first->layout->rows)
       return FALSE;
   }
-  return (guint64) parts->len * MAX (part_rows, cols) <= 1u << 28;
+  return (guint64) parts->len * MAX (first->layout->rows, first->layout->cols) <= 1u << 28;
 }
 
 static void join_pipelines (Joined *j)
 {
-  gsize n = j->parts->len;
   const EngPacked *first = j->parts->pdata[0];
-  guint16 *in = j->diagonals = g_new (guint16, n * ((gsize) j->cols + j->part_rows)), *out = in + n * j->cols;
+  gsize n = j->parts->len, cols = first->layout->cols, rows = j->band_rows;
+  guint16 *in = j->diagonals = g_new (guint16, n * (cols + rows)), *out = in + n * cols;
   for (guint i = 0; i < n; i++) {
     const EngPacked *part = j->parts->pdata[i];
-    memcpy (in + (gsize) i * j->cols, part->input->diagonal, j->cols * sizeof *in);
-    memcpy (out + (gsize) i * j->part_rows, part->output->diagonal, j->part_rows * sizeof *out);
+    memcpy (in + i * cols, part->input->diagonal, cols * sizeof *in);
+    memcpy (out + i * rows, part->output->diagonal, rows * sizeof *out);
   }
-  j->input = (xb_input_layout) { .cols = (guint32) n * j->cols, .block = first->input->block, .diagonal = in };
-  j->output = (xb_input_layout) { .cols = (guint32) n * j->part_rows, .block = first->output->block, .diagonal = out };
+  j->input = (xb_input_layout) { .cols = (guint32) (n * cols), .block = first->input->block, .diagonal = in };
+  j->output = (xb_input_layout) { .cols = (guint32) (n * rows), .block = first->output->block, .diagonal = out };
   j->packed.input = &j->input;
   j->packed.output = &j->output;
 }
@@ -268,7 +270,7 @@ static void join_pipelines (Joined *j)
 EngPacked *hf_join (GPtrArray *parts, guint part_rows, guint cols, guint32 *order, guint n_rows, const char **why)
 {
   Joined *j = g_new0 (Joined, 1);
-  gboolean keep = !order && keep_pipelines (parts, part_rows, cols);
+  gboolean keep = !order && keep_pipelines (parts);
   for (guint i = 0; i < parts->len && !keep; i++)
     hf_keep_numbers (parts->pdata[i]);
   const EngPacked *first = parts->pdata[0];
@@ -292,8 +294,9 @@ EngPacked *hf_join (GPtrArray *parts, guint part_rows, guint cols, guint32 *orde
     return NULL;
   }
   if (first->layout) {
+    j->band_rows = first->layout->rows;
     j->layout = *first->layout;
-    j->layout.rows = j->stripe_end = n_rows;
+    j->layout.rows = j->stripe_end = order ? n_rows : parts->len * j->band_rows;
     j->layout.stripe_end = &j->stripe_end;
     j->packed.layout = &j->layout;
   }

@@ -31,7 +31,7 @@ typedef enum {
 
 struct EngPacked {
   const EngPackedClass *class;
-  const xb_layout *layout;       /* NULL: it is kept as numbers of number_type */
+  const xb_layout *layout;       /* NULL: it is kept as numbers of number_type. Larger than the matrix where pipelines fill it up */
   const xb_input_layout *input;  /* the pipeline in front of the X-bit matrix, or NULL; its input_id is given when it is written */
   const xb_input_layout *output; /* whose inverse is behind it, or NULL; likewise */
   guint number_type;             /* F32, F16 or BF16 */

@@ -102,17 +102,23 @@ static void check_weights (const QuantFormat *f, EngGguf *view, EngGguf *packed,
     g_assert_cmpuint (made->bytes, <=, rows * cols * f->bits / 8 + rows * 4 + 320);
 }
 
-static void greedy (EngGguf *gguf, guint n_vocab, gint32 *tokens, guint n)
+static EngSession *new_session (EngGguf *gguf, int activation_bits)
 {
   g_autoptr (GError) error = NULL;
   g_autoptr (EngModel) model = eng_model_new (gguf, &error);
   g_assert_no_error (error);
-  EngSessionOptions options = { .n_ctx = 96, .activation_bits = 32 };
-  g_autoptr (EngSession) session = eng_session_new (model, workers, &options, &error);
+  EngSessionOptions options = { .n_ctx = 96, .activation_bits = activation_bits };
+  EngSession *session = eng_session_new (model, workers, &options, &error);
   g_assert_no_error (error);
+  return session;
+}
+
+static void greedy (EngGguf *gguf, guint n_vocab, gint32 *tokens, guint n)
+{
+  g_autoptr (EngSession) session = new_session (gguf, 32);
   gint32 token = 5;
   for (guint step = 0; step < n; step++) {
-    g_assert_true (eng_session_eval (session, &token, 1, FALSE, NULL, &error));
+    g_assert_true (eng_session_eval (session, &token, 1, FALSE, NULL, NULL));
     const float *logits = eng_session_logits (session);
     token = 0;
     for (guint i = 1; i < n_vocab; i++)
@@ -208,6 +214,99 @@ static void test_format (gconstpointer data)
     g_unlink (plain_path);
   g_assert_cmpmem (got, sizeof got, want, sizeof want);
   quant_oracle_clear (&oracle);
+}
+
+/* How far the logits after a few tokens at once are from others', relative to the largest. */
+static double prompt_error (EngGguf *gguf, EngGguf *other, int bits, guint n_vocab)
+{
+  const gint32 prompt[] = { 5, 17, 3, 99, 42, 7, 11 };
+  g_autoptr (EngSession) session = new_session (gguf, bits), exact = new_session (other, 32);
+  g_assert_true (eng_session_eval (session, prompt, G_N_ELEMENTS (prompt), FALSE, NULL, NULL));
+  g_assert_true (eng_session_eval (exact, prompt, G_N_ELEMENTS (prompt), FALSE, NULL, NULL));
+  const float *got = eng_session_logits (session), *want = eng_session_logits (exact);
+  double error = 0, largest = 0;
+  for (guint i = 0; i < n_vocab; i++) {
+    error = MAX (error, fabs ((double) got[i] - (double) want[i]));
+    largest = MAX (largest, fabs ((double) want[i]));
+  }
+  return error / largest;
+}
+
+typedef struct {
+  const char *format;
+  QuantShape shape;
+} Filled;
+
+#define NARROW .embd = 144, .ff = 272, .heads = 3, .kv_heads = 1, .head_dim = 48, .vocab = 267
+static const Filled filled[] = {
+  { "EXL3-4-signs-as-bits", { NARROW, .packs_head = TRUE } }, { "EXL3-3-mul1", { NARROW, .packs_head = TRUE, .has_bias = TRUE } }, { "EXL3-3-experts", { NARROW, .packs_head = TRUE } },
+  { "EXL3-2-mcg", { NARROW, .packs_head = TRUE, .ties = TRUE } }, { "EXL3-5", { NARROW, .packs_head = TRUE, .is_phi3 = TRUE } }, { "EXL3-2-experts-of-two-sizes", { NARROW } },
+  { "EXL3-8", { .embd = 64, .ff = 96, .heads = 2, .kv_heads = 2, .head_dim = 32, .vocab = 300, .packs_head = TRUE } },
+};
+
+/* Widths that are no multiples of 128: EXL3 stores more, which means nothing. */
+static void test_filled_up (gconstpointer data)
+{
+  const Filled *c = data;
+  const QuantFormat *f = quant_format_find (c->format);
+  g_autoptr (GError) error = NULL;
+  QuantOracle oracle;
+  quant_oracle_init (&oracle);
+  quant_folders_write (f, &c->shape, folder, plain_folder, &oracle, NULL, NULL);
+  quant_tokenizer_write (folder, c->shape.vocab);
+  quant_tokenizer_write (plain_folder, c->shape.vocab);
+  g_autoptr (EngGguf) view = eng_hf_open (folder, NULL, &error), plain_view = eng_hf_open (plain_folder, NULL, &error);
+  g_assert_no_error (error);
+  g_autofree char *plain_path = g_strconcat (plain_folder, ".xbit.gguf", NULL);
+  g_assert_true (eng_repack (view, packed_path, NULL, NULL, NULL, &error));
+  g_assert_true (eng_repack (plain_view, plain_path, NULL, NULL, NULL, &error));
+  g_autoptr (EngGguf) packed = eng_gguf_open (packed_path, &error), plain = eng_gguf_open (plain_path, &error);
+  g_assert_no_error (error);
+  for (guint i = 0; i < oracle.names->len; i++) {
+    const EngTensor *tensor = eng_gguf_find_tensor (view, oracle.names->pdata[i]);
+    guint cols = (guint) tensor->dims[0], rows = (guint) tensor->dims[1];
+    const double *w = oracle.weights->pdata[i];
+    g_autofree float *read = g_new (float, rows * cols);
+    double largest = 0;
+    for (guint k = 0; k < rows * cols; k++)
+      largest = MAX (largest, fabs (w[k]));
+    eng_tensor_read_rows (tensor, 0, rows, read);
+    for (guint k = 0; k < rows * cols; k++)
+      g_assert_cmpfloat (fabs ((double) read[k] - w[k]), <=, 1e-6 * largest);
+  }
+  gint32 want[48], got[48];
+  greedy (plain, c->shape.vocab, want, 48);
+  greedy (packed, c->shape.vocab, got, 48);
+  g_assert_cmpmem (got, sizeof got, want, sizeof want);
+  double exact = prompt_error (packed, plain, 32, c->shape.vocab), rounded = prompt_error (packed, plain, 8, c->shape.vocab);
+  g_test_message ("logits of a prompt: exactly %.2g, with A8 %.2g", exact, rounded);
+  g_assert_cmpfloat (exact, <, (f->tolerance > 1e-4 ? 2e-3 : 2e-4));
+  g_assert_cmpfloat (rounded, <, 0.2);
+  g_unlink (plain_path);
+  quant_oracle_clear (&oracle);
+}
+
+/* No more is left out than fills the last block. */
+static void test_filled_too_far (void)
+{
+  const QuantShape shape = { NARROW };
+  const QuantFormat *f = quant_format_find ("EXL3-3-mul1");
+  g_autoptr (GError) error = NULL;
+  g_autofree char *path = g_build_filename (folder, "config.json", NULL), *text = NULL;
+  QuantOracle oracle;
+  quant_oracle_init (&oracle);
+  quant_folders_write (f, &shape, folder, plain_folder, &oracle, NULL, NULL);
+  quant_oracle_clear (&oracle);
+  quant_tokenizer_write (folder, shape.vocab);
+  g_assert_true (g_file_get_contents (path, &text, NULL, NULL));
+  g_autoptr (GString) config = g_string_new (text);
+  g_assert_cmpuint (g_string_replace (config, "\"intermediate_size\":272", "\"intermediate_size\":200", 1), ==, 1);
+  st_write (folder, "config.json", config->str, config->len);
+  g_autoptr (EngGguf) view = eng_hf_open (folder, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_true (eng_repack (view, packed_path, NULL, NULL, NULL, &error));
+  g_assert_null (eng_model_open (packed_path, &error));
+  g_assert_nonnull (strstr (error->message, "is larger than the model's metadata asks for"));
 }
 
 /* ---- files that are wrong somewhere -------------------------------------------------------------------------------------------------------------------- */
@@ -320,6 +419,11 @@ int main (int argc, char **argv)
     g_autofree char *spoiled = g_strconcat ("/quantized/spoiled/", quant_formats[i].name, NULL);
     g_test_add_data_func (spoiled, &quant_formats[i], test_spoiled);
   }
+  for (gsize i = 0; i < G_N_ELEMENTS (filled); i++) {
+    g_autofree char *name = g_strdup_printf ("/quantized/filled-up/%s", filled[i].format);
+    g_test_add_data_func (name, &filled[i], test_filled_up);
+  }
+  g_test_add_func ("/quantized/filled-up/too-far", test_filled_too_far);
   g_test_add_func ("/quantized/calibration-is-named", test_calibration_is_named);
   int result = g_test_run ();
   clear_folder (folder);
