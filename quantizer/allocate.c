@@ -2,6 +2,7 @@
 #include "quantizer/allocate.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Depth a cell has before any step: the least, or none where there is nothing to represent. */
 static guint8 first_depth (const QzCell *cell)
@@ -38,39 +39,174 @@ static int compare_steps (const void *a, const void *b)
   return (int) x->from - y->from;
 }
 
-static guint64 step_bytes (const QzAllocator *allocator, const QzStep *step)
+static guint64 cell_step_bytes (const QzAllocator *allocator, const QzStep *step)
 {
   return (guint64) (step->to - step->from) * allocator->cells[step->cell].unit_bytes;
 }
 
-void qz_allocator_init (QzAllocator *allocator, const QzCell *cells, guint n_cells)
+static double cell_step_loss (const QzAllocator *allocator, const QzStep *step)
 {
-  *allocator = (QzAllocator){ .n_cells = n_cells, .cells = cells };
-  allocator->steps = g_new (QzStep, (gsize) n_cells * QZ_MOST_DEPTH);
-  guint64 bytes = 0;
-  double loss = 0;
-  for (guint c = 0; c < n_cells; c++) {
-    guint8 hull[QZ_MOST_DEPTH + 1];
-    guint n = hull_of (&cells[c], hull);
-    bytes += (guint64) hull[0] * cells[c].unit_bytes;
-    loss += cells[c].loss[hull[0]];
-    for (guint i = 1; i < n; i++) {
-      double saved = (double) cells[c].loss[hull[i - 1]] - cells[c].loss[hull[i]];
-      double step = (double) (hull[i] - hull[i - 1]) * cells[c].unit_bytes;
-      allocator->steps[allocator->n_steps++] = (QzStep){ c, hull[i - 1], hull[i], saved / step };
+  const float *loss = allocator->cells[step->cell].loss;
+  return (double) loss[step->from] - loss[step->to];
+}
+
+/* ---- wholes -------------------------------------------------------------------------------------------------------------- */
+
+/* The whole that a cell is of, or NULL. */
+static const QzWhole *whole_of (const QzAllocator *allocator, guint cell)
+{
+  guint low = 0, high = allocator->n_wholes;
+  while (low < high) {
+    guint middle = (low + high) / 2;
+    const QzWhole *whole = &allocator->wholes[middle];
+    if (cell < whole->first_cell)
+      high = middle;
+    else if (cell - whole->first_cell >= whole->n_cells)
+      low = middle + 1;
+    else
+      return whole;
+  }
+  return NULL;
+}
+
+/* What the cells of a whole take, and lose, at these depths. */
+static void add_cells (const QzAllocator *allocator, const QzWhole *whole, const guint8 *depths, guint64 *bytes, double *loss)
+{
+  for (guint c = whole->first_cell; c < whole->first_cell + whole->n_cells; c++) {
+    *bytes += (guint64) depths[c] * allocator->cells[c].unit_bytes;
+    *loss += allocator->cells[c].loss[depths[c]];
+  }
+}
+
+static void give_up_cells (const QzWhole *whole, guint8 *depths)
+{
+  memset (depths + whole->first_cell, QZ_IN_WHOLE, whole->n_cells);
+}
+
+/* What its cells take, and lose, before any step. */
+static void least_of_cells (const QzAllocator *allocator, const QzWhole *whole, guint64 *bytes, double *loss)
+{
+  *bytes = 0;
+  *loss = 0;
+  for (guint c = whole->first_cell; c < whole->first_cell + whole->n_cells; c++) {
+    guint depth = first_depth (&allocator->cells[c]);
+    *bytes += (guint64) depth * allocator->cells[c].unit_bytes;
+    *loss += allocator->cells[c].loss[depth];
+  }
+}
+
+static gboolean is_there_from_the_start (const QzAllocator *allocator, const QzWhole *whole)
+{
+  guint64 bytes;
+  double loss;
+  least_of_cells (allocator, whole, &bytes, &loss);
+  return whole->bytes <= bytes && whole->loss < loss;
+}
+
+/* steps [n]: those of the whole's cells, by falling slope. Where the line to the whole is steeper than the next of them, it is the hull. */
+static void add_whole_step (QzAllocator *allocator, const QzWhole *whole, const QzStep *steps, guint n)
+{
+  guint64 bytes;
+  double loss;
+  least_of_cells (allocator, whole, &bytes, &loss);
+  for (guint i = 0; i <= n && loss > whole->loss && bytes < whole->bytes; i++) {
+    double slope = (loss - whole->loss) / (whole->bytes - bytes);
+    if (i == n || steps[i].slope <= slope) {
+      allocator->steps[allocator->n_steps++] = (QzStep){ whole->first_cell, 0, QZ_IN_WHOLE, slope };
+      return;
+    }
+    bytes += cell_step_bytes (allocator, &steps[i]);
+    loss -= cell_step_loss (allocator, &steps[i]);
+  }
+}
+
+/* ---- the hull of everything ---------------------------------------------------------------------------------------------- */
+
+static void add_cell_steps (QzAllocator *allocator, guint c)
+{
+  const QzCell *cell = &allocator->cells[c];
+  guint8 hull[QZ_MOST_DEPTH + 1];
+  guint n = hull_of (cell, hull);
+  for (guint i = 1; i < n; i++) {
+    QzStep step = { c, hull[i - 1], hull[i], 0 };
+    step.slope = cell_step_loss (allocator, &step) / cell_step_bytes (allocator, &step);
+    allocator->steps[allocator->n_steps++] = step;
+  }
+}
+
+static void add_steps (QzAllocator *allocator)
+{
+  const QzWhole *whole = allocator->wholes, *end = whole + allocator->n_wholes;
+  guint first = 0; /* step of the whole's cells */
+  for (guint c = 0; c < allocator->n_cells; c++) {
+    if (whole < end && c == whole->first_cell)
+      first = allocator->n_steps;
+    add_cell_steps (allocator, c);
+    if (whole < end && c + 1 == whole->first_cell + whole->n_cells) {
+      qsort (allocator->steps + first, allocator->n_steps - first, sizeof (QzStep), compare_steps);
+      if (!is_there_from_the_start (allocator, whole))
+        add_whole_step (allocator, whole, allocator->steps + first, allocator->n_steps - first);
+      whole++;
     }
   }
   qsort (allocator->steps, allocator->n_steps, sizeof (QzStep), compare_steps);
+}
+
+static void begin (const QzAllocator *allocator, guint8 *depths)
+{
+  for (guint c = 0; c < allocator->n_cells; c++)
+    depths[c] = first_depth (&allocator->cells[c]);
+  for (guint w = 0; w < allocator->n_wholes; w++)
+    if (is_there_from_the_start (allocator, &allocator->wholes[w]))
+      give_up_cells (&allocator->wholes[w], depths);
+}
+
+/* Takes a step if it still leads anywhere from these depths, and to at most `most` bytes. */
+static void take_step (const QzAllocator *allocator, const QzStep *step, guint64 most, guint8 *depths, guint64 *bytes, double *loss)
+{
+  if (step->to == QZ_IN_WHOLE) {
+    const QzWhole *whole = whole_of (allocator, step->cell);
+    guint64 cells_bytes = 0;
+    double cells_loss = 0;
+    add_cells (allocator, whole, depths, &cells_bytes, &cells_loss);
+    if (*bytes - cells_bytes + whole->bytes > most)
+      return;
+    *bytes += whole->bytes - cells_bytes;
+    *loss -= cells_loss - whole->loss;
+    give_up_cells (whole, depths);
+  } else if (depths[step->cell] == step->from && *bytes + cell_step_bytes (allocator, step) <= most) {
+    *bytes += cell_step_bytes (allocator, step);
+    *loss -= cell_step_loss (allocator, step);
+    depths[step->cell] = step->to;
+  }
+}
+
+void qz_allocator_init (QzAllocator *allocator, const QzCell *cells, guint n_cells, const QzWhole *wholes, guint n_wholes)
+{
+  *allocator = (QzAllocator){ .n_cells = n_cells, .n_wholes = n_wholes, .cells = cells, .wholes = wholes };
+  allocator->steps = g_new (QzStep, (gsize) n_cells * QZ_MOST_DEPTH + n_wholes);
+  add_steps (allocator);
   allocator->bytes_before = g_new (guint64, allocator->n_steps + 1);
   allocator->loss_before = g_new (double, allocator->n_steps + 1);
+  g_autofree guint8 *depths = g_malloc (n_cells);
+  guint64 bytes = 0;
+  double loss = 0;
+  begin (allocator, depths);
+  for (guint c = 0; c < n_cells; c++)
+    if (depths[c] != QZ_IN_WHOLE) {
+      bytes += (guint64) depths[c] * cells[c].unit_bytes;
+      loss += cells[c].loss[depths[c]];
+    }
+  for (guint w = 0; w < n_wholes; w++)
+    if (depths[wholes[w].first_cell] == QZ_IN_WHOLE) {
+      bytes += wholes[w].bytes;
+      loss += wholes[w].loss;
+    }
   for (guint i = 0; i <= allocator->n_steps; i++) {
     allocator->bytes_before[i] = bytes;
-    allocator->loss_before[i] = loss;
-    if (i == allocator->n_steps)
-      break;
-    const QzStep *step = &allocator->steps[i];
-    bytes += step_bytes (allocator, step);
-    loss -= (double) cells[step->cell].loss[step->from] - cells[step->cell].loss[step->to];
+    allocator->loss_before[i] = MAX (loss, 0); /* sums of floats end near it */
+    if (i < allocator->n_steps)
+      take_step (allocator, &allocator->steps[i], G_MAXUINT64, depths, &bytes, &loss);
   }
 }
 
@@ -107,10 +243,11 @@ guint qz_allocator_steps_for (const QzAllocator *allocator, guint64 bytes)
 
 void qz_allocator_depths (const QzAllocator *allocator, guint n_steps, guint8 *depths)
 {
-  for (guint c = 0; c < allocator->n_cells; c++)
-    depths[c] = first_depth (&allocator->cells[c]);
+  guint64 bytes = 0;
+  double loss = 0;
+  begin (allocator, depths);
   for (guint i = 0; i < n_steps; i++)
-    depths[allocator->steps[i].cell] = allocator->steps[i].to;
+    take_step (allocator, &allocator->steps[i], G_MAXUINT64, depths, &bytes, &loss);
 }
 
 guint64 qz_allocate (const QzAllocator *allocator, guint64 bytes, guint8 *depths, double *loss)
@@ -120,16 +257,9 @@ guint64 qz_allocate (const QzAllocator *allocator, guint64 bytes, guint8 *depths
   double left = allocator->loss_before[n];
   qz_allocator_depths (allocator, n, depths);
   /* What is left over is smaller than the next step, but perhaps not than one after it. */
-  for (guint i = n; i < allocator->n_steps; i++) {
-    const QzStep *step = &allocator->steps[i];
-    const QzCell *cell = &allocator->cells[step->cell];
-    if (depths[step->cell] != step->from || used + step_bytes (allocator, step) > bytes)
-      continue;
-    used += step_bytes (allocator, step);
-    left -= (double) cell->loss[step->from] - cell->loss[step->to];
-    depths[step->cell] = step->to;
-  }
+  for (guint i = n; i < allocator->n_steps; i++)
+    take_step (allocator, &allocator->steps[i], bytes, depths, &used, &left);
   if (loss != NULL)
-    *loss = left;
+    *loss = MAX (left, 0);
   return used;
 }

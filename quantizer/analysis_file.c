@@ -13,11 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ANALYSIS_VERSION = 6, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
+enum { ANALYSIS_VERSION = 7, HEADER_BYTES = 64, MOST_HEAD_BYTES = 1 << 30, COPY_BYTES = 1 << 20 };
 
 /* fingerprint, calibration, seed, pipelines, pivots, Fisher, held-out sequences and tokens, their states, curves, orders of channels, offsets
  * of factors, columns factored together, method, learned sequences' tokens, offset of their states */
-#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyyt)ay)aayatuuait)"
+#define HEAD_TYPE "(sstaayaayaayuaiay(ta(suuyyytdd)ay)aayatuuait)"
 
 typedef struct {
   char magic[8];
@@ -62,7 +62,7 @@ static GVariant *head_of (const QzAnalysis *a)
   for (guint u = 0; u < a->n_units; u++)
     g_variant_builder_add_value (&orders, bytes_variant (a->order[u], sizeof (guint32) * a->order_lengths[u]));
   gsize held = (gsize) a->held_sequences * a->held_tokens, learned = (gsize) a->n_learned * a->held_tokens;
-  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyyt)ay)@aay@atuu@ait)", a->fingerprint, a->calibration, a->seed,
+  return g_variant_ref_sink (g_variant_new ("(sst@aay@aay@aayu@ai@ay@(ta(suuyyytdd)ay)@aay@atuu@ait)", a->fingerprint, a->calibration, a->seed,
                                             g_variant_builder_end (&transforms), g_variant_builder_end (&pivots), g_variant_builder_end (&fisher),
                                             a->held_sequences, g_variant_new_fixed_array (G_VARIANT_TYPE_INT32, a->held, held, sizeof (gint32)),
                                             bytes_variant (a->held_hidden, held * a->n_embd * sizeof (guint16)), qz_curves_to_variant (a->curves),

@@ -19,6 +19,7 @@ QzCurves *qz_curves_new (const QzSource *source, const QzShape *shapes, GError *
   for (guint m = 0; m < source->n_matrices; m++) {
     QzCurvesMatrix *matrix = &curves->matrices[m];
     *matrix = (QzCurvesMatrix){ .name = g_strdup (source->matrices[m].name), .shape = shapes[m], .first_cell = curves->n_cells };
+    matrix->kept = qz_kept_form (source, m);
     curves->n_cells += qz_shape_n_cells (&shapes[m]);
     curves->n_weights += (guint64) shapes[m].rows * shapes[m].cols;
     QzLayout layout;
@@ -40,7 +41,14 @@ QzCurves *qz_curves_new (const QzSource *source, const QzShape *shapes, GError *
 
 void qz_curves_finish (QzCurves *curves)
 {
-  qz_allocator_init (&curves->allocator, curves->cells, curves->n_cells);
+  curves->wholes = g_new (QzWhole, curves->n_matrices);
+  for (guint m = 0; m < curves->n_matrices; m++) {
+    const QzCurvesMatrix *x = &curves->matrices[m];
+    curves->rounding += x->rounding;
+    if (x->kept.bytes > x->fixed_bytes)
+      curves->wholes[curves->n_wholes++] = (QzWhole){ x->first_cell, qz_shape_n_cells (&x->shape), x->kept.bytes - x->fixed_bytes, MAX (0, x->kept_rounding - x->rounding) };
+  }
+  qz_allocator_init (&curves->allocator, curves->cells, curves->n_cells, curves->wholes, curves->n_wholes);
 }
 
 QzCurves *qz_curves_ref (QzCurves *curves)
@@ -57,6 +65,7 @@ void qz_curves_unref (QzCurves *curves)
     g_free (curves->matrices[m].name);
   g_free (curves->matrices);
   g_free (curves->cells);
+  g_free (curves->wholes);
   qz_allocator_clear (&curves->allocator);
   g_free (curves);
 }
@@ -145,7 +154,7 @@ void qz_curves_preview (const QzCurves *curves, guint64 target_bytes, QzPreview 
 {
   guint n = steps_for (curves, target_bytes);
   guint64 matrices = fixed_bytes (curves) + curves->allocator.bytes_before[n];
-  double kl = qz_curves_kl_of_loss (curves->allocator.loss_before[n]);
+  double kl = qz_curves_kl_of_loss (curves->rounding + curves->allocator.loss_before[n]);
   *preview = (QzPreview){ .file_bytes = curves->other_bytes + matrices,
                           .bpw = 8.0 * matrices / curves->n_weights,
                           .expected_kl = kl,
@@ -183,6 +192,10 @@ void qz_curves_depths (const QzCurves *curves, guint64 target_bytes, float *mean
   qz_allocator_depths (&curves->allocator, steps_for (curves, target_bytes), depths);
   for (guint m = 0; m < curves->n_matrices; m++) {
     double bits = 0, size = 0;
+    if (qz_curves_keeps (curves, m, depths)) {
+      mean_depth[m] = curves->matrices[m].kept.depth;
+      continue;
+    }
     for (guint c = 0; c < qz_shape_n_cells (&curves->matrices[m].shape); c++) {
       const QzCell *cell = &curves->cells[curves->matrices[m].first_cell + c];
       bits += (double) depths[curves->matrices[m].first_cell + c] * cell->unit_bytes;
@@ -192,20 +205,50 @@ void qz_curves_depths (const QzCurves *curves, guint64 target_bytes, float *mean
   }
 }
 
+double qz_curves_rounding (const QzCurves *curves, const guint8 *depths)
+{
+  double loss = 0;
+  for (guint m = 0; m < curves->n_matrices; m++)
+    loss += qz_curves_keeps (curves, m, depths) ? MAX (curves->matrices[m].kept_rounding, curves->matrices[m].rounding) : curves->matrices[m].rounding;
+  return loss;
+}
+
+gboolean qz_curves_keeps (const QzCurves *curves, guint matrix, const guint8 *depths)
+{
+  return depths[curves->matrices[matrix].first_cell] == QZ_IN_WHOLE;
+}
+
+guint64 qz_curves_matrix_bytes (const QzCurves *curves, guint matrix, const guint8 *depths)
+{
+  const QzCurvesMatrix *m = &curves->matrices[matrix];
+  guint64 bytes = m->fixed_bytes;
+  if (qz_curves_keeps (curves, matrix, depths))
+    return m->kept.bytes;
+  for (guint c = m->first_cell; c < m->first_cell + qz_shape_n_cells (&m->shape); c++)
+    bytes += (guint64) depths[c] * curves->cells[c].unit_bytes;
+  return bytes;
+}
+
 /* Cells of a matrix are one. */
 static guint64 allocate_matrices (const QzCurves *curves, guint64 bytes, guint8 *depths, double *loss)
 {
   g_autofree QzCell *whole = g_new0 (QzCell, curves->n_matrices);
   g_autofree guint8 *depth = g_malloc (curves->n_matrices);
+  g_autofree QzWhole *wholes = g_new (QzWhole, curves->n_wholes);
   QzAllocator allocator;
-  for (guint m = 0; m < curves->n_matrices; m++)
+  for (guint m = 0, w = 0; m < curves->n_matrices; m++) {
+    if (w < curves->n_wholes && curves->wholes[w].first_cell == curves->matrices[m].first_cell) {
+      wholes[w] = (QzWhole){ m, 1, curves->wholes[w].bytes, curves->wholes[w].loss };
+      w++;
+    }
     for (guint c = 0; c < qz_shape_n_cells (&curves->matrices[m].shape); c++) {
       const QzCell *cell = &curves->cells[curves->matrices[m].first_cell + c];
       whole[m].unit_bytes += cell->unit_bytes;
       for (guint d = 0; d <= QZ_MOST_DEPTH; d++)
         whole[m].loss[d] += cell->loss[d];
     }
-  qz_allocator_init (&allocator, whole, curves->n_matrices);
+  }
+  qz_allocator_init (&allocator, whole, curves->n_matrices, wholes, curves->n_wholes);
   guint64 used = qz_allocate (&allocator, bytes, depth, loss);
   qz_allocator_clear (&allocator);
   for (guint m = 0; m < curves->n_matrices; m++)
@@ -231,13 +274,14 @@ gboolean qz_curves_allocate (const QzCurves *curves, QzAllocation allocation, gu
     return FALSE;
   *used_bytes = taken + (by_matrix ? allocate_matrices (curves, file_bytes - taken, depths, loss)
                                    : qz_allocate (&curves->allocator, file_bytes - taken, depths, loss));
+  *loss += curves->rounding;
   return TRUE;
 }
 
 void qz_curves_uniform (const QzCurves *curves, guint bits, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes, double *loss)
 {
   *used_bytes = curves->other_bytes + extra_bytes + fixed_bytes (curves);
-  *loss = 0;
+  *loss = curves->rounding;
   for (guint c = 0; c < curves->n_cells; c++) {
     guint depth = curves->cells[c].loss[0] > 0 ? bits : 0;
     *used_bytes += (guint64) depth * curves->cells[c].unit_bytes;
@@ -252,15 +296,16 @@ void qz_curves_uniform (const QzCurves *curves, guint bits, guint64 extra_bytes,
 GVariant *qz_curves_to_variant (const QzCurves *curves)
 {
   GVariantBuilder matrices;
-  g_variant_builder_init (&matrices, G_VARIANT_TYPE ("a(suuyyyt)"));
+  g_variant_builder_init (&matrices, G_VARIANT_TYPE ("a(suuyyytdd)"));
   for (guint m = 0; m < curves->n_matrices; m++) {
     const QzCurvesMatrix *x = &curves->matrices[m];
-    g_variant_builder_add (&matrices, "(suuyyyt)", x->name, x->shape.rows, x->shape.cols, x->shape.scale_kind, x->shape.group, x->shape.uniform, x->fixed_bytes);
+    g_variant_builder_add (&matrices, "(suuyyytdd)", x->name, x->shape.rows, x->shape.cols, x->shape.scale_kind, x->shape.group, x->shape.uniform, x->fixed_bytes,
+                           x->rounding, x->kept_rounding);
   }
   g_autofree float *losses = g_new (float, (gsize) curves->n_cells * (QZ_MOST_DEPTH + 1));
   for (guint c = 0; c < curves->n_cells; c++)
     memcpy (losses + (gsize) c * (QZ_MOST_DEPTH + 1), curves->cells[c].loss, sizeof curves->cells[c].loss);
-  return g_variant_new ("(t@a(suuyyyt)@ay)", curves->other_bytes, g_variant_builder_end (&matrices),
+  return g_variant_new ("(t@a(suuyyytdd)@ay)", curves->other_bytes, g_variant_builder_end (&matrices),
                         g_variant_new_fixed_array (G_VARIANT_TYPE_BYTE, losses, (gsize) curves->n_cells * sizeof curves->cells[0].loss, 1));
 }
 
@@ -274,15 +319,18 @@ QzCurves *qz_curves_from_variant (GVariant *variant, const QzSource *source, GEr
 {
   guint64 other_bytes;
   g_autoptr (GVariant) matrices = NULL, bytes = NULL;
-  g_variant_get (variant, "(t@a(suuyyyt)@ay)", &other_bytes, &matrices, &bytes);
+  g_variant_get (variant, "(t@a(suuyyytdd)@ay)", &other_bytes, &matrices, &bytes);
   gboolean sound = g_variant_n_children (matrices) == source->n_matrices;
   g_autofree QzShape *shapes = g_new0 (QzShape, source->n_matrices);
+  g_autofree double *rounding = g_new0 (double, source->n_matrices), *kept_rounding = g_new0 (double, source->n_matrices);
   for (guint m = 0; sound && m < source->n_matrices; m++) {
     const char *name;
     g_autoptr (GVariant) row = g_variant_get_child_value (matrices, m);
-    g_variant_get (row, "(&suuyyyt)", &name, &shapes[m].rows, &shapes[m].cols, &shapes[m].scale_kind, &shapes[m].group, &shapes[m].uniform, NULL);
+    g_variant_get (row, "(&suuyyytdd)", &name, &shapes[m].rows, &shapes[m].cols, &shapes[m].scale_kind, &shapes[m].group, &shapes[m].uniform, NULL, &rounding[m],
+                   &kept_rounding[m]);
     const QzMatrix *matrix = &source->matrices[m];
-    sound = g_str_equal (name, matrix->name) && shapes[m].rows == matrix->rows && shapes[m].cols == matrix->cols && shape_is_sound (&shapes[m]);
+    sound = g_str_equal (name, matrix->name) && shapes[m].rows == matrix->rows && shapes[m].cols == matrix->cols && shape_is_sound (&shapes[m])
+            && isfinite (rounding[m]) && rounding[m] >= 0 && isfinite (kept_rounding[m]) && kept_rounding[m] >= 0;
   }
   g_autoptr (QzCurves) curves = sound ? qz_curves_new (source, shapes, error) : NULL;
   if (sound && curves == NULL)
@@ -300,6 +348,10 @@ QzCurves *qz_curves_from_variant (GVariant *variant, const QzSource *source, GEr
     return NULL;
   }
   curves->other_bytes = other_bytes;
+  for (guint m = 0; m < curves->n_matrices; m++) {
+    curves->matrices[m].rounding = rounding[m];
+    curves->matrices[m].kept_rounding = kept_rounding[m];
+  }
   qz_curves_finish (curves);
   return g_steal_pointer (&curves);
 }

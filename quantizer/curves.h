@@ -4,6 +4,7 @@
 
 #include "quantizer/allocate.h"
 #include "quantizer/fit.h"
+#include "quantizer/kept.h"
 #include "quantizer/shape.h"
 #include "quantizer/source.h"
 
@@ -12,6 +13,9 @@ typedef struct {
   QzShape shape;
   guint64 fixed_bytes; /* stored bytes with every cell at depth 0 */
   guint first_cell;
+  QzKept kept;         /* as the source has it, .bytes 0: it has no such form */
+  double rounding;     /* loss by its input's rounding to 8 bits, behind the pipeline; */
+  double kept_rounding; /* and as the source has it */
 } QzCurvesMatrix;
 
 struct QzCurves {
@@ -20,6 +24,9 @@ struct QzCurves {
   guint n_matrices, n_cells;
   QzCurvesMatrix *matrices;
   QzCell *cells;
+  QzWhole *wholes;     /* matrices that may be kept as they are */
+  guint n_wholes;
+  double rounding;     /* of all matrices behind their pipelines */
   guint64 other_bytes; /* of the file: header, metadata, norms, pipelines */
   guint64 n_weights;
   QzAllocator allocator;
@@ -28,11 +35,16 @@ struct QzCurves {
 /* An unfinished object: matrices with names and shapes, cells' unit_bytes; the caller fills the losses and other_bytes. NULL and an error
  * when a shape cannot be packed. */
 QzCurves *qz_curves_new (const QzSource *source, const QzShape *shapes, GError **error);
-/* Sorts. Nothing changes afterwards. */
+/* Sorts, once cells' losses and the rounding of inputs are there. Nothing changes afterwards. */
 void qz_curves_finish (QzCurves *curves);
 /* From the second-order loss to what is measured: it is low by a steady factor. */
 double qz_curves_kl_of_loss (double loss);
 double qz_curves_top1_of_kl (double kl);
+/* Loss by the rounding of all inputs, at these depths. */
+double qz_curves_rounding (const QzCurves *curves, const guint8 *depths);
+/* Whether a matrix is kept as its source has it; else stored bytes at these depths. */
+gboolean qz_curves_keeps (const QzCurves *curves, guint matrix, const guint8 *depths);
+guint64 qz_curves_matrix_bytes (const QzCurves *curves, guint matrix, const guint8 *depths);
 /* Depths of all cells for a file of at most `file_bytes`, of which `extra_bytes` are needed beyond other_bytes. FALSE if that is
  * less than the least. */
 gboolean qz_curves_allocate (const QzCurves *curves, QzAllocation allocation, guint64 file_bytes, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes,

@@ -163,6 +163,17 @@ static gboolean encode_matrix (Fit *fit, MatrixJob *job, double *loss, GError **
   return ok;
 }
 
+/* As the source has it: exactly. */
+static gboolean keep_matrix (Fit *fit, guint m, GError **error)
+{
+  gsize size = fit->analysis->curves->matrices[m].kept.bytes;
+  guint8 *blob = g_aligned_alloc (1, size, XB_ALIGN);
+  gboolean ok = qz_kept_pack (fit->source, m, blob, error) && qz_seal_write_matrix (fit->seal, m, blob, size, error);
+  g_aligned_free (blob);
+  eng_gguf_drop_tensor (fit->source->gguf, fit->source->matrices[m].tensor);
+  return ok;
+}
+
 static gboolean pack_matrix (Fit *fit, guint m, GError **error)
 {
   const QzAnalysis *a = fit->analysis;
@@ -206,7 +217,7 @@ static gboolean encode_all (Fit *fit, GError **error)
     for (guint m = 0; m < a->n_matrices; m++) {
       if (fit->source->matrices[m].input != input)
         continue;
-      if (!pack_matrix (fit, m, error))
+      if (!(qz_curves_keeps (a->curves, m, fit->depths) ? keep_matrix : pack_matrix) (fit, m, error))
         return FALSE;
       done += (guint64) a->curves->matrices[m].shape.rows * cols;
       if (fit->progress != NULL)
@@ -218,7 +229,7 @@ static gboolean encode_all (Fit *fit, GError **error)
 
 /* ---- tuning -------------------------------------------------------------------------------------------------------------- */
 
-/* A packed matrix as it lies in the unfinished file; NULL: it does not. */
+/* A packed matrix as it lies in the unfinished file; NULL: it is not there. */
 static const EngTensor *find_packed (const Fit *fit, const EngGguf *made, guint m)
 {
   g_autofree char *name = g_strdup_printf ("%s.xbit", fit->source->matrices[m].name);
@@ -259,6 +270,8 @@ static void close_packed (const Fit *fit, QzPacked *packed)
 static gboolean rewrite_scales (Fit *fit, EngGguf *made, const QzPacked *packed, GError **error)
 {
   for (guint m = 0; m < fit->source->n_matrices; m++) {
+    if (qz_curves_keeps (fit->analysis->curves, m, fit->depths))
+      continue;
     const EngTensor *tensor = find_packed (fit, made, m);
     void *blob = g_aligned_alloc (1, tensor->bytes, XB_ALIGN);
     memcpy (blob, tensor->data, tensor->bytes);
@@ -303,12 +316,8 @@ static gboolean refuse_size (const QzCurves *curves, guint64 extra_bytes, guint6
 static guint64 *packed_sizes (const QzCurves *curves, const guint8 *depths)
 {
   guint64 *sizes = g_new (guint64, curves->n_matrices);
-  for (guint m = 0; m < curves->n_matrices; m++) {
-    const QzCurvesMatrix *matrix = &curves->matrices[m];
-    sizes[m] = matrix->fixed_bytes;
-    for (guint c = 0; c < qz_shape_n_cells (&matrix->shape); c++)
-      sizes[m] += (guint64) depths[matrix->first_cell + c] * curves->cells[matrix->first_cell + c].unit_bytes;
-  }
+  for (guint m = 0; m < curves->n_matrices; m++)
+    sizes[m] = qz_curves_matrix_bytes (curves, m, depths);
   return sizes;
 }
 
@@ -387,7 +396,7 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   if (!encode_all (&fit, error))
     return FALSE;
   /* What was really rounded away says more than the curves did. */
-  loss = 0;
+  loss = qz_curves_rounding (curves, depths);
   for (guint m = 0; m < curves->n_matrices; m++)
     loss += matrix_loss[m];
   *result = (QzResult){ .file_bytes = used_bytes, .bpw = promise.bpw, .expected_kl = qz_curves_kl_of_loss (loss) };

@@ -20,9 +20,19 @@ typedef struct {
   const QzSensitivities *s;
   guint matrix, n_blocks;
   double *energy; /* [n_stripes][n_blocks] */
+  double *rounding; /* [n_stripes][2] loss by the noise of the input, behind the pipeline and without one */
   GError *error;
   GMutex lock;
 } Energies;
+
+/* Loss of one row by its input's noise. */
+static double row_rounding (guint cols, const float *w, const float *noise, float fisher)
+{
+  float sum = 0;
+  for (guint j = 0; j < cols; j++)
+    sum += noise[j] * w[j] * w[j];
+  return 0.5 * fisher * sum;
+}
 
 /* One unit is a stripe. */
 static void energy_work (gpointer data, guint begin, guint end, guint worker)
@@ -43,7 +53,12 @@ static void energy_work (gpointer data, guint begin, guint end, guint worker)
       g_clear_error (&error);
       return;
     }
+    const float *noise = e->s->noise[m->input];
+    for (guint r = row0; r < row1; r++)
+      e->rounding[2 * stripe + 1] += row_rounding (m->cols, rows + (gsize) (r - row0) * m->cols, noise + m->cols, fisher[r]);
     qz_transform_rows (e->s->transforms[m->input], rows, row1 - row0, scratch);
+    for (guint r = row0; r < row1; r++)
+      e->rounding[2 * stripe] += row_rounding (m->cols, rows + (gsize) (r - row0) * m->cols, noise, fisher[r]);
     const float *pivots = e->s->pivots[qz_analysis_factor_of (e->s->source, e->s->pivots, e->matrix, row0, row1 - row0)];
     double *energy = e->energy + (gsize) stripe * e->n_blocks;
     memset (energy, 0, sizeof (double) * e->n_blocks);
@@ -173,6 +188,7 @@ static double shape_cost (const QzShape *shape, const double *energy, guint n_bl
 typedef struct {
   double *energy;
   double error[QZ_MOST_DEPTH + 1];
+  double rounding, kept_rounding; /* of inputs */
   guint n_blocks;
 } Measured;
 
@@ -182,13 +198,18 @@ static gboolean measure_matrix (const QzSensitivities *s, guint matrix, EngWorke
   guint n_stripes = (m->rows + QZ_STRIPE_ROWS - 1) / QZ_STRIPE_ROWS, n = MIN (SAMPLE_ROWS, m->rows);
   out->n_blocks = (m->cols + ENERGY_COLS - 1) / ENERGY_COLS;
   out->energy = g_new0 (double, (gsize) n_stripes * out->n_blocks);
-  Energies energies = { .s = s, .matrix = matrix, .n_blocks = out->n_blocks, .energy = out->energy };
+  g_autofree double *rounding = g_new0 (double, 2 * n_stripes);
+  Energies energies = { .s = s, .matrix = matrix, .n_blocks = out->n_blocks, .energy = out->energy, .rounding = rounding };
   g_mutex_init (&energies.lock);
   eng_workers_run (workers, energy_work, &energies, n_stripes, 1);
   g_mutex_clear (&energies.lock);
   if (energies.error != NULL) {
     g_propagate_error (error, energies.error);
     return FALSE;
+  }
+  for (guint stripe = 0; stripe < n_stripes; stripe++) {
+    out->rounding += rounding[2 * stripe];
+    out->kept_rounding += rounding[2 * stripe + 1];
   }
   g_autofree float *rows = g_new (float, (gsize) n * m->cols);
   g_autofree float *fisher = g_new (float, n);
@@ -232,12 +253,15 @@ QzCurves *qz_sensitivity_curves (const QzSensitivities *s, EngWorkers *workers, 
     }
   }
   QzCurves *curves = ok ? qz_curves_new (s->source, shapes, error) : NULL;
-  for (guint m = 0; curves != NULL && m < n; m++)
+  for (guint m = 0; curves != NULL && m < n; m++) {
+    curves->matrices[m].rounding = measured[m].rounding;
+    curves->matrices[m].kept_rounding = measured[m].kept_rounding;
     for (guint c = 0; c < qz_shape_n_cells (&shapes[m]); c++) {
       double energy = cell_energy (&shapes[m], c, measured[m].energy, measured[m].n_blocks);
       for (guint depth = 0; depth <= QZ_MOST_DEPTH; depth++)
         curves->cells[curves->matrices[m].first_cell + c].loss[depth] = energy * measured[m].error[depth];
     }
+  }
   for (guint m = 0; m < n; m++)
     g_free (measured[m].energy);
   return curves;

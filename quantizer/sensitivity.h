@@ -10,6 +10,7 @@ typedef struct {
   QzTransform *const *transforms; /* [n_inputs] */
   float *const *pivots;           /* [n_factors][cols] of factor.h */
   float *const *row_fisher;       /* [n_matrices][rows] */
+  float *const *noise;            /* [n_inputs][2][cols] mean square of what rounding an input to 8 bits adds: behind the pipeline, and without one */
   gboolean has_trellis;           /* else uniform steps in groups of 128 columns */
 } QzSensitivities;
 

@@ -137,13 +137,15 @@ static gboolean measure_slopes (Tuner *t, GError **error)
   return qz_observe_embed_slopes (o, t->seen.row_slope[0], error);
 }
 
-/* Growth of all rows as the logarithms have it. */
+/* Growth of all rows as the logarithms have it, but of matrices that are as the model's own. */
 static void set_growth (Tuner *t)
 {
   const float *log_growth = t->log_growth;
-  for (guint m = 0; m < t->student->n_matrices; m++)
-    for (guint r = 0; r < t->student->matrices[m].rows; r++)
-      t->to->packed->growth[m][r] = expf (*log_growth++);
+  for (guint m = 0; m < t->student->n_matrices; m++) {
+    gboolean grows = xb_matrix_layout (t->to->packed->matrices[m])->input_id > 0;
+    for (guint r = 0; r < t->student->matrices[m].rows; r++, log_growth++)
+      t->to->packed->growth[m][r] = grows ? expf (*log_growth) : 1;
+  }
 }
 
 static void descend (Tuner *t, guint step)

@@ -1,8 +1,7 @@
 /* repack.c: a checkpoint written again as an X-bit file that holds the very same numbers, a few bands of a matrix at a time. */
 #include <string.h>
 
-#include "engine/checkpoint/blocks.h"
-#include "engine/checkpoint/packed.h"
+#include "engine/checkpoint/packing.h"
 #include "engine/error.h"
 #include "engine/model.h"
 
@@ -32,54 +31,25 @@ typedef struct {
   Fate fate;
   guint number;          /* the writer's */
   guint type;            /* NUMBERS: F32 or F16 */
-  const EngPacked *packed;
-  EngPacked *owned;
-  xb_layout layout;      /* PACKED: with the numbers of its pipelines */
+  EngPacking packing;    /* PACKED: its layout with the numbers of its pipelines */
 } Output;
 
 static void clear_output (Output *output)
 {
-  eng_packed_free (output->owned);
-}
-
-/* "NAME" when `name` is NAME and then `ending`; free with g_free. */
-static char *without_ending (const char *name, const char *ending)
-{
-  return g_str_has_suffix (name, ending) ? g_strndup (name, strlen (name) - strlen (ending)) : NULL;
-}
-
-/* The second scale of an NVFP4 matrix is a tensor of one number beside it. */
-static const EngTensor *second_scale (const EngGguf *gguf, const EngTensor *tensor)
-{
-  g_autofree char *stem = tensor->type == ENG_TYPE_NVFP4 ? without_ending (tensor->name, ".weight") : NULL;
-  g_autofree char *name = stem ? g_strconcat (stem, ".scale", NULL) : NULL;
-  const EngTensor *scale = name ? eng_gguf_find_tensor (gguf, name) : NULL;
-  return scale && scale->dims[0] == 1 && eng_tensor_n_rows (scale) == 1 && scale->type == ENG_TYPE_F32 ? scale : NULL;
-}
-
-static gboolean belongs_to_nvfp4 (const EngGguf *gguf, const EngTensor *tensor)
-{
-  static const char *const endings[] = { ".scale", ".input_scale" };
-  for (guint i = 0; i < G_N_ELEMENTS (endings); i++) {
-    g_autofree char *stem = without_ending (tensor->name, endings[i]), *name = stem ? g_strconcat (stem, ".weight", NULL) : NULL;
-    const EngTensor *matrix = name ? eng_gguf_find_tensor (gguf, name) : NULL;
-    if (matrix && matrix->type == ENG_TYPE_NVFP4 && (i == 1 || second_scale (gguf, matrix)))
-      return TRUE;
-  }
-  return FALSE;
+  eng_packing_clear (&output->packing);
 }
 
 /* Vectors stay what they are, but floats: those that are read are converted when a model is opened. */
 static Fate fate_of (const EngGguf *gguf, const EngTensor *tensor)
 {
   const EngTypeTraits *traits = eng_type_traits (tensor->type);
+  if (eng_tensor_is_packable (gguf, tensor))
+    return PACKED;
   if (tensor->packed)
-    return tensor->packed->layout ? PACKED : NUMBERS;
-  if (belongs_to_nvfp4 (gguf, tensor))
+    return NUMBERS;
+  if (eng_tensor_is_folded (gguf, tensor))
     return FOLDED;
-  if (tensor->n_dims < 2 || traits->is_float)
-    return COPIED;
-  return traits->block == 1 ? NUMBERS : PACKED;
+  return tensor->n_dims < 2 || traits->is_float ? COPIED : NUMBERS;
 }
 
 gboolean eng_gguf_is_computable (const EngGguf *gguf)
@@ -136,29 +106,14 @@ static gboolean declare_pipeline (Repack *r, const EngTensor *tensor, const xb_i
 static gboolean declare_packed (Repack *r, const EngTensor *tensor, Output *out, GError **error)
 {
   const char *why = NULL;
-  out->packed = tensor->packed;
-  if (!tensor->packed) {
-    if (!eng_block_kind (tensor->type)) {
-      g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s: tensor %s is stored as %s, which is no type for a model's weights; choose another file",
-                   eng_gguf_path (r->source), tensor->name, eng_tensor_type_name (tensor));
-      return FALSE;
-    }
-    /* Experts stand one behind the other in one matrix, and each has to begin a band. */
-    if (tensor->dims[3] > 1 || (tensor->dims[2] > 1 && tensor->dims[1] % XB_TILE_ROWS != 0))
-      return fail (r, tensor, "its experts' rows are no multiple of 16", error);
-    const EngTensor *scale = second_scale (r->source, tensor);
-    float factor = 1;
-    if (scale)
-      eng_tensor_read_rows (scale, 0, 1, &factor);
-    out->packed = out->owned = eng_packed_from_blocks (tensor, factor, &why);
-    if (!out->packed)
-      return fail (r, tensor, why, error);
-  }
-  out->layout = *out->packed->layout;
-  if ((out->packed->input && !declare_pipeline (r, tensor, out->packed->input, &out->layout.input_id, error))
-      || (out->packed->output && !declare_pipeline (r, tensor, out->packed->output, &out->layout.output_id, error)))
+  if (!eng_packing_open (&out->packing, r->source, tensor, error))
     return FALSE;
-  guint64 bytes = xb_layout_bytes (&out->layout, &why);
+  const EngPacked *packed = out->packing.packed;
+  xb_layout *layout = &out->packing.layout;
+  if ((packed->input && !declare_pipeline (r, tensor, packed->input, &layout->input_id, error))
+      || (packed->output && !declare_pipeline (r, tensor, packed->output, &layout->output_id, error)))
+    return FALSE;
+  guint64 bytes = xb_layout_bytes (layout, &why);
   if (bytes == 0)
     return fail (r, tensor, why, error);
   g_autofree char *name = g_strconcat (tensor->name, ".xbit", NULL);
@@ -238,51 +193,9 @@ static gboolean write_numbers (Repack *r, const Output *out, const EngTensor *te
   return TRUE;
 }
 
-typedef struct {
-  EngBand band;
-  gsize codes, floats; /* sizes of its parts */
-} Scratch;
-
-static void scratch_init (Scratch *s, const xb_layout *layout)
-{
-  gsize groups = xb_layout_groups (layout), supers = MAX ((layout->cols + 255) / 256, groups);
-  s->codes = (gsize) XB_TILE_ROWS * ((layout->cols + 31) / 32 * 32);
-  s->floats = XB_TILE_ROWS * (groups * 2 + supers * 2);
-  s->band.codes = g_malloc (s->codes);
-  s->band.scale = g_new (float, s->floats);
-  s->band.offset = s->band.scale + groups * XB_TILE_ROWS;
-  s->band.super = s->band.offset + groups * XB_TILE_ROWS;
-  s->band.super_offset = s->band.super + supers * XB_TILE_ROWS;
-}
-
-static void scratch_clear (Scratch *s)
-{
-  g_free (s->band.codes);
-  g_free (s->band.scale);
-}
-
-/* Packs bands `band` and on into a matrix of that many rows, whose bands have the bytes that they have in the whole one. */
-static xb_error pack_bands (const Output *out, Scratch *s, guint8 *blob, guint band, guint n_bands)
-{
-  guint32 rows = MIN (out->layout.rows - band * XB_TILE_ROWS, n_bands * XB_TILE_ROWS);
-  xb_layout part = out->layout;
-  part.rows = rows;
-  part.stripe_end = &rows;
-  xb_error why = NULL;
-  gsize size = xb_layout_bytes (&part, &why);
-  why = size ? xb_matrix_init (blob, size, &part) : why;
-  for (guint i = 0; i < n_bands && !why; i++) {
-    memset (s->band.codes, 0, s->codes);
-    memset (s->band.scale, 0, s->floats * sizeof (float));
-    out->packed->class->fill_band (out->packed, band + i, &s->band);
-    why = xb_pack_band (blob, size, i, s->band.codes, s->band.scale, s->band.offset, s->band.super, s->band.super_offset);
-  }
-  return why;
-}
-
 static gboolean pack_tensor (Repack *r, const Output *out, const EngTensor *tensor, GError **error)
 {
-  const xb_layout *layout = &out->layout;
+  const xb_layout *layout = &out->packing.layout;
   guint bands = (layout->rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS;
   gsize directory = xb_layout_directory_bytes (layout), band_bytes = (xb_layout_bytes (layout, NULL) - directory) / bands;
   guint at_once = (guint) CLAMP (PACKED_BYTES / band_bytes, 1, MIN (bands, (guint) BANDS_AT_ONCE));
@@ -295,17 +208,14 @@ static gboolean pack_tensor (Repack *r, const Output *out, const EngTensor *tens
   xb_layout_write_directory (blob, layout);
   if (!eng_gguf_writer_write (r->writer, out->number, 0, blob, directory, error))
     return FALSE;
-  Scratch s;
-  scratch_init (&s, layout);
   xb_error why = NULL;
   gboolean ok = TRUE;
   for (guint band = 0; band < bands && ok && !why; band += at_once) {
     guint n = MIN (at_once, bands - band);
-    why = pack_bands (out, &s, blob, band, n);
+    why = eng_packing_write (&out->packing, blob, band, n);
     ok = why || (eng_gguf_writer_write (r->writer, out->number, directory + band * band_bytes, blob + directory, n * band_bytes, error)
                  && report (r, tensor, tensor->bytes / bands * n + (band + n == bands ? tensor->bytes % bands : 0), error));
   }
-  scratch_clear (&s);
   return why ? fail (r, tensor, why, error) : ok;
 }
 

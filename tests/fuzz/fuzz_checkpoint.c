@@ -2,7 +2,7 @@
  * or every row of every matrix can be read, and every band packed. Of the format "config" the bytes are config.json instead. */
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/hf_checkpoint.h"
-#include "engine/checkpoint/packed.h"
+#include "engine/checkpoint/packing.h"
 #include "engine/model.h"
 #include "tests/fixtures/st_folder.h"
 #include "tests/fuzz/fuzz.h"
@@ -32,21 +32,13 @@ static void write_config (const char *quantization)
 /* As a first loading does, but for the file. */
 static void pack (const EngPacked *packed)
 {
-  xb_layout l = *packed->layout;
+  EngPacking packing = { .packed = packed, .layout = *packed->layout };
   xb_error why = NULL;
-  gsize size = xb_layout_bytes (&l, &why), groups = xb_layout_groups (&l), supers = MAX ((l.cols + 255) / 256, groups), padded = (l.cols + 31) / 32 * 32;
+  gsize size = xb_layout_bytes (&packing.layout, &why);
   if (size == 0 || size > MOST)
     return;
-  g_autofree guint8 *codes = g_malloc (XB_TILE_ROWS * padded), *blob = g_malloc (size);
-  g_autofree float *numbers = g_new (float, XB_TILE_ROWS * 2 * (groups + supers));
-  EngBand band = { codes, numbers, numbers + groups * XB_TILE_ROWS, numbers + 2 * groups * XB_TILE_ROWS, numbers + (2 * groups + supers) * XB_TILE_ROWS };
-  g_assert_null (xb_matrix_init (blob, size, &l));
-  for (guint i = 0; i * XB_TILE_ROWS < l.rows; i++) {
-    memset (codes, 0, XB_TILE_ROWS * padded);
-    memset (numbers, 0, XB_TILE_ROWS * 2 * (groups + supers) * sizeof (float));
-    packed->class->fill_band (packed, i, &band);
-    g_assert_null (xb_pack_band (blob, size, i, band.codes, band.scale, band.offset, band.super, band.super_offset));
-  }
+  g_autofree guint8 *blob = g_malloc (size);
+  g_assert_null (eng_packing_write (&packing, blob, 0, (packing.layout.rows + XB_TILE_ROWS - 1) / XB_TILE_ROWS));
 }
 
 static void read_all (EngGguf *view)

@@ -2,6 +2,7 @@
 #include "engine/error.h"
 #include "engine/session.h"
 #include "quantizer/fit.h"
+#include "quantizer/plain.h"
 #include "tests/fixtures/same_file.h"
 #include "tests/fixtures/tiny_model.h"
 
@@ -511,6 +512,77 @@ static void test_source_bits (void)
   g_assert_cmpfloat_with_epsilon (qz_source_bits (q), 8.5, 1e-9);
 }
 
+/* Matrices of a fit that are, to the byte, what a first loading makes of the source's. */
+static guint count_kept (EngGguf *fit, EngGguf *loaded, guint *n_matrices)
+{
+  guint kept = 0;
+  *n_matrices = 0;
+  for (guint i = 0; i < eng_gguf_n_tensors (fit); i++) {
+    const EngTensor *tensor = eng_gguf_tensor (fit, i), *own = eng_gguf_find_tensor (loaded, tensor->name);
+    if (!g_str_has_suffix (tensor->name, ".xbit") || own == NULL)
+      continue; /* floats in the source have no such form */
+    ++*n_matrices;
+    kept += tensor->bytes == own->bytes && memcmp (tensor->data, own->data, tensor->bytes) == 0;
+  }
+  return kept;
+}
+
+/* Of a checkpoint that is quantized already: no matrix takes more bytes than as it is, and the largest fit is all of it, exactly. */
+static void fit_quantized (const char *path)
+{
+  g_autoptr (GError) error = NULL;
+  EngWorkers *workers = eng_workers_new (2);
+  g_autofree char *text = some_text (6000), *out = tiny_model_path ("fit.gguf"), *whole = tiny_model_path ("loaded.gguf");
+  g_autoptr (EngGguf) source = eng_gguf_open (path, &error);
+  g_assert_no_error (error);
+  g_assert_true (eng_repack (source, whole, NULL, NULL, NULL, &error));
+  g_autoptr (EngGguf) loaded = eng_gguf_open (whole, &error);
+  QzOptions options = { .calibration = text, .calibration_length = strlen (text), .tokens = 1024, .seed = 3 };
+  g_autoptr (QzAnalysis) analysis = qz_analyse (source, &options, workers, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  QzCurves *curves = qz_analysis_curves (analysis);
+  guint64 least = qz_curves_min_bytes (curves), most = qz_curves_max_bytes (curves);
+  guint some = 0, n = 0, kept = 0;
+  for (guint i = 0; i <= 10; i++) {
+    QzResult result;
+    QzTarget target = { .bytes = least + (most - least) * i / 8, .quality = i == 7 ? QZ_QUALITY_BEST : QZ_QUALITY_USUAL };
+    g_assert_true (qz_fit (source, analysis, &target, out, workers, &result, NULL, NULL, NULL, &error));
+    g_assert_no_error (error);
+    g_assert_cmpuint (size_of (out), ==, result.file_bytes);
+    g_assert_cmpuint (result.file_bytes, <=, MIN (target.bytes, most));
+    g_autoptr (EngGguf) made = eng_gguf_open (out, &error);
+    g_assert_no_error (error);
+    kept = count_kept (made, loaded, &n);
+    some += kept > 0 && kept < n;
+    g_test_message ("%" G_GUINT64_FORMAT " bytes: %u of %u kept, expected %g, measured %g", result.file_bytes, kept, n, result.expected_kl, result.kl_divergence);
+    g_assert_true (i < 8 || (kept == n && result.file_bytes == most && result.kl_divergence < 0.01));
+  }
+  g_assert_cmpuint (some, >, 0);
+  eng_workers_free (workers);
+}
+
+static void test_kept (void)
+{
+  g_autoptr (GError) error = NULL;
+  TinyModel model = TINY_MODEL_DEFAULTS;
+  g_autofree char *floats = tiny_model_path ("floats.gguf"), *plain = tiny_model_path ("plain.gguf");
+  tiny_model_write (&model, floats);
+  g_autoptr (EngGguf) source = eng_gguf_open (floats, &error);
+  g_autoptr (QzCurves) curves = qz_curves_estimate (source, &error);
+  g_assert_no_error (error);
+  EngWorkers *workers = eng_workers_new (1);
+  g_assert_true (qz_plain_export (source, plain, curves, eng_gguf_file_bytes (source) / 3, workers, NULL, NULL, NULL, &error));
+  g_assert_no_error (error);
+  fit_quantized (plain);
+  eng_workers_free (workers);
+}
+
+static void test_kept_experts (void)
+{
+  g_autofree char *path = g_test_build_filename (G_TEST_DIST, "fixtures", "experts_q8_0.gguf", NULL);
+  fit_quantized (path);
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
@@ -529,6 +601,8 @@ int main (int argc, char **argv)
   g_test_add_func ("/fit/refuses-a-fit", test_fit_of_fit);
   g_test_add_func ("/fit/names-a-missing-tensor", test_unknown_tensor);
   g_test_add_func ("/fit/bits-of-a-quantized-source", test_source_bits);
+  g_test_add_func ("/fit/keeps-what-is-quantized/plain", test_kept);
+  g_test_add_func ("/fit/keeps-what-is-quantized/experts", test_kept_experts);
   g_test_add_func ("/fit/real-model-at-a-third", test_reference);
   int status = g_test_run ();
   tiny_model_clean ();
