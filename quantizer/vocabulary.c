@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-/* Of the vocabulary's weight, the part shared evenly so that no token's row is worthless; and the least of a control token. */
+/* Of the vocabulary's weight, the least part that is shared evenly, so that no token's row is worthless; and the least of a control token. */
 static const double vocabulary_floor = 0.05, control_floor = 2e-4;
 
 /* Rows first..first+n-1 of the stream before any norm: scaled rows of the embedding, and of the positions where these are learned. */
@@ -189,8 +189,20 @@ gboolean qz_observe_head (QzObserving *o, GError **error)
 
 /* ---- what rows weigh ----------------------------------------------------------------------------------------------------- */
 
-/* How often each token is looked up: what the text shows, smoothed by what the model expects, and a floor for the rest. Sums to 1. */
-static void token_frequencies (const QzObserving *o, double *frequency)
+/* The probability of all tokens that the text does not show: that of those it shows once (Good 1953). */
+static double unseen_share (const QzObserving *o)
+{
+  g_autofree guint *seen = g_new0 (guint, o->traits->n_vocab);
+  guint once = 0;
+  for (gsize i = 0; i < o->n_learn; i++)
+    seen[o->calibration->tokens[i]]++;
+  for (guint v = 0; v < o->traits->n_vocab; v++)
+    once += seen[v] == 1;
+  return MAX (vocabulary_floor, (double) once / o->n_learn);
+}
+
+/* How often each token is looked up: what the text shows, smoothed by what the model expects, and for the rest as often as there is to expect. Sums to 1. */
+static void token_frequencies (const QzObserving *o, double unseen, double *frequency)
 {
   guint n_vocab = o->traits->n_vocab;
   for (guint v = 0; v < n_vocab; v++)
@@ -198,7 +210,7 @@ static void token_frequencies (const QzObserving *o, double *frequency)
   for (gsize i = 0; i < o->n_learn; i++)
     frequency[o->calibration->tokens[i]] += 0.5 / o->n_learn;
   for (guint v = 0; v < n_vocab; v++)
-    frequency[v] = (1 - vocabulary_floor) * frequency[v] + vocabulary_floor / n_vocab;
+    frequency[v] = (1 - unseen) * frequency[v] + unseen / n_vocab;
 }
 
 /* A chat is made of control tokens that no text holds: their rows get a weight of their own. */
@@ -218,15 +230,15 @@ gboolean qz_observe_vocabulary (QzObserving *o, GError **error)
   QzMoments *head_moments = &o->head_moments;
   guint n_vocab = o->traits->n_vocab, embd = o->traits->n_embd;
   gboolean tied = o->traits->tied_head;
-  double total = 0;
+  double total = 0, unseen = unseen_share (o);
   float **row_fisher = o->out->row_fisher;
   g_autofree double *frequency = g_new (double, n_vocab);
-  token_frequencies (o, frequency);
+  token_frequencies (o, unseen, frequency);
   for (guint v = 0; v < n_vocab; v++)
     total += o->head_fisher[v] / o->n_back;
   for (guint v = 0; v < n_vocab; v++) {
     double share = total > 0 ? o->head_fisher[v] / o->n_back / total : 0;
-    share = (1 - vocabulary_floor) * share + vocabulary_floor / n_vocab;
+    share = (1 - unseen) * share + unseen / n_vocab;
     row_fisher[0][v] = tied ? 0.5 * (share + frequency[v]) : frequency[v];
     if (!tied)
       row_fisher[qz_source_head (o->source)][v] = share * total;
