@@ -137,7 +137,8 @@ gboolean qz_memory_choose (const QzSource *source, const QzTokens *tokens, guint
       if (memory->bytes <= allowed)
         return TRUE;
     }
-  g_autofree char *needed = g_strdup_printf ("%.0fM", least / 1e6 + 0.5), *there = g_format_size (allowed);
+  /* Rounded up; and the program's own part differs by some pages from one start to the next. */
+  g_autofree char *needed = g_strdup_printf ("%.0fM", least / 1e6 + 1.5), *there = g_format_size (allowed);
   g_set_error (error, ENG_ERROR, ENG_ERROR_MEMORY, "fitting %s takes at least %s of memory, more than %s: %s", eng_gguf_path (source->gguf), needed, there,
                bytes > 0 ? "allow it more" : "choose a smaller model");
   return FALSE;
