@@ -303,7 +303,7 @@ static gboolean learn_transform (Learner *l, guint input, QzMoments *h, GError *
   case QZ_FRONT_SCALES:
     transform = scaled (l, input, h, error);
     break;
-  case QZ_FRONT_LEARNED:
+  case QZ_FRONT_FOLDED:
     transform = is_folded (l->source, input) ? qz_transform_plain (h->n, NULL, NULL, error) : rotated (l, h, error);
     break;
   case QZ_FRONT_HADAMARD:
@@ -572,7 +572,7 @@ gboolean qz_fit_memory (EngGguf *gguf, const QzOptions *options, guint n_threads
     return FALSE;
   gsize learned = qz_calibration_tokens (options), back = qz_calibration_backward_tokens (options);
   QzTokens tokens = { QZ_SEQUENCE_TOKENS, learned + learned / 8 + QZ_SEQUENCE_TOKENS, MIN (back, learned),
-                      options->quality == QZ_QUALITY_BEST, qz_method_learns_rotations (options->method) };
+                      options->quality == QZ_QUALITY_BEST, qz_method_folds_rotations (options->method) };
   if (!qz_memory_choose (source, &tokens, n_threads > 0 ? n_threads : eng_workers_default_count (), options->memory_bytes, &memory, error))
     return FALSE;
   *bytes = memory.bytes;
@@ -588,9 +588,9 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
   g_autoptr (QzSource) source = qz_source_new (gguf, error);
   if (source == NULL)
     return NULL;
-  if (qz_method_learns_rotations (options->method) != (source->rotation != NULL)) {
-    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, source->rotation != NULL ? "%s is rotated: only spinquant can be made of it"
-                 : "%s is not rotated: learn its rotations first", eng_gguf_path (gguf));
+  if (qz_method_folds_rotations (options->method) != (source->rotation != NULL)) {
+    g_set_error (error, ENG_ERROR, ENG_ERROR_ARGUMENT, source->rotation != NULL ? "%s is rotated: only quarot and spinquant can be made of it"
+                 : "%s is not rotated: fold rotations into it first", eng_gguf_path (gguf));
     return NULL;
   }
   g_autoptr (QzCalibration) calibration = qz_calibration_new (source, options, error);

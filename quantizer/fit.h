@@ -14,14 +14,15 @@ typedef enum {
   QZ_METHOD_RTN,    /* round to nearest */
   QZ_METHOD_GPTQ,   /* error compensation, columns by falling moment (Frantar et al. 2022) */
   QZ_METHOD_AWQ,    /* activation-aware scales, then round to nearest (Lin et al. 2024) */
-  QZ_METHOD_QUAROT, /* Hadamard, then error compensation (Ashkboos et al. 2024) */
-  QZ_METHOD_SPINQUANT, /* rotations learned and folded into the weights, then error compensation (Liu et al. 2024): takes a model that qz_learn_rotations made */
+  QZ_METHOD_QUAROT, /* random Hadamards folded into the weights, then error compensation (Ashkboos et al. 2024): takes a model that qz_fold_rotations made */
+  QZ_METHOD_SPINQUANT, /* the same with rotations that are learned (Liu et al. 2024) */
+  QZ_METHOD_HADAMARD, /* Hadamards in front of every product, behind the gain of its norm, then error compensation */
   QZ_N_METHODS
 } QzMethod;
 
 const char *qz_method_name (QzMethod method);
 gboolean qz_method_from_name (const char *name, QzMethod *method);
-gboolean qz_method_learns_rotations (QzMethod method);
+gboolean qz_method_folds_rotations (QzMethod method);
 
 /* How the bits of QZ_METHOD_XBIT are shared out; the others have one depth. */
 typedef enum {
@@ -88,9 +89,10 @@ double qz_source_bits (const EngGguf *source);
 /* Removes what was kept under this prefix: once its result is in its place, or nobody wants it any more. */
 void qz_work_remove (const char *work);
 
-/* The same model with its stream, and its heads' values, in coordinates in which activations of 4 bits lose less (spin.h), learned on the calibration text:
+/* The same model with its stream, and its heads' values, in coordinates in which activations of 4 bits lose less (spin.h), random ones of the seed or, for
+ * QZ_METHOD_SPINQUANT, such as are learned on the calibration text:
  * writes `path`, whole or not at all, a GGUF of 2 bytes a weight, to be analysed and fitted in the source's place and removed then. */
-gboolean qz_learn_rotations (EngGguf *source, const QzOptions *options, const char *path, EngWorkers *workers, EngProgress progress, gpointer data,
+gboolean qz_fold_rotations (EngGguf *source, const QzOptions *options, const char *path, EngWorkers *workers, EngProgress progress, gpointer data,
                              GCancellable *cancellable, GError **error);
 QzAnalysis *qz_analyse (EngGguf *source, const QzOptions *options, EngWorkers *workers, EngProgress progress, gpointer data,
                         GCancellable *cancellable, GError **error);

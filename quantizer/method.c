@@ -6,8 +6,9 @@ static const QzMethodTraits methods[QZ_N_METHODS] = {
   [QZ_METHOD_RTN] = { "rtn", QZ_FRONT_NOTHING },
   [QZ_METHOD_GPTQ] = { "gptq", QZ_FRONT_BY_MOMENT, .compensates = TRUE },
   [QZ_METHOD_AWQ] = { "awq", QZ_FRONT_SCALES },
-  [QZ_METHOD_SPINQUANT] = { "spinquant", QZ_FRONT_LEARNED, .compensates = TRUE },
-  [QZ_METHOD_QUAROT] = { "quarot", QZ_FRONT_HADAMARD, .compensates = TRUE },
+  [QZ_METHOD_QUAROT] = { "quarot", QZ_FRONT_FOLDED, .compensates = TRUE },
+  [QZ_METHOD_SPINQUANT] = { "spinquant", QZ_FRONT_FOLDED, .compensates = TRUE },
+  [QZ_METHOD_HADAMARD] = { "hadamard", QZ_FRONT_HADAMARD, .compensates = TRUE },
 };
 
 const QzMethodTraits *qz_method_traits (QzMethod method)
@@ -20,9 +21,9 @@ const char *qz_method_name (QzMethod method)
   return methods[method].name;
 }
 
-gboolean qz_method_learns_rotations (QzMethod method)
+gboolean qz_method_folds_rotations (QzMethod method)
 {
-  return methods[method].front == QZ_FRONT_LEARNED;
+  return methods[method].front == QZ_FRONT_FOLDED;
 }
 
 gboolean qz_method_from_name (const char *name, QzMethod *method)

@@ -10,7 +10,7 @@ typedef enum {
   QZ_FRONT_BY_MOMENT,  /* columns by falling second moment: act-order */
   QZ_FRONT_SCALES,     /* a diagonal searched for the depth asked for (awq.h) */
   QZ_FRONT_HADAMARD,   /* signs and the widest Hadamard */
-  QZ_FRONT_LEARNED,    /* nothing where the weights are rotated (spin.h), signs and the widest Hadamard elsewhere */
+  QZ_FRONT_FOLDED,     /* nothing where the weights are rotated (spin.h), signs and the widest Hadamard elsewhere */
   QZ_FRONT_BALANCED    /* a balancing diagonal, signs, a Hadamard of 64 */
 } QzFront;
 

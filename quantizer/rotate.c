@@ -28,7 +28,7 @@ typedef struct {
 
 static gboolean refuse (const QzSource *source, const char *why, GError **error)
 {
-  g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s cannot have learned rotations: %s; quarot rotates what each product takes instead",
+  g_set_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED, "%s cannot be rotated: %s; hadamard rotates what each product takes instead",
                eng_gguf_path (source->gguf), why);
   return FALSE;
 }

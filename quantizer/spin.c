@@ -319,7 +319,7 @@ gboolean qz_spin (const QzSpin *to, QzRotations *rotations, double *costs, EngWo
   return ok;
 }
 
-gboolean qz_learn_rotations (EngGguf *gguf, const QzOptions *options, const char *path, EngWorkers *workers, EngProgress progress, gpointer data,
+gboolean qz_fold_rotations (EngGguf *gguf, const QzOptions *options, const char *path, EngWorkers *workers, EngProgress progress, gpointer data,
                              GCancellable *cancellable, GError **error)
 {
   g_autoptr (QzSource) source = qz_source_new (gguf, error);
@@ -344,7 +344,7 @@ gboolean qz_learn_rotations (EngGguf *gguf, const QzOptions *options, const char
                   .to = learning_share };
   QzRotations rotations;
   qz_rotations_init (&rotations, &source->traits, options->seed);
-  gboolean ok = qz_spin (&spin, &rotations, NULL, workers, cancellable, error)
+  gboolean ok = (options->method != QZ_METHOD_SPINQUANT || qz_spin (&spin, &rotations, NULL, workers, cancellable, error))
                 && qz_rotate_write (source, &rotations, ENG_TYPE_F16, path, workers, cancellable, error);
   qz_rotations_clear (&rotations);
   if (ok && prefix != NULL)

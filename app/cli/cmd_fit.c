@@ -56,7 +56,7 @@ static int read_target (const TargetOptions *options, ValiseTarget *target)
   if (options->quality && !g_str_equal (options->quality, "usual") && !g_str_equal (options->quality, "best"))
     return cli_usage ("--quality %s is not usual or best", options->quality);
   if (options->method && !qz_method_from_name (options->method, &target->method))
-    return cli_usage ("--method %s is not xbit, rtn, gptq, awq, quarot or spinquant", options->method);
+    return cli_usage ("--method %s is not xbit, rtn, gptq, awq, quarot, spinquant or hadamard", options->method);
   if (target->method != QZ_METHOD_XBIT && !options->bits)
     return cli_usage ("--method %s gives all weights the same bits: say how many with --bits", options->method);
   if (options->allocation && !g_str_equal (options->allocation, "cells") && !g_str_equal (options->allocation, "matrices"))
@@ -141,7 +141,7 @@ int cli_fit (int argc, char **argv)
     = { TARGET_ENTRIES (&options),
         { "output", 'o', 0, G_OPTION_ARG_FILENAME, &options.output, "Its name in the library, or a FILE.gguf outside it", "NAME" },
         { "calibration", 0, 0, G_OPTION_ARG_FILENAME, &options.calibration, "Text to observe the model on, or self: what it writes itself (else one that comes with Valise)", "FILE" },
-        { "method", 0, 0, G_OPTION_ARG_STRING, &options.method, "xbit (default), or one to compare with: rtn, gptq, awq, quarot, spinquant; these take --bits", "NAME" },
+        { "method", 0, 0, G_OPTION_ARG_STRING, &options.method, "xbit (default), or one to compare with: rtn, gptq, awq, quarot, spinquant, hadamard; these take --bits", "NAME" },
         { "allocation", 0, 0, G_OPTION_ARG_STRING, &options.allocation, "Bits are shared out among cells (default) or, to compare, matrices", "NAME" },
         { "seed", 0, 0, G_OPTION_ARG_INT64, &options.seed, "Of all that is drawn (else 0)", "N" },
         { NULL } };

@@ -169,7 +169,7 @@ static gboolean learn_rotations (EngGguf **gguf, const QzOptions *options, const
                                  GError **error)
 {
   g_autofree char *path = g_build_filename (folder, "rotated.gguf", NULL);
-  if (!qz_learn_rotations (*gguf, options, path, workers, valise_span_report, span, cancellable, error))
+  if (!qz_fold_rotations (*gguf, options, path, workers, valise_span_report, span, cancellable, error))
     return FALSE;
   EngGguf *rotated = eng_gguf_open (path, error);
   if (!rotated)
@@ -205,7 +205,7 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
   if (!valise_library_note_derived (library, model, *path, error))
     return NULL;
   double begin = is_self (calibration_path) ? SAMPLES_SHARE : 0;
-  gboolean rotates = qz_method_learns_rotations (target->method);
+  gboolean rotates = qz_method_folds_rotations (target->method);
   double middle = rotates ? begin + (1 - begin) * ROTATIONS_SHARE : begin;
   ValiseSpan samples = { progress, data, 0, begin }, rotations = { progress, data, begin, middle }, rest = { progress, data, middle, 1 };
   if (is_self (calibration_path)) {

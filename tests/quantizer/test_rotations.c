@@ -338,9 +338,9 @@ static void test_refused (gconstpointer name)
   g_autoptr (GError) error = NULL;
   g_autoptr (EngGguf) gguf = eng_gguf_open (path, &error);
   g_assert_no_error (error);
-  g_assert_false (qz_learn_rotations (gguf, &(QzOptions){ .method = QZ_METHOD_SPINQUANT }, rotated_path, workers, NULL, NULL, NULL, &error));
+  g_assert_false (qz_fold_rotations (gguf, &(QzOptions){ .method = QZ_METHOD_SPINQUANT }, rotated_path, workers, NULL, NULL, NULL, &error));
   g_assert_error (error, ENG_ERROR, ENG_ERROR_UNSUPPORTED);
-  g_assert_nonnull (strstr (error->message, "cannot have learned rotations: "));
+  g_assert_nonnull (strstr (error->message, "cannot be rotated: "));
   g_assert_false (g_file_test (rotated_path, G_FILE_TEST_EXISTS));
 }
 
