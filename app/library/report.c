@@ -81,6 +81,7 @@ static GPtrArray *read_matrices (const EngGguf *gguf, double *at_depth, GError *
     part->rows = layout->rows;
     part->cols = layout->cols;
     part->bytes = tensor->bytes;
+    part->kept = layout->input_id == 0; /* what is encoded stands behind a pipeline */
     read_map (part, layout, at_depth);
     xb_matrix_free (matrix);
     g_ptr_array_add (parts, part);
@@ -89,7 +90,7 @@ static GPtrArray *read_matrices (const EngGguf *gguf, double *at_depth, GError *
   for (guint i = 0; known && i < parts->len; i++)
     sum += eng_gguf_array_float (gguf, "valise.fit.losses", i);
   for (guint i = 0; i < parts->len; i++)
-    ((ValiseReportMatrix *) parts->pdata[i])->loss = known && sum > 0 ? eng_gguf_array_float (gguf, "valise.fit.losses", i) / sum : NAN;
+    ((ValiseReportMatrix *) parts->pdata[i])->loss = !known ? NAN : sum > 0 ? eng_gguf_array_float (gguf, "valise.fit.losses", i) / sum : 0;
   return g_steal_pointer (&parts);
 }
 
@@ -132,6 +133,8 @@ ValiseReport *valise_report_read (ValiseModel *model, GError **error)
   if (!report->matrices)
     return NULL;
   report->parts = sum_parts (report->matrices);
+  for (guint i = 0; i < report->matrices->len; i++)
+    report->n_kept += ((ValiseReportMatrix *) report->matrices->pdata[i])->kept;
   report->source = g_strdup (eng_gguf_get_string (gguf, "valise.source", valise_model_get_source (model)));
   report->calibration = g_strdup (eng_gguf_get_string (gguf, "valise.fit.calibration", NULL));
   report->file_bytes = report->other_bytes = valise_model_get_bytes (model);

@@ -13,6 +13,7 @@ typedef struct {
   const char *part;  /* "attn_q": what all layers' matrices of this kind are counted as */
   guint rows, cols;
   guint64 bytes;
+  gboolean kept;     /* as the model has it, which was quantized already */
   double loss;       /* share of the whole, or NaN: not recorded */
   double depth;      /* mean bits of a code */
   guint least, most; /* depths */
@@ -32,6 +33,7 @@ typedef struct {
   guint64 file_bytes, other_bytes; /* other: of what is no packed matrix */
   double bpw, expected_kl, measured_kl, measured_top1; /* NaN: not recorded */
   double at_depth[VALISE_REPORT_MOST_DEPTH + 1];       /* share of the weights */
+  guint n_kept;        /* of the matrices */
   GPtrArray *matrices; /* of ValiseReportMatrix, in the order of the file */
   GArray *parts;       /* of ValiseReportPart */
 } ValiseReport;

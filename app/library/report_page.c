@@ -98,12 +98,17 @@ static void add_maps (GString *page, const ValiseReport *report)
   for (guint d = 0; d <= VALISE_REPORT_MOST_DEPTH; d++)
     if (report->at_depth[d] > 0)
       add (page, "<li><i style=\"background:var(--d%u)\"></i>%u bit%s, %.1f %% of the weights</li>", d, d, d == 1 ? "" : "s", 100 * report->at_depth[d]);
-  g_string_append (page, "</ul>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Depth map\"><table>\n<thead><tr><th scope=\"col\">Matrix</th>"
+  g_string_append (page, "</ul>\n");
+  if (report->n_kept > 0)
+    add (page, "<p>%u of %u matrices are as the original has them, which is quantized already, and lose nothing.</p>\n", report->n_kept, report->matrices->len);
+  g_string_append (page, "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Depth map\"><table>\n<thead><tr><th scope=\"col\">Matrix</th>"
                          "<th scope=\"col\">Outputs × inputs</th><th scope=\"col\">Bits</th><th scope=\"col\">Loss</th><th scope=\"col\" class=\"map\">Depths</th></tr></thead>\n<tbody>\n");
   for (guint i = 0; i < report->matrices->len; i++) {
     const ValiseReportMatrix *part = report->matrices->pdata[i];
     add (page, "<tr><th scope=\"row\">%s</th><td>%u × %u</td><td>%.2f</td>", part->name, part->rows, part->cols, part->depth);
-    if (isnan (part->loss))
+    if (part->kept)
+      g_string_append (page, "<td>none: as it was</td>");
+    else if (isnan (part->loss))
       g_string_append (page, "<td>not recorded</td>");
     else
       add (page, "<td>%.2f %%</td>", 100 * part->loss);

@@ -174,7 +174,11 @@ static void on_bind (GtkSignalListItemFactory *factory, GtkListItem *item, Valis
   GtkWidget *name = gtk_widget_get_first_child (gtk_list_item_get_child (item)), *facts = gtk_widget_get_next_sibling (name);
   g_autofree char *loss = number (100 * matrix->loss, 2, "%");
   /* Translators: outputs × inputs of a matrix, its mean depth, its share of the loss such as "0.42%". */
-  g_autofree char *text = g_strdup_printf (C_("fit report", "%u × %u · %.2f bits · %s of the loss"), matrix->rows, matrix->cols, matrix->depth, loss);
+  const char *encoded = C_("fit report", "%u × %u · %.2f bits · %s of the loss");
+  /* Translators: the same of a matrix that the model, quantized already, had in so few bits: it loses nothing. */
+  const char *kept = C_("fit report", "%u × %u · %.2f bits · as the original has it");
+  g_autofree char *text = matrix->kept ? g_strdup_printf (kept, matrix->rows, matrix->cols, matrix->depth)
+                                       : g_strdup_printf (encoded, matrix->rows, matrix->cols, matrix->depth, loss);
   gtk_label_set_text (GTK_LABEL (name), matrix->name);
   gtk_label_set_text (GTK_LABEL (facts), text);
   valise_matrix_map_set_matrix (VALISE_MATRIX_MAP (gtk_widget_get_next_sibling (facts)), matrix);

@@ -414,6 +414,36 @@ static void test_left_behind (void)
   case_clear (&c);
 }
 
+/* Of a model that is quantized already, with more bytes than it has: all of it is kept, and the page says so. */
+static void test_report_of_kept (void)
+{
+  Case c;
+  case_init (&c);
+  g_autoptr (GError) error = NULL;
+  g_autofree char *path = g_test_build_filename (G_TEST_DIST, "fixtures", "experts_q8_0.gguf", NULL), *written = scratch_path ("kept.html");
+  g_object_unref (c.model);
+  c.model = valise_library_import (c.library, path, NULL, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  const ValiseTarget target = { .size_bytes = 10000000, .program_base_bytes = BASE_BYTES };
+  ValisePlan plan;
+  QzResult result;
+  g_autoptr (ValiseModel) made = fit (&c, &target, "as it was", &plan, &result);
+  g_assert_cmpfloat (plan.source_bits, >, 8);
+  g_assert_cmpuint (result.file_bytes, <, 100000);
+  g_assert_cmpfloat (result.kl_divergence, <, 0.01);
+  g_assert_true (valise_model_write_report (made, written, &error));
+  g_assert_no_error (error);
+  g_autoptr (GBytes) bytes = scratch_read (written);
+  g_autofree char *page = g_strndup (g_bytes_get_data (bytes, NULL), g_bytes_get_size (bytes));
+  guint n;
+  double kept = sum_of (page, "<p>([0-9]+) of [0-9]+ matrices are as the original has them", &n), all = sum_of (page, "<p>[0-9]+ of ([0-9]+) matrices are as", &n);
+  g_assert_cmpfloat (kept, ==, 14);
+  g_assert_cmpfloat (all, ==, 16); /* two are floats in the file */
+  sum_of (page, "<td>(none): as it was</td>", &n);
+  g_assert_cmpfloat (n, ==, kept);
+  case_clear (&c);
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
@@ -428,6 +458,7 @@ int main (int argc, char **argv)
   g_test_add_func ("/fits/damaged-analysis", test_damaged_analysis);
   g_test_add_func ("/fits/observed-on-its-own-words", test_self);
   g_test_add_func ("/fits/report", test_report);
+  g_test_add_func ("/fits/report-of-what-is-kept", test_report_of_kept);
   g_test_add_func ("/fits/left-behind-for-a-month", test_left_behind);
   int status = g_test_run ();
   scratch_clean ();
