@@ -218,15 +218,15 @@ gboolean qz_curves_keeps (const QzCurves *curves, guint matrix, const guint8 *de
   return depths[curves->matrices[matrix].first_cell] == QZ_IN_WHOLE;
 }
 
-guint64 qz_curves_matrix_bytes (const QzCurves *curves, guint matrix, const guint8 *depths)
+QzPackedSize qz_curves_matrix_size (const QzCurves *curves, guint matrix, const guint8 *depths)
 {
   const QzCurvesMatrix *m = &curves->matrices[matrix];
-  guint64 bytes = m->fixed_bytes;
+  QzPackedSize size = { .matrix = m->fixed_bytes };
   if (qz_curves_keeps (curves, matrix, depths))
-    return m->kept.bytes;
+    return m->kept.size;
   for (guint c = m->first_cell; c < m->first_cell + qz_shape_n_cells (&m->shape); c++)
-    bytes += (guint64) depths[c] * curves->cells[c].unit_bytes;
-  return bytes;
+    size.matrix += (guint64) depths[c] * curves->cells[c].unit_bytes;
+  return size;
 }
 
 /* Cells of a matrix are one. */

@@ -42,9 +42,9 @@ double qz_curves_kl_of_loss (double loss);
 double qz_curves_top1_of_kl (double kl);
 /* Loss by the rounding of all inputs, at these depths. */
 double qz_curves_rounding (const QzCurves *curves, const guint8 *depths);
-/* Whether a matrix is kept as its source has it; else stored bytes at these depths. */
+/* Whether a matrix is kept as its source has it, at these depths; and its stored bytes. */
 gboolean qz_curves_keeps (const QzCurves *curves, guint matrix, const guint8 *depths);
-guint64 qz_curves_matrix_bytes (const QzCurves *curves, guint matrix, const guint8 *depths);
+QzPackedSize qz_curves_matrix_size (const QzCurves *curves, guint matrix, const guint8 *depths);
 /* Depths of all cells for a file of at most `file_bytes`, of which `extra_bytes` are needed beyond other_bytes. FALSE if that is
  * less than the least. */
 gboolean qz_curves_allocate (const QzCurves *curves, QzAllocation allocation, guint64 file_bytes, guint64 extra_bytes, guint8 *depths, guint64 *used_bytes,

@@ -166,10 +166,15 @@ static gboolean encode_matrix (Fit *fit, MatrixJob *job, double *loss, GError **
 /* As the source has it: exactly. */
 static gboolean keep_matrix (Fit *fit, guint m, GError **error)
 {
-  gsize size = fit->analysis->curves->matrices[m].kept.bytes;
-  guint8 *blob = g_aligned_alloc (1, size, XB_ALIGN);
-  gboolean ok = qz_kept_pack (fit->source, m, blob, error) && qz_seal_write_matrix (fit->seal, m, blob, size, error);
+  const QzPackedSize *size = &fit->analysis->curves->matrices[m].kept.size;
+  const guint ids[] = { qz_seal_pipeline_id (fit->seal, m, QZ_SIDE_INPUT), qz_seal_pipeline_id (fit->seal, m, QZ_SIDE_OUTPUT) };
+  guint8 *blob = g_aligned_alloc (1, size->matrix, XB_ALIGN);
+  gboolean ok = qz_kept_pack (fit->source, m, ids, blob, error) && qz_seal_write_matrix (fit->seal, m, blob, size->matrix, error);
   g_aligned_free (blob);
+  for (QzSide side = 0; ok && side < QZ_N_SIDES; side++) {
+    g_autofree guint8 *pipeline = size->pipelines[side] > 0 ? g_malloc (size->pipelines[side]) : NULL;
+    ok = pipeline == NULL || (qz_kept_pipeline (fit->source, m, side, pipeline, error) && qz_seal_write_pipeline (fit->seal, m, side, pipeline, error));
+  }
   eng_gguf_drop_tensor (fit->source->gguf, fit->source->matrices[m].tensor);
   return ok;
 }
@@ -236,7 +241,7 @@ static const EngTensor *find_packed (const Fit *fit, const EngGguf *made, guint 
   return eng_gguf_find_tensor (made, name);
 }
 
-/* All of them. */
+/* All of them but those that are as the source has them. */
 static gboolean open_packed (const Fit *fit, EngGguf *made, QzPacked *packed, GError **error)
 {
   const QzSource *source = fit->source;
@@ -244,15 +249,17 @@ static gboolean open_packed (const Fit *fit, EngGguf *made, QzPacked *packed, GE
   for (guint m = 0; m < source->n_matrices; m++) {
     const EngTensor *tensor = find_packed (fit, made, m);
     xb_error why = "there is none";
+    packed->growth[m] = g_new (float, source->matrices[m].rows);
+    for (guint r = 0; r < source->matrices[m].rows; r++)
+      packed->growth[m][r] = 1;
+    if (qz_curves_keeps (fit->analysis->curves, m, fit->depths))
+      continue;
     packed->matrices[m] = tensor != NULL ? xb_matrix_open (tensor->data, tensor->bytes, &why) : NULL;
     if (packed->matrices[m] == NULL) {
       g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the packed tensor %s of %s cannot be read: %s", source->matrices[m].name,
                    eng_gguf_path (made), why);
       return FALSE;
     }
-    packed->growth[m] = g_new (float, source->matrices[m].rows);
-    for (guint r = 0; r < source->matrices[m].rows; r++)
-      packed->growth[m][r] = 1;
   }
   return TRUE;
 }
@@ -313,11 +320,11 @@ static gboolean refuse_size (const QzCurves *curves, guint64 extra_bytes, guint6
 }
 
 /* Bytes of the packed matrices once the depths are known. */
-static guint64 *packed_sizes (const QzCurves *curves, const guint8 *depths)
+static QzPackedSize *packed_sizes (const QzCurves *curves, const guint8 *depths)
 {
-  guint64 *sizes = g_new (guint64, curves->n_matrices);
+  QzPackedSize *sizes = g_new (QzPackedSize, curves->n_matrices);
   for (guint m = 0; m < curves->n_matrices; m++)
-    sizes[m] = qz_curves_matrix_bytes (curves, m, depths);
+    sizes[m] = qz_curves_matrix_size (curves, m, depths);
   return sizes;
 }
 
@@ -379,7 +386,7 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
     return refuse_size (curves, extra_bytes, target->bytes, error);
   }
 
-  g_autofree guint64 *sizes = packed_sizes (curves, depths);
+  g_autofree QzPackedSize *sizes = packed_sizes (curves, depths);
   promise.expected_kl = qz_curves_kl_of_loss (loss);
   promise.bpw = 8.0 * (used_bytes - other_bytes) / curves->n_weights;
   g_autoptr (QzSeal) seal = qz_seal_new (source, a->transforms, sizes, &promise, error);
@@ -399,7 +406,7 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   loss = qz_curves_rounding (curves, depths);
   for (guint m = 0; m < curves->n_matrices; m++)
     loss += matrix_loss[m];
-  *result = (QzResult){ .file_bytes = used_bytes, .bpw = promise.bpw, .expected_kl = qz_curves_kl_of_loss (loss) };
+  *result = (QzResult){ .file_bytes = qz_seal_file_bytes (seal), .bpw = promise.bpw, .expected_kl = qz_curves_kl_of_loss (loss) };
   if ((n_steps > 0 && !tune_all (&fit, target, n_steps, result->expected_kl, key, error))
       || !qz_measure (source, a, qz_seal_unfinished (seal), workers, &result->kl_divergence, &result->top1_agreement, progress, data, fit.tune_end, 1,
                    cancellable, error)

@@ -3,6 +3,7 @@
 #define QZ_SEAL_H
 
 #include "quantizer/fit.h"
+#include "quantizer/kept.h"
 #include "quantizer/shape.h"
 #include "quantizer/source.h"
 #include "quantizer/transform.h"
@@ -16,13 +17,16 @@ typedef struct {
 
 typedef struct QzSeal QzSeal;
 
-/* Declares the file. matrix_bytes [n_matrices]: sizes of the packed matrices. transforms [n_inputs]. */
-QzSeal *qz_seal_new (const QzSource *source, QzTransform *const *transforms, const guint64 *matrix_bytes, const QzPromise *promise, GError **error);
+/* Declares the file. sizes [n_matrices]: of the packed matrices. transforms [n_inputs]. */
+QzSeal *qz_seal_new (const QzSource *source, QzTransform *const *transforms, const QzPackedSize *sizes, const QzPromise *promise, GError **error);
 void qz_seal_free (QzSeal *seal); /* an unfinished file disappears */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (QzSeal, qz_seal_free)
 guint64 qz_seal_file_bytes (const QzSeal *seal);
 /* Creates the temporary and writes everything but the matrices. */
 gboolean qz_seal_begin (QzSeal *seal, const char *path, GError **error);
+/* What a matrix calls its pipeline (xb_layout's input_id, output_id) where it has one of its own. */
+guint qz_seal_pipeline_id (const QzSeal *seal, guint matrix, QzSide side);
+gboolean qz_seal_write_pipeline (QzSeal *seal, guint matrix, QzSide side, const void *blob, GError **error);
 gboolean qz_seal_write_matrix (QzSeal *seal, guint matrix, const void *blob, gsize size, GError **error);
 /* The same matrix with other scales. */
 gboolean qz_seal_rewrite_matrix (QzSeal *seal, guint matrix, const void *blob, GError **error);

@@ -70,7 +70,7 @@ typedef struct {
 
 /* A checkpoint's matrices as they were packed, hidden channels in the order in which they were read then. */
 typedef struct {
-  xb_matrix **matrices;           /* [n_matrices] */
+  xb_matrix **matrices;           /* [n_matrices]; NULL: it is as in the checkpoint */
   QzTransform *const *transforms; /* [n_inputs] */
   float **growth;                 /* [n_matrices][rows] what each row is multiplied by */
 } QzPacked;

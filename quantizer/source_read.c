@@ -52,7 +52,7 @@ static void reorder_columns (const guint32 *order, float *row, guint cols, float
     row[j] = scratch[order[j]];
 }
 
-/* Rows as they were packed, before their pipeline where they have one. */
+/* Rows as they were packed, before their pipeline. */
 static void read_packed (const QzSource *source, guint matrix, guint row0, guint row1, float *out)
 {
   const QzMatrix *m = &source->matrices[matrix];
@@ -61,8 +61,7 @@ static void read_packed (const QzSource *source, guint matrix, guint row0, guint
   xb_dequantize_rows (source->packed->matrices[matrix], row0, row1, out);
   for (guint r = row0; r < row1; r++, out += m->cols) {
     memcpy (stored, out, sizeof (float) * m->cols);
-    if (xb_matrix_layout (source->packed->matrices[matrix])->input_id > 0)
-      xb_input_restore_row (source->packed->transforms[m->input]->input, stored, out);
+    xb_input_restore_row (source->packed->transforms[m->input]->input, stored, out);
     xb_scale (out, growth[r], m->cols);
   }
 }
@@ -70,7 +69,7 @@ static void read_packed (const QzSource *source, guint matrix, guint row0, guint
 gboolean qz_source_read_rows (const QzSource *source, guint matrix, guint row0, guint row1, float *out, GError **error)
 {
   const QzMatrix *m = &source->matrices[matrix];
-  if (source->packed != NULL) {
+  if (source->packed != NULL && source->packed->matrices[matrix] != NULL) {
     read_packed (source, matrix, row0, row1, out);
     return TRUE;
   }

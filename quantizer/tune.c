@@ -142,7 +142,7 @@ static void set_growth (Tuner *t)
 {
   const float *log_growth = t->log_growth;
   for (guint m = 0; m < t->student->n_matrices; m++) {
-    gboolean grows = xb_matrix_layout (t->to->packed->matrices[m])->input_id > 0;
+    gboolean grows = t->to->packed->matrices[m] != NULL;
     for (guint r = 0; r < t->student->matrices[m].rows; r++, log_growth++)
       t->to->packed->growth[m][r] = grows ? expf (*log_growth) : 1;
   }

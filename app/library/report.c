@@ -81,7 +81,6 @@ static GPtrArray *read_matrices (const EngGguf *gguf, double *at_depth, GError *
     part->rows = layout->rows;
     part->cols = layout->cols;
     part->bytes = tensor->bytes;
-    part->kept = layout->input_id == 0; /* what is encoded stands behind a pipeline */
     read_map (part, layout, at_depth);
     xb_matrix_free (matrix);
     g_ptr_array_add (parts, part);
@@ -89,6 +88,9 @@ static GPtrArray *read_matrices (const EngGguf *gguf, double *at_depth, GError *
   gboolean known = eng_gguf_array_length (gguf, "valise.fit.losses", NULL) == parts->len;
   for (guint i = 0; known && i < parts->len; i++)
     sum += eng_gguf_array_float (gguf, "valise.fit.losses", i);
+  gboolean told = eng_gguf_array_length (gguf, "valise.fit.kept", NULL) == parts->len;
+  for (guint i = 0; told && i < parts->len; i++)
+    ((ValiseReportMatrix *) parts->pdata[i])->kept = eng_gguf_array_int (gguf, "valise.fit.kept", i) != 0;
   for (guint i = 0; i < parts->len; i++)
     ((ValiseReportMatrix *) parts->pdata[i])->loss = !known ? NAN : sum > 0 ? eng_gguf_array_float (gguf, "valise.fit.losses", i) / sum : 0;
   return g_steal_pointer (&parts);

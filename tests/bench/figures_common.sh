@@ -1,4 +1,4 @@
-# figures_common.sh: read by figures.sh and peer_speed.sh.
+# figures_common.sh: read by figures.sh, peer_quality.sh and peer_speed.sh.
 get () { python3 -c 'import json, sys
 value = json.load(sys.stdin)
 for key in sys.argv[1].split("."):

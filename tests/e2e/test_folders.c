@@ -82,6 +82,28 @@ static void test_plain (const char *name, const char *floats, double most)
   g_assert_cmpfloat (kl, <, most);
 }
 
+/* Of a fit of more bits than the source has: what was quantized is as it was, with its pipelines, and only the floats are encoded. */
+static void test_kept (const char *fit)
+{
+  g_autofree char *path = scratch_path ("report.html");
+  g_autoptr (ProgramRun) run = program_run (home (), "show", fit, "--report", path, "--json", NULL);
+  program_object (run);
+  g_autoptr (GBytes) bytes = scratch_read (path);
+  g_autofree char *page = g_strndup (g_bytes_get_data (bytes, NULL), g_bytes_get_size (bytes));
+  const char *told = strstr (page, " matrices are as the original has them");
+  guint kept = 0, all = 0;
+  g_assert_nonnull (told);
+  while (told > page && g_ascii_isdigit (told[-1]))
+    told--;
+  all = (guint) g_ascii_strtoull (told, NULL, 10);
+  for (told -= strlen (" of "); told > page && g_ascii_isdigit (told[-1]); told--)
+    ;
+  kept = (guint) g_ascii_strtoull (told, NULL, 10);
+  g_test_message ("%s: %u of %u matrices kept", fit, kept, all);
+  g_assert_cmpuint (kept, >=, 14);
+  g_assert_cmpuint (all - kept, <=, 2); /* embedding and head */
+}
+
 static void test_case (gconstpointer data)
 {
   static const char *const endings[] = { ".tar.zst", ".zip", ".tar" };
@@ -110,6 +132,8 @@ static void test_case (gconstpointer data)
   g_test_message ("%s: exactly %.2g, fitted to 7 bits %.2g", c->format, exact, fitted);
   g_assert_cmpfloat (fitted, <, 2e-3);
   g_assert_cmpfloat (fitted, >, exact);
+  if (!g_str_has_prefix (c->format, "bitsandbytes")) /* its 16 levels are no X-bit table's: it is computed with as F16 */
+    test_kept (fit);
   test_plain (c->format, plain_name, 1e-5);
   test_plain (fit, plain_name, 1e-5); /* of the model that it was made of */
 }
