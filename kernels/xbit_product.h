@@ -169,6 +169,16 @@ static void walk_expanded (const xb_matrix *m, uint32_t band, const void *vector
   }
 }
 
+/* Scales lie behind a band's tiles. Where these are long, asking for everything in the order in which it lies comes too late for the first of them: those of
+ * the next band. */
+static inline void ask_for_scales (const xb_matrix *m, uint32_t band)
+{
+  const uint32_t stripe = m->band_stripe[band];
+  const uint8_t *scales = band_scales (m, band) + m->band_bytes[stripe];
+  for (size_t i = 0, bytes = m->band_bytes[stripe] - m->tile_bytes[stripe]; i < bytes && m->tile_bytes[stripe] > AHEAD_BYTES / 2; i += 64)
+    __builtin_prefetch (scales + i, 0, 2);
+}
+
 static inline void walk_vectors (const xb_matrix *m, const void *vectors, uint32_t n_vectors, float *y, size_t ldy, uint32_t row0, uint32_t row1, bool is_stored,
                                  run_function f)
 {
@@ -177,6 +187,8 @@ static inline void walk_vectors (const xb_matrix *m, const void *vectors, uint32
     uint32_t n = n_vectors - i0 < VECTOR_BLOCK ? n_vectors - i0 : VECTOR_BLOCK;
     for (uint32_t row = row0; row < row1; row += 16) {
       memset (acc, 0, n * 16 * sizeof (float));
+      if (n_vectors == 1)
+        ask_for_scales (m, row / 16);
       if (is_stored)
         walk_stored (m, row / 16, vectors, i0, n, acc, f);
       else

@@ -242,10 +242,70 @@ ALWAYS void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, f
     v_store (acc + part * XB_VL, even[part] + odd[part]);
 }
 
+/* 16 stored multipliers as floats, one part of them. */
+ALWAYS vf multipliers (const uint8_t *stored, int part)
+{
+  return __builtin_convertvector (v_from_i8 (stored + (uint32_t) part * XB_VL), vf);
+}
+
+/* One vector by a run of uniform cells with groups of 16 and stored multipliers, as the K types have them: what 256 columns give is summed up by their multipliers alone, and
+ * then multiplied with the scale that these have in common. */
+ALWAYS void cells_of_16 (const run *r, const xb_acts *acts, float *acc, const int depth, const int has_offset)
+{
+  const vf z = v_set (r->z);
+  const uint8_t *tile = r->tiles, *ahead = r->ahead, *stored = r->stored, *offset = r->stored_offset, *stored_end = r->stored + (size_t) r->n_groups * 16;
+  vf y[PARTS];
+  UNROLL for (int part = 0; part < PARTS; part++)
+    y[part] = v_aligned (acc + part * XB_VL);
+  for (size_t i = r->tile0, end = i + r->n_tiles; i < end;) {
+    const size_t super = i / 8, next = (super + 1) * 8, last = next < end ? next : end;
+    vf sum[PARTS][2], low[PARTS];
+    UNROLL for (int part = 0; part < PARTS; part++)
+      sum[part][0] = sum[part][1] = low[part] = v_set (0);
+    for (; i < last; i++, tile += depth * 64, ahead += r->ahead_step, stored += 32) {
+      const int8_t *x = acts->q + i * 32;
+      const int is_whole = stored + 16 < stored_end; /* else the row ends in the middle of the tile */
+      UNROLL for (int line = 0; line < depth + 1; line++)
+        __builtin_prefetch (ahead + line * 64, 0, 2);
+      UNROLL for (int part = 0; part < PARTS; part++) {
+        xi codes[8];
+        decode (codes, tile, depth, XB_UNIFORM, xi_set (0), part);
+        UNROLL for (int p = 0; p < 2; p++) {
+          vi product = vi_set (0);
+          dot (&product, codes, &x, 1, depth, 0, p * 4, p * 4 + 4);
+          const vf total = v_set (acts->sum16[i * 2 + (size_t) p]), many = is_whole || p == 0 ? multipliers (stored + p * 16, part) : v_set (0);
+          const vf exact = __builtin_convertvector (product, vf) * v_set (acts->scale[i]);
+          sum[part][p] += (has_offset ? exact : exact - z * total) * many;
+          if (has_offset && (is_whole || p == 0))
+            low[part] += multipliers (offset + p * 16, part) * total;
+        }
+      }
+      offset += has_offset ? 32 : 0;
+    }
+    UNROLL for (int part = 0; part < PARTS; part++) {
+      y[part] = (sum[part][0] + sum[part][1]) * v_half (r->super + super * 16 + (size_t) part * XB_VL) + y[part];
+      if (has_offset)
+        y[part] = low[part] * v_half (r->super_offset + super * 16 + (size_t) part * XB_VL) + y[part];
+    }
+  }
+  UNROLL for (int part = 0; part < PARTS; part++)
+    v_store (acc + part * XB_VL, y[part]);
+}
+
+/* Whether cells_of_16 is for such a run: the depths that the K types have. */
+ALWAYS int is_of_16 (const run *r, const int depth, const int codebook, const int alone)
+{
+  return alone && codebook == XB_UNIFORM && (depth == 2 || depth == 3 || depth == 6) && !r->per_group && r->stored && r->layout->scale_kind == XB_SCALE_GROUP_I8;
+}
+
 #define RUN(name, depth, codebook, alone)                                                \
   static void name (const run *r, const void *acts, uint32_t i0, uint32_t n, float *acc) \
   {                                                                                      \
-    if (r->per_group || codebook == XB_TRELLIS)                                          \
+    if (is_of_16 (r, depth, codebook, alone) && r->stored_offset)                        \
+      cells_of_16 (r, acts, acc, depth, 1);                                              \
+    else if (is_of_16 (r, depth, codebook, alone))                                       \
+      cells_of_16 (r, acts, acc, depth, 0);                                              \
+    else if (r->per_group || codebook == XB_TRELLIS)                                     \
       cells (r, acts, i0, n, acc, depth, codebook, 0, alone);                            \
     else                                                                                 \
       cells (r, acts, i0, n, acc, depth, codebook, codebook != XB_TRELLIS, alone);       \
