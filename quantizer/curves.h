@@ -39,7 +39,6 @@ QzCurves *qz_curves_new (const QzSource *source, const QzShape *shapes, GError *
 void qz_curves_finish (QzCurves *curves);
 /* From the second-order loss to what is measured: it is low by a steady factor. */
 double qz_curves_kl_of_loss (double loss);
-double qz_curves_top1_of_kl (double kl);
 /* Loss by the rounding of all inputs, at these depths. */
 double qz_curves_rounding (const QzCurves *curves, const guint8 *depths);
 /* Whether a matrix is kept as its source has it, at these depths; and its stored bytes. */

@@ -387,7 +387,7 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   }
 
   g_autofree QzPackedSize *sizes = packed_sizes (curves, depths);
-  promise.expected_kl = qz_curves_kl_of_loss (loss);
+  promise.expected_kl = qz_expected_kl (qz_curves_kl_of_loss (loss), target->quality);
   promise.bpw = 8.0 * (used_bytes - other_bytes) / curves->n_weights;
   g_autoptr (QzSeal) seal = qz_seal_new (source, a->transforms, sizes, &promise, error);
   if (seal == NULL || !qz_seal_begin (seal, path, error))
@@ -406,8 +406,8 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   loss = qz_curves_rounding (curves, depths);
   for (guint m = 0; m < curves->n_matrices; m++)
     loss += matrix_loss[m];
-  *result = (QzResult){ .file_bytes = qz_seal_file_bytes (seal), .bpw = promise.bpw, .expected_kl = qz_curves_kl_of_loss (loss) };
-  if ((n_steps > 0 && !tune_all (&fit, target, n_steps, result->expected_kl, key, error))
+  *result = (QzResult){ .file_bytes = qz_seal_file_bytes (seal), .bpw = promise.bpw, .expected_kl = qz_expected_kl (qz_curves_kl_of_loss (loss), target->quality) };
+  if ((n_steps > 0 && !tune_all (&fit, target, n_steps, qz_curves_kl_of_loss (loss), key, error))
       || !qz_measure (source, a, qz_seal_unfinished (seal), workers, &result->kl_divergence, &result->top1_agreement, progress, data, fit.tune_end, 1,
                    cancellable, error)
       || !qz_seal_set_outcome (seal, result->kl_divergence, result->top1_agreement, matrix_loss, error) || !qz_seal_finish (seal, error))

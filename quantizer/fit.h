@@ -30,6 +30,12 @@ typedef enum {
   QZ_ALLOCATE_MATRICES  /* among whole matrices: only to measure what cells are worth */
 } QzAllocation;
 
+/* How much time a fit is worth. */
+typedef enum {
+  QZ_QUALITY_USUAL,
+  QZ_QUALITY_BEST /* five to six times as long: more text is observed, and scales are tuned on it once all matrices are packed */
+} QzQuality;
+
 /* ---- curves: for each cell of each matrix, bytes against expected loss for each depth. Immutable: any thread. ------------ */
 typedef struct QzCurves QzCurves; /* reference counted */
 
@@ -41,7 +47,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (QzCurves, qz_curves_unref)
 gboolean qz_curves_is_estimate (const QzCurves *curves);
 guint64 qz_curves_min_bytes (const QzCurves *curves); /* file size with the least everywhere */
 guint64 qz_curves_max_bytes (const QzCurves *curves); /* with 8 bits everywhere */
-/* A preview: binary search over the hull, no allocation, microseconds. */
+/* A preview of the usual quality: binary search over the hull, no allocation, microseconds. */
 typedef struct {
   guint64 file_bytes;       /* <= the target */
   double bpw;               /* stored bits of the matrices over their weights */
@@ -49,6 +55,10 @@ typedef struct {
   double expected_top1;     /* 0..1 */
 } QzPreview;
 void qz_curves_preview (const QzCurves *curves, guint64 target_bytes, QzPreview *preview);
+/* What a fit of that quality leaves of it: tuning makes up for the more, the more there is. */
+double qz_expected_kl (double preview_kl, QzQuality quality);
+/* The share of tokens whose likeliest successor stays the same at a divergence. */
+double qz_expected_top1 (double expected_kl);
 /* The same with one depth everywhere. */
 void qz_curves_preview_uniform (const QzCurves *curves, guint bits, QzPreview *preview);
 /* File size at which the matrices' mean bpw is `bpw`. */
@@ -60,12 +70,6 @@ void qz_curves_depths (const QzCurves *curves, guint64 target_bytes, float *mean
 
 /* ---- analysis: the observed second moments, sensitivities and the curves; saved beside the model ------------------------- */
 typedef struct QzAnalysis QzAnalysis;
-
-/* How much time a fit is worth. */
-typedef enum {
-  QZ_QUALITY_USUAL,
-  QZ_QUALITY_BEST /* five to six times as long: more text is observed, and scales are tuned on it once all matrices are packed */
-} QzQuality;
 
 typedef struct {
   const char *calibration;      /* UTF-8 text; NULL: the bundled text */

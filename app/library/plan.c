@@ -85,8 +85,8 @@ gboolean valise_plan_with_curves (QzCurves *curves, const EngTraits *traits, con
   }
   eng_memory_plan (&plan->memory, traits, preview.file_bytes, &options, target->threads, target->program_base_bytes);
   plan->bpw = preview.bpw;
-  plan->expected_kl = preview.expected_kl;
-  plan->expected_top1 = preview.expected_top1;
+  plan->expected_kl = qz_expected_kl (preview.expected_kl, target->quality);
+  plan->expected_top1 = qz_expected_top1 (plan->expected_kl);
   /* Every weight and, on average, half the cache is read for a token. */
   plan->expected_tokens_per_second = valise_bandwidth_get () / (double) (preview.file_bytes + plan->memory.kv_bytes / 2);
   return TRUE;

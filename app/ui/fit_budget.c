@@ -66,7 +66,7 @@ static void show_error (ValiseFitBudget *self, const char *sentence)
   gtk_widget_set_visible (GTK_WIDGET (self->error_label), sentence != NULL);
   gtk_widget_set_visible (GTK_WIDGET (self->result_box), sentence == NULL);
   if (sentence)
-    valise_fit_plot_set_plan (self->plot, NULL, 0);
+    valise_fit_plot_set_plan (self->plot, NULL, 0, self->target.quality);
   set_ready (self, sentence == NULL && self->curves);
 }
 
@@ -125,7 +125,7 @@ static void plan_now (ValiseFitBudget *self)
   }
   show_error (self, NULL);
   say_plan (self);
-  valise_fit_plot_set_plan (self->plot, &self->plan, self->plan.file_target_bytes);
+  valise_fit_plot_set_plan (self->plot, &self->plan, self->plan.file_target_bytes, self->target.quality);
 }
 
 /* Context, KV bits or quality changed: what around the weights is needed is another. */

@@ -20,6 +20,7 @@ struct _ValiseFitPlot {
   double x_min, x_max, y_min, y_max;      /* bytes; log10 KL */
   double dot_bytes, dot_kl, limit_bytes;
   gboolean has_dot;
+  QzQuality quality;
 };
 
 G_DEFINE_TYPE (ValiseFitPlot, valise_fit_plot, GTK_TYPE_WIDGET)
@@ -91,7 +92,7 @@ static void draw_limit (ValiseFitPlot *self, cairo_t *cr, double width, double h
 static void trace_curve (ValiseFitPlot *self, cairo_t *cr, double width, double height)
 {
   for (guint i = 0; i < N_SAMPLES; i++)
-    cairo_line_to (cr, place_x (self, width, self->bytes[i]), place_y (self, height, self->kl[i]));
+    cairo_line_to (cr, place_x (self, width, self->bytes[i]), place_y (self, height, qz_expected_kl (self->kl[i], self->quality)));
 }
 
 static void draw_curve (ValiseFitPlot *self, cairo_t *cr, double width, double height)
@@ -119,10 +120,10 @@ static void draw_ghosts (ValiseFitPlot *self, cairo_t *cr, double width, double 
   for (gsize i = 0; i < G_N_ELEMENTS (depths); i++) {
     QzPreview preview;
     guint64 bytes = qz_curves_bytes_for_bpw (self->curves, depths[i]);
-    if (bytes < self->x_min || bytes > self->x_max * 1.001)
-      continue;
     qz_curves_preview (self->curves, bytes, &preview);
-    double x = place_x (self, width, (double) bytes), y = place_y (self, height, preview.expected_kl);
+    if (fabs (preview.bpw - depths[i]) > 0.5) /* there is no such fit: of a quantized model none has more bits than it */
+      continue;
+    double x = place_x (self, width, (double) bytes), y = place_y (self, height, qz_expected_kl (preview.expected_kl, self->quality));
     g_autofree char *label = g_strdup_printf (C_("plot", "%d bits"), depths[i]);
     cairo_arc (cr, x, y, 3.5, 0, 2 * G_PI);
     valise_palette_set (cr, VALISE_COLOR_ACCENT, 0.55);
@@ -195,8 +196,9 @@ void valise_fit_plot_set_curves (ValiseFitPlot *self, QzCurves *curves)
   self->y_max = MAX (self->y_max + 0.15, self->y_min + 1);
 }
 
-void valise_fit_plot_set_plan (ValiseFitPlot *self, const ValisePlan *plan, guint64 limit_bytes)
+void valise_fit_plot_set_plan (ValiseFitPlot *self, const ValisePlan *plan, guint64 limit_bytes, QzQuality quality)
 {
+  self->quality = quality;
   self->has_dot = plan != NULL;
   if (plan) {
     self->dot_bytes = (double) plan->memory.weights_bytes;

@@ -12,8 +12,8 @@ G_BEGIN_DECLS
 G_DECLARE_FINAL_TYPE (ValiseFitPlot, valise_fit_plot, VALISE, FIT_PLOT, GtkWidget)
 
 void valise_fit_plot_set_curves (ValiseFitPlot *self, QzCurves *curves);
-/* plan: the dot. limit_bytes: the largest file the budget leaves room for. */
-void valise_fit_plot_set_plan (ValiseFitPlot *self, const ValisePlan *plan, guint64 limit_bytes);
+/* plan: the dot. limit_bytes: the largest file the budget leaves room for. quality: whose losses the curve shows. */
+void valise_fit_plot_set_plan (ValiseFitPlot *self, const ValisePlan *plan, guint64 limit_bytes, QzQuality quality);
 
 G_END_DECLS
 #endif
