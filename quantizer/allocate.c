@@ -69,12 +69,16 @@ static const QzWhole *whole_of (const QzAllocator *allocator, guint cell)
   return NULL;
 }
 
-/* What the cells of a whole take, and lose, at these depths. */
-static void add_cells (const QzAllocator *allocator, const QzWhole *whole, const guint8 *depths, guint64 *bytes, double *loss)
+/* What the cells of a whole take, and lose, at these depths; NULL: before any step. */
+static void sum_cells (const QzAllocator *allocator, const QzWhole *whole, const guint8 *depths, guint64 *bytes, double *loss)
 {
+  *bytes = 0;
+  *loss = 0;
   for (guint c = whole->first_cell; c < whole->first_cell + whole->n_cells; c++) {
-    *bytes += (guint64) depths[c] * allocator->cells[c].unit_bytes;
-    *loss += allocator->cells[c].loss[depths[c]];
+    const QzCell *cell = &allocator->cells[c];
+    guint8 depth = depths != NULL ? depths[c] : first_depth (cell);
+    *bytes += (guint64) depth * cell->unit_bytes;
+    *loss += cell->loss[depth];
   }
 }
 
@@ -83,32 +87,21 @@ static void give_up_cells (const QzWhole *whole, guint8 *depths)
   memset (depths + whole->first_cell, QZ_IN_WHOLE, whole->n_cells);
 }
 
-/* What its cells take, and lose, before any step. */
-static void least_of_cells (const QzAllocator *allocator, const QzWhole *whole, guint64 *bytes, double *loss)
-{
-  *bytes = 0;
-  *loss = 0;
-  for (guint c = whole->first_cell; c < whole->first_cell + whole->n_cells; c++) {
-    guint depth = first_depth (&allocator->cells[c]);
-    *bytes += (guint64) depth * allocator->cells[c].unit_bytes;
-    *loss += allocator->cells[c].loss[depth];
-  }
-}
-
 static gboolean is_there_from_the_start (const QzAllocator *allocator, const QzWhole *whole)
 {
   guint64 bytes;
   double loss;
-  least_of_cells (allocator, whole, &bytes, &loss);
+  sum_cells (allocator, whole, NULL, &bytes, &loss);
   return whole->bytes <= bytes && whole->loss < loss;
 }
 
-/* steps [n]: those of the whole's cells, by falling slope. Where the line to the whole is steeper than the next of them, it is the hull. */
+/* steps [n]: those of the whole's cells, by falling slope. Where the line to the whole is steeper than the next of them, it is the hull; to one that is no
+ * larger than its cells there is none. */
 static void add_whole_step (QzAllocator *allocator, const QzWhole *whole, const QzStep *steps, guint n)
 {
   guint64 bytes;
   double loss;
-  least_of_cells (allocator, whole, &bytes, &loss);
+  sum_cells (allocator, whole, NULL, &bytes, &loss);
   for (guint i = 0; i <= n && loss > whole->loss && bytes < whole->bytes; i++) {
     double slope = (loss - whole->loss) / (whole->bytes - bytes);
     if (i == n || steps[i].slope <= slope) {
@@ -144,8 +137,7 @@ static void add_steps (QzAllocator *allocator)
     add_cell_steps (allocator, c);
     if (whole < end && c + 1 == whole->first_cell + whole->n_cells) {
       qsort (allocator->steps + first, allocator->n_steps - first, sizeof (QzStep), compare_steps);
-      if (!is_there_from_the_start (allocator, whole))
-        add_whole_step (allocator, whole, allocator->steps + first, allocator->n_steps - first);
+      add_whole_step (allocator, whole, allocator->steps + first, allocator->n_steps - first);
       whole++;
     }
   }
@@ -166,9 +158,9 @@ static void take_step (const QzAllocator *allocator, const QzStep *step, guint64
 {
   if (step->to == QZ_IN_WHOLE) {
     const QzWhole *whole = whole_of (allocator, step->cell);
-    guint64 cells_bytes = 0;
-    double cells_loss = 0;
-    add_cells (allocator, whole, depths, &cells_bytes, &cells_loss);
+    guint64 cells_bytes;
+    double cells_loss;
+    sum_cells (allocator, whole, depths, &cells_bytes, &cells_loss);
     if (*bytes - cells_bytes + whole->bytes > most)
       return;
     *bytes += whole->bytes - cells_bytes;

@@ -39,6 +39,12 @@ QzCurves *qz_curves_new (const QzSource *source, const QzShape *shapes, GError *
   return g_steal_pointer (&curves);
 }
 
+/* What a matrix that is kept loses: by the rounding of its input, beyond what it loses behind the pipeline. */
+static double kept_loss (const QzCurvesMatrix *matrix)
+{
+  return MAX (0, matrix->kept_rounding - matrix->rounding);
+}
+
 void qz_curves_finish (QzCurves *curves)
 {
   curves->wholes = g_new (QzWhole, curves->n_matrices);
@@ -46,7 +52,7 @@ void qz_curves_finish (QzCurves *curves)
     const QzCurvesMatrix *x = &curves->matrices[m];
     curves->rounding += x->rounding;
     if (x->kept.bytes > x->fixed_bytes)
-      curves->wholes[curves->n_wholes++] = (QzWhole){ x->first_cell, qz_shape_n_cells (&x->shape), x->kept.bytes - x->fixed_bytes, MAX (0, x->kept_rounding - x->rounding) };
+      curves->wholes[curves->n_wholes++] = (QzWhole){ x->first_cell, qz_shape_n_cells (&x->shape), x->kept.bytes - x->fixed_bytes, kept_loss (x) };
   }
   qz_allocator_init (&curves->allocator, curves->cells, curves->n_cells, curves->wholes, curves->n_wholes);
 }
@@ -215,7 +221,7 @@ double qz_curves_rounding (const QzCurves *curves, const guint8 *depths)
 {
   double loss = 0;
   for (guint m = 0; m < curves->n_matrices; m++)
-    loss += qz_curves_keeps (curves, m, depths) ? MAX (curves->matrices[m].kept_rounding, curves->matrices[m].rounding) : curves->matrices[m].rounding;
+    loss += curves->matrices[m].rounding + (qz_curves_keeps (curves, m, depths) ? kept_loss (&curves->matrices[m]) : 0);
   return loss;
 }
 

@@ -247,13 +247,13 @@ static gboolean open_packed (const Fit *fit, EngGguf *made, QzPacked *packed, GE
   const QzSource *source = fit->source;
   *packed = (QzPacked){ g_new0 (xb_matrix *, source->n_matrices), fit->analysis->transforms, g_new0 (float *, source->n_matrices) };
   for (guint m = 0; m < source->n_matrices; m++) {
-    const EngTensor *tensor = find_packed (fit, made, m);
-    xb_error why = "there is none";
     packed->growth[m] = g_new (float, source->matrices[m].rows);
     for (guint r = 0; r < source->matrices[m].rows; r++)
       packed->growth[m][r] = 1;
     if (qz_curves_keeps (fit->analysis->curves, m, fit->depths))
       continue;
+    const EngTensor *tensor = find_packed (fit, made, m);
+    xb_error why = "there is none";
     packed->matrices[m] = tensor != NULL ? xb_matrix_open (tensor->data, tensor->bytes, &why) : NULL;
     if (packed->matrices[m] == NULL) {
       g_set_error (error, ENG_ERROR, ENG_ERROR_FORMAT, "the packed tensor %s of %s cannot be read: %s", source->matrices[m].name,
@@ -277,7 +277,7 @@ static void close_packed (const Fit *fit, QzPacked *packed)
 static gboolean rewrite_scales (Fit *fit, EngGguf *made, const QzPacked *packed, GError **error)
 {
   for (guint m = 0; m < fit->source->n_matrices; m++) {
-    if (qz_curves_keeps (fit->analysis->curves, m, fit->depths))
+    if (packed->matrices[m] == NULL)
       continue;
     const EngTensor *tensor = find_packed (fit, made, m);
     void *blob = g_aligned_alloc (1, tensor->bytes, XB_ALIGN);

@@ -25,13 +25,17 @@ typedef struct {
   GMutex lock;
 } Energies;
 
-/* Loss of one row by its input's noise. */
-static double row_rounding (guint cols, const float *w, const float *noise, float fisher)
+/* Loss of n rows by their input's noise. */
+static double rows_rounding (guint n, guint cols, const float *w, const float *noise, const float *fisher)
 {
-  float sum = 0;
-  for (guint j = 0; j < cols; j++)
-    sum += noise[j] * w[j] * w[j];
-  return 0.5 * fisher * sum;
+  double loss = 0;
+  for (guint r = 0; r < n; r++, w += cols) {
+    float sum = 0;
+    for (guint j = 0; j < cols; j++)
+      sum += noise[j] * w[j] * w[j];
+    loss += 0.5 * fisher[r] * sum;
+  }
+  return loss;
 }
 
 /* One unit is a stripe. */
@@ -54,11 +58,9 @@ static void energy_work (gpointer data, guint begin, guint end, guint worker)
       return;
     }
     const float *noise = e->s->noise[m->input];
-    for (guint r = row0; r < row1; r++)
-      e->rounding[2 * stripe + 1] += row_rounding (m->cols, rows + (gsize) (r - row0) * m->cols, noise + m->cols, fisher[r]);
+    e->rounding[2 * stripe + 1] = rows_rounding (row1 - row0, m->cols, rows, noise + m->cols, fisher + row0);
     qz_transform_rows (e->s->transforms[m->input], rows, row1 - row0, scratch);
-    for (guint r = row0; r < row1; r++)
-      e->rounding[2 * stripe] += row_rounding (m->cols, rows + (gsize) (r - row0) * m->cols, noise, fisher[r]);
+    e->rounding[2 * stripe] = rows_rounding (row1 - row0, m->cols, rows, noise, fisher + row0);
     const float *pivots = e->s->pivots[qz_analysis_factor_of (e->s->source, e->s->pivots, e->matrix, row0, row1 - row0)];
     double *energy = e->energy + (gsize) stripe * e->n_blocks;
     memset (energy, 0, sizeof (double) * e->n_blocks);

@@ -164,9 +164,9 @@ static char *analysis_path (ValiseLibrary *library, ValiseModel *model, const ch
   return g_strdup_printf ("%s/analysis/%s-%.16s%s", library->home, key, hash, end);
 }
 
-/* The model in learned coordinates, in a file of its own within folder, takes its place. */
-static gboolean learn_rotations (EngGguf **gguf, const QzOptions *options, const char *folder, EngWorkers *workers, ValiseSpan *span, GCancellable *cancellable,
-                                 GError **error)
+/* The model in other coordinates, in a file of its own within folder, takes its place. */
+static gboolean fold_rotations (EngGguf **gguf, const QzOptions *options, const char *folder, EngWorkers *workers, ValiseSpan *span, GCancellable *cancellable,
+                                GError **error)
 {
   g_autofree char *path = g_build_filename (folder, "rotated.gguf", NULL);
   if (!qz_fold_rotations (*gguf, options, path, workers, valise_span_report, span, cancellable, error))
@@ -179,7 +179,7 @@ static gboolean learn_rotations (EngGguf **gguf, const QzOptions *options, const
   return TRUE;
 }
 
-/* *path: where it is kept. *gguf: of a method that learns rotations, the rotated model, in folder. */
+/* *path: where it is kept. *gguf: of a method that folds rotations, the rotated model, in folder. */
 static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, EngGguf **gguf, EngWorkers *workers, const char *calibration_path,
                                  const ValiseTarget *target, const char *folder, char **path, EngProgress progress, gpointer data, GCancellable *cancellable, GError **error)
 {
@@ -215,7 +215,7 @@ static QzAnalysis *get_analysis (ValiseLibrary *library, ValiseModel *model, Eng
     options.calibration = text;
     options.calibration_length = strlen (text);
   }
-  if (rotates && !learn_rotations (gguf, &options, folder, workers, &rotations, cancellable, error))
+  if (rotates && !fold_rotations (gguf, &options, folder, workers, &rotations, cancellable, error))
     return NULL;
   g_autoptr (QzAnalysis) analysis = qz_analyse (*gguf, &options, workers, valise_span_report, &rest, cancellable, error);
   if (!analysis || (keep && !save_analysis (library, model, analysis, *path, error)))

@@ -5,11 +5,7 @@
 set -eu
 [ $# -ge 3 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
 reference=$1 starter=$2 text=$3 peer=${4:-}
-valise=${VALISE:-build/app/cli/valise}
-chunks=${CHUNKS:-20} threads=${THREADS:-2}
-home=$(mktemp -d) && trap 'rm -rf "$home"' EXIT INT TERM
-export VALISE_HOME="$home/library"
-
+chunks=${CHUNKS:-20}
 . "$(dirname "$0")/figures_common.sh"
 
 row "CPU" "$("$valise" hardware --json | get cpu.model), $threads threads, $("$valise" hardware --json | get cpu.selected)"

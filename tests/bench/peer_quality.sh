@@ -6,11 +6,7 @@ set -eu
 [ $# -ge 5 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
 reference=$1 text=$2 calibration=$3 peer=$4
 shift 4
-valise=${VALISE:-build/app/cli/valise}
-chunks=${CHUNKS:-8} threads=${THREADS:-2}
-home=$(mktemp -d) && trap 'rm -rf "$home"' EXIT INT TERM
-export VALISE_HOME="$home/library"
-
+chunks=${CHUNKS:-8}
 . "$(dirname "$0")/figures_common.sh"
 
 divergence () {

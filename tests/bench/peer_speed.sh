@@ -7,11 +7,7 @@ set -eu
 [ $# -ge 3 ] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 reference=$1 peer=$2
 shift 2
-valise=${VALISE:-build/app/cli/valise}
-threads=${THREADS:-2} rounds=${ROUNDS:-3}
-home=$(mktemp -d) && trap 'rm -rf "$home"' EXIT INT TERM
-export VALISE_HOME="$home/library"
-
+rounds=${ROUNDS:-3}
 . "$(dirname "$0")/figures_common.sh"
 larger () { python3 -c 'import sys; print(max(map(float, sys.argv[1:])))' "$@"; }
 
