@@ -636,7 +636,7 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
   keep_held_out (a, calibration, &observation);
   qz_observation_clear (&observation);
 
-  QzSensitivities s = { source, a->transforms, a->pivots, a->row_fisher, learner.noise, qz_method_traits (a->method)->has_trellis };
+  QzSensitivities s = { source, a, learner.noise };
   Weighing w = { source, progress, data };
   a->curves = qz_sensitivity_curves (&s, workers, weighing, &w, observe_share, 1, cancellable, error);
   QzPromise promise = { .calibration = a->calibration };

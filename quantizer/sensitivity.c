@@ -1,15 +1,17 @@
 /* sensitivity.c: curves from two measurements. The energy of a cell, 1/2 sum of row's Fisher x column's pivot x w^2, is exact; the part
- * of it that survives as error at each depth is measured by rounding a sample of the matrix's rows. */
+ * of it that survives as error at each depth is measured by rounding a sample of the matrix's rows, each weight for itself, and the shape that comes out best is
+ * proved by encoding them. */
 #include "quantizer/sensitivity.h"
 
 #include "engine/error.h"
-#include "quantizer/analysis.h"
 #include "quantizer/codebook.h"
+#include "quantizer/encode.h"
+#include "quantizer/method.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK, CHAIN_EVERY = 64, CHAIN_SAMPLE = 16 /* of so many columns a chain of so many */, FIRST_TYPICAL = 3, LAST_TYPICAL = 6 };
+enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK, CHAIN_EVERY = 64, CHAIN_SAMPLE = 16 /* of so many columns a chain of so many */, FIRST_TYPICAL = 3, LAST_TYPICAL = 6, PROVED = 3 };
 
 static const struct {
   guint8 kind, group;
@@ -43,7 +45,7 @@ static void energy_work (gpointer data, guint begin, guint end, guint worker)
 {
   Energies *e = data;
   const QzMatrix *m = &e->s->source->matrices[e->matrix];
-  const float *fisher = e->s->row_fisher[e->matrix];
+  const float *fisher = e->s->analysis->row_fisher[e->matrix];
   g_autofree float *rows = g_new (float, (gsize) QZ_STRIPE_ROWS * m->cols);
   g_autofree float *scratch = g_new (float, m->cols);
   for (guint stripe = begin; stripe < end; stripe++) {
@@ -59,9 +61,10 @@ static void energy_work (gpointer data, guint begin, guint end, guint worker)
     }
     const float *noise = e->s->noise[m->input];
     e->rounding[2 * stripe + 1] = rows_rounding (row1 - row0, m->cols, rows, noise + m->cols, fisher + row0);
-    qz_transform_rows (e->s->transforms[m->input], rows, row1 - row0, scratch);
+    qz_transform_rows (e->s->analysis->transforms[m->input], rows, row1 - row0, scratch);
     e->rounding[2 * stripe] = rows_rounding (row1 - row0, m->cols, rows, noise, fisher + row0);
-    const float *pivots = e->s->pivots[qz_analysis_factor_of (e->s->source, e->s->pivots, e->matrix, row0, row1 - row0)];
+    const QzAnalysis *a = e->s->analysis;
+    const float *pivots = a->pivots[qz_analysis_factor_of (e->s->source, a->pivots, e->matrix, row0, row1 - row0)];
     double *energy = e->energy + (gsize) stripe * e->n_blocks;
     memset (energy, 0, sizeof (double) * e->n_blocks);
     for (guint r = row0; r < row1; r++) {
@@ -87,8 +90,8 @@ static gboolean sample_rows (const QzSensitivities *s, guint matrix, guint n, fl
     guint r = n < SAMPLE_ROWS ? i : (guint) ((guint64) (2 * band + 1) * all / (2 * bands)) * QZ_CHAIN_ROWS + i % QZ_CHAIN_ROWS;
     if (!qz_source_read_rows (s->source, matrix, r, r + 1, row, error))
       return FALSE;
-    qz_transform_rows (s->transforms[m->input], row, 1, scratch);
-    fisher[i] = s->row_fisher[matrix][r];
+    qz_transform_rows (s->analysis->transforms[m->input], row, 1, scratch);
+    fisher[i] = s->analysis->row_fisher[matrix][r];
     for (guint j = 0; j < m->cols; j++)
       out[(gsize) j * n + i] = row[j];
   }
@@ -97,9 +100,9 @@ static gboolean sample_rows (const QzSensitivities *s, guint matrix, guint n, fl
 
 typedef struct {
   const QzMatrix *m;
+  const QzMethodTraits *method;
   const float *pivots, *sample, *fisher; /* sample [cols][n] */
   guint n;
-  gboolean has_trellis;
   double error[N_KINDS][QZ_MOST_DEPTH + 1]; /* relative to the energy */
 } Sample;
 
@@ -140,7 +143,7 @@ static void sample_work (gpointer data, guint begin, guint end, guint worker)
   for (guint unit = begin; unit < end; unit++) {
     guint kind = unit / QZ_MOST_DEPTH, depth = 1 + unit % QZ_MOST_DEPTH;
     guint group = kinds[kind].group > 0 ? kinds[kind].group : cols;
-    const QzCodebook *book = (s->has_trellis ? qz_codebook : qz_codebook_uniform) (depth);
+    const QzCodebook *book = (s->method->has_trellis ? qz_codebook : qz_codebook_uniform) (depth);
     double sum = 0, energy = 0;
     for (guint j0 = 0; j0 < cols; j0 += group) {
       guint j1 = MIN (j0 + group, cols);
@@ -161,6 +164,70 @@ static void sample_work (gpointer data, guint begin, guint end, guint worker)
   }
   qz_chain_free (chain);
 }
+
+/* ---- proving a shape ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+  const Sample *sample;
+  const float *factor;
+  const QzShape *shape; /* of the whole matrix */
+  double *loss, *energy; /* [bands] */
+} Proof;
+
+/* One unit is a band of 16 rows. */
+static void prove_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Proof *p = data;
+  const Sample *s = p->sample;
+  guint cols = p->shape->cols;
+  g_autofree float *rows = g_new (float, (gsize) QZ_CHAIN_ROWS * cols);
+  for (guint band = begin; band < end; band++) {
+    guint r0 = band * QZ_CHAIN_ROWS, n = MIN (QZ_CHAIN_ROWS, s->n - r0);
+    QzShape shape = *p->shape;
+    shape.rows = n;
+    g_autofree guint8 *depths = g_malloc (qz_shape_n_cells (&shape));
+    memset (depths, PROVED, qz_shape_n_cells (&shape));
+    QzLayout layout;
+    xb_error why = NULL;
+    qz_layout_init (&layout, &shape, 1, depths);
+    gsize size = xb_layout_bytes (&layout.layout, &why);
+    guint8 *blob = g_aligned_alloc (1, MAX (size, XB_ALIGN), XB_ALIGN);
+    double loss[QZ_CHAIN_ROWS] = { 0 };
+    for (guint r = 0; r < n; r++)
+      for (guint j = 0; j < cols; j++) {
+        float w = s->sample[(gsize) j * s->n + r0 + r];
+        rows[(gsize) r * cols + j] = w;
+        p->energy[band] += (double) s->fisher[r0 + r] * s->pivots[j] * w * w;
+      }
+    QzEncoder encoder = { .layout = &layout.layout, .factor = p->factor, .pivots = s->pivots, .importance = s->fisher + r0,
+                          .plain = !s->method->compensates };
+    QzEncodeScratch *scratch = qz_encode_scratch_new (&encoder, n);
+    if (xb_matrix_init (blob, size, &layout.layout) == NULL && qz_encode_rows (&encoder, scratch, 0, n, rows, blob, size, loss) == NULL)
+      for (guint r = 0; r < n; r++)
+        p->loss[band] += s->fisher[r0 + r] * loss[r];
+    qz_encode_scratch_free (scratch);
+    g_aligned_free (blob);
+    qz_layout_clear (&layout);
+  }
+}
+
+/* How many times as much as by rounding each weight for itself, at least 1, the sample loses when it is encoded. Where a row has one scale and some columns are far
+ * larger than the rest, their errors are all at the end of the codes' range, and what each leaves to the next adds up. */
+static double proved_excess (const Sample *s, const float *factor, const QzShape *shape, double error, EngWorkers *workers)
+{
+  guint bands = (s->n + QZ_CHAIN_ROWS - 1) / QZ_CHAIN_ROWS;
+  g_autofree double *sums = g_new0 (double, 2 * bands);
+  Proof proof = { s, factor, shape, sums, sums + bands };
+  eng_workers_run (workers, prove_work, &proof, bands, 1);
+  double loss = 0, energy = 0;
+  for (guint band = 0; band < bands; band++) {
+    loss += proof.loss[band];
+    energy += proof.energy[band];
+  }
+  return energy > 0 && error > 0 ? MAX (1, loss / energy / error) : 1;
+}
+
+/* ---- one matrix ----------------------------------------------------------------------------------------------------------- */
 
 /* Energy of a cell, from those of its blocks. */
 static double cell_energy (const QzShape *shape, guint cell, const double *energy, guint n_blocks)
@@ -194,7 +261,46 @@ typedef struct {
   guint n_blocks;
 } Measured;
 
-static gboolean measure_matrix (const QzSensitivities *s, guint matrix, EngWorkers *workers, QzShape *shape, Measured *out, GError **error)
+static guint n_kinds_of (const Sample *s)
+{
+  return s->method->has_trellis ? N_KINDS : N_UNIFORM_KINDS;
+}
+
+static QzShape shape_of (const Sample *s, guint kind)
+{
+  return (QzShape){ s->m->rows, s->m->cols, kinds[kind].kind, kinds[kind].group, !s->method->has_trellis };
+}
+
+/* The kind of scales that costs least and was proved; sample->error of it is what it was proved to be. */
+static guint best_kind (Sample *sample, const float *factor, const Measured *measured, EngWorkers *workers)
+{
+  double cost[N_KINDS];
+  gboolean proved[N_KINDS] = { FALSE };
+  for (guint k = 0; k < n_kinds_of (sample); k++) {
+    QzShape shape = shape_of (sample, k);
+    double typical = 1;
+    for (guint depth = FIRST_TYPICAL; depth <= LAST_TYPICAL; depth++)
+      typical *= pow (sample->error[k][depth], 1.0 / (LAST_TYPICAL + 1 - FIRST_TYPICAL));
+    cost[k] = shape_cost (&shape, measured->energy, measured->n_blocks, typical);
+  }
+  for (;;) {
+    guint best = 0;
+    for (guint k = 1; k < n_kinds_of (sample); k++)
+      if (cost[k] < cost[best])
+        best = k;
+    if (proved[best])
+      return best;
+    QzShape shape = shape_of (sample, best);
+    double excess = proved_excess (sample, factor, &shape, sample->error[best][PROVED], workers);
+    cost[best] += log (excess);
+    for (guint depth = 1; depth <= QZ_MOST_DEPTH; depth++)
+      sample->error[best][depth] *= excess;
+    proved[best] = TRUE;
+  }
+}
+
+/* factor [cols][cols] of the matrix's input. */
+static gboolean measure_matrix (const QzSensitivities *s, guint matrix, const float *factor, EngWorkers *workers, QzShape *shape, Measured *out, GError **error)
 {
   const QzMatrix *m = &s->source->matrices[matrix];
   guint n_stripes = (m->rows + QZ_STRIPE_ROWS - 1) / QZ_STRIPE_ROWS, n = MIN (SAMPLE_ROWS, m->rows);
@@ -217,23 +323,12 @@ static gboolean measure_matrix (const QzSensitivities *s, guint matrix, EngWorke
   g_autofree float *fisher = g_new (float, n);
   if (!sample_rows (s, matrix, n, rows, fisher, error))
     return FALSE;
-  Sample sample = { .m = m, .pivots = s->pivots[s->source->inputs[m->input].first_factor], .sample = rows, .fisher = fisher, .n = n, .has_trellis = s->has_trellis };
-  guint n_kinds = s->has_trellis ? N_KINDS : N_UNIFORM_KINDS;
-  eng_workers_run (workers, sample_work, &sample, n_kinds * QZ_MOST_DEPTH, 1);
-
-  double best = INFINITY;
-  for (guint k = 0; k < n_kinds; k++) {
-    QzShape candidate = { m->rows, m->cols, kinds[k].kind, kinds[k].group, !s->has_trellis };
-    double typical = 1;
-    for (guint depth = FIRST_TYPICAL; depth <= LAST_TYPICAL; depth++)
-      typical *= pow (sample.error[k][depth], 1.0 / (LAST_TYPICAL + 1 - FIRST_TYPICAL));
-    double cost = shape_cost (&candidate, out->energy, out->n_blocks, typical);
-    if (cost < best) {
-      best = cost;
-      *shape = candidate;
-      memcpy (out->error, sample.error[k], sizeof out->error);
-    }
-  }
+  Sample sample = { .m = m, .method = qz_method_traits (s->analysis->method), .pivots = s->analysis->pivots[s->source->inputs[m->input].first_factor],
+                    .sample = rows, .fisher = fisher, .n = n };
+  eng_workers_run (workers, sample_work, &sample, n_kinds_of (&sample) * QZ_MOST_DEPTH, 1);
+  guint best = best_kind (&sample, factor, out, workers);
+  *shape = shape_of (&sample, best);
+  memcpy (out->error, sample.error[best], sizeof out->error);
   out->error[0] = 1;
   return TRUE;
 }
@@ -244,11 +339,20 @@ QzCurves *qz_sensitivity_curves (const QzSensitivities *s, EngWorkers *workers, 
   guint n = s->source->n_matrices;
   g_autofree QzShape *shapes = g_new0 (QzShape, n);
   g_autofree Measured *measured = g_new0 (Measured, n);
+  guint input = QZ_NONE; /* whose factor is there */
+  g_autofree float *factor = NULL;
   gboolean ok = TRUE;
   for (guint m = 0; ok && m < n; m++) {
     if (progress != NULL)
       progress (from + (to - from) * m / n, "Weighing each part of the model", data);
-    ok = measure_matrix (s, m, workers, &shapes[m], &measured[m], error);
+    if (s->source->matrices[m].input != input) {
+      input = s->source->matrices[m].input;
+      gsize cols = s->source->inputs[input].cols;
+      g_free (factor);
+      factor = g_new (float, cols * cols);
+      ok = qz_analysis_read_factor (s->analysis, s->source->inputs[input].first_factor, factor, error);
+    }
+    ok = ok && measure_matrix (s, m, factor, workers, &shapes[m], &measured[m], error);
     if (ok && g_cancellable_is_cancelled (cancellable)) {
       g_set_error (error, ENG_ERROR, ENG_ERROR_CANCELLED, "the analysis was cancelled; nothing was written");
       ok = FALSE;
