@@ -43,7 +43,7 @@ typedef struct {
   void (*matmul) (const xb_matrix *matrix, const xb_acts *acts, float *y, size_t ldy, uint32_t row0, uint32_t row1);
   void (*matmul_f32) (const xb_matrix *matrix, const float *x, size_t ldx, uint32_t n, float *y, size_t ldy, uint32_t row0, uint32_t row1);
   /* A tile of a trellis cell as bytes [8 quads][16 rows][4], biased by 128; before one that is not the cell's first lies the one to its left. */
-  void (*trellis_tile) (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out);
+  void (*trellis_tile) (const uint8_t *tile, uint32_t codebook, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out);
   /* A tile of an EXL3 cell as floats [32 columns][16 rows]. */
   void (*exl3_tile) (const uint8_t *tile, uint32_t depth, uint32_t function, float *w);
 } xb_product_table;

@@ -3,7 +3,7 @@
 #include "kernels/trellis.h"
 #include "kernels/vec.h"
 
-enum { TRELLIS_LANES = 2 * XB_VL, TRELLIS_MOST_STATES = 1 << (XB_WORD_BITS - 1) };
+enum { TRELLIS_LANES = 2 * XB_VL, TRELLIS_MOST_STATES = 1 << (XB_MOST_WORD_BITS - 1) };
 
 typedef uint16_t vcost __attribute__ ((vector_size (TRELLIS_LANES * 2)));
 typedef uint16_t vcost_unaligned __attribute__ ((vector_size (TRELLIS_LANES * 2), aligned (2), may_alias));
@@ -92,9 +92,9 @@ static inline void trellis_errors (const xb_trellis *t, float x, float weight, u
 
 /* The best word into each state; returns the least cost of all. */
 static inline __attribute__ ((always_inline)) uint16_t trellis_step (const xb_trellis *t, const uint16_t *before, uint16_t *after, const uint16_t *error, uint8_t *back,
-                                                                     const uint32_t depth)
+                                                                     const uint32_t word_bits, const uint32_t depth)
 {
-  const uint32_t states = 1u << (XB_WORD_BITS - depth), above = states >> depth;
+  const uint32_t states = 1u << (word_bits - depth), above = states >> depth;
   const vcost zero = { 0 };
   vcost least = zero - 1, unused = zero;
   for (uint32_t n = 0; n < states; n += TRELLIS_LANES) {
@@ -121,20 +121,24 @@ static inline __attribute__ ((always_inline)) uint16_t trellis_step (const xb_tr
 
 static void trellis_extend (const xb_trellis *t, uint16_t *cost, const float *x, const float *weight, uint32_t n, uint8_t *back)
 {
-  uint16_t work[2][TRELLIS_MOST_STATES + TRELLIS_LANES], error[XB_WORD_GROUPS * XB_WORD_GROUP] __attribute__ ((aligned (64))), least = 0;
+  uint16_t work[2][TRELLIS_MOST_STATES + TRELLIS_LANES], error[XB_VALUE_GROUPS * XB_WORD_GROUP] __attribute__ ((aligned (64))), least = 0;
   const uint32_t states = xb_trellis_states (t);
   memcpy (work[0], cost, states * sizeof *cost);
   for (uint32_t i = 0; i < n; i++, back += states) {
     const uint16_t *before = work[i % 2];
     uint16_t *after = work[(i + 1) % 2];
     trellis_errors (t, x[i], weight[i], least, error);
-    switch (t->depth) {
-    case 1: least = trellis_step (t, before, after, error, back, 1); break;
-    case 2: least = trellis_step (t, before, after, error, back, 2); break;
-    case 3: least = trellis_step (t, before, after, error, back, 3); break;
-    case 4: least = trellis_step (t, before, after, error, back, 4); break;
-    case 5: least = trellis_step (t, before, after, error, back, 5); break;
-    default: least = trellis_step (t, before, after, error, back, 6); break;
+    switch (t->word_bits * 8 + t->depth) {
+    case XB_WORD_BITS * 8 + 1: least = trellis_step (t, before, after, error, back, XB_WORD_BITS, 1); break;
+    case XB_WORD_BITS * 8 + 2: least = trellis_step (t, before, after, error, back, XB_WORD_BITS, 2); break;
+    case XB_WORD_BITS * 8 + 3: least = trellis_step (t, before, after, error, back, XB_WORD_BITS, 3); break;
+    case XB_WORD_BITS * 8 + 4: least = trellis_step (t, before, after, error, back, XB_WORD_BITS, 4); break;
+    case XB_WORD_BITS * 8 + 5: least = trellis_step (t, before, after, error, back, XB_WORD_BITS, 5); break;
+    case XB_WORD_BITS * 8 + 6: least = trellis_step (t, before, after, error, back, XB_WORD_BITS, 6); break;
+    case XB_MOST_WORD_BITS * 8 + 2: least = trellis_step (t, before, after, error, back, XB_MOST_WORD_BITS, 2); break;
+    case XB_MOST_WORD_BITS * 8 + 3: least = trellis_step (t, before, after, error, back, XB_MOST_WORD_BITS, 3); break;
+    case XB_MOST_WORD_BITS * 8 + 4: least = trellis_step (t, before, after, error, back, XB_MOST_WORD_BITS, 4); break;
+    default: least = trellis_step (t, before, after, error, back, XB_MOST_WORD_BITS, 5); break;
     }
   }
   memcpy (cost, work[n % 2], states * sizeof *cost);

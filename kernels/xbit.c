@@ -166,26 +166,33 @@ void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *s
     stored_offsets (m, band, 0, m->n_groups, offset);
 }
 
-int32_t xb_trellis_word (uint32_t depth, const int8_t (*tables)[16], uint32_t w)
+/* Each table is looked up with four bits: of code 0, the newest, and some before it, mixed with older ones by exclusive or. Words of 16 bits have longer mixtures. */
+int32_t xb_trellis_word (uint32_t word_bits, uint32_t depth, const int8_t (*tables)[16], uint32_t w)
 {
-  uint32_t index[3] = { 0 };
+  const bool is_long = word_bits > XB_WORD_BITS;
+  uint32_t index[3] = { 0 }, upper;
   switch (depth) {
-  case 1: /* codes 0 to 3, and those mixed with codes 8 to 11 */
-  case 2: /* codes 0 and 1, mixed with 4 and 5 */
-    index[0] = w;
-    index[1] = w ^ w >> 8;
+  case 1: /* codes 0 to 3, 8 to 11 */
+  case 2: /* codes 0 and 1, 2 and 3, 4 and 5, 6 and 7 */
+    index[0] = is_long ? w ^ w >> 8 : w;
+    index[1] = is_long ? w ^ w >> 4 ^ w >> 12 : w ^ w >> 8;
     break;
-  case 3: /* the upper two bits of codes 0 and 1; the lowest bits of codes 0 to 3 mixed with the upper two of codes 2 and 3 */
+  case 3: /* the upper two bits of codes 0 and 1, of 2 and 3, of 4; the lowest bits of codes 0 to 3, of 4 and 5 */
+    upper = w >> 13 & 3;
     index[0] = (w >> 1 & 3) | (w >> 4 & 3) << 2;
     index[1] = (w & 1) | (w >> 3 & 1) << 1 | (w >> 6 & 1) << 2 | (w >> 9 & 1) << 3;
     index[1] ^= (w >> 7 & 3) | (w >> 10 & 3) << 2;
+    if (is_long) {
+      index[0] ^= upper;
+      index[1] ^= (w >> 12 & 1) | (w >> 15 & 1) << 1;
+    }
     break;
-  case 4: /* code 0, mixed with 1 and 2 */
-    index[0] = w;
-    index[1] = w ^ w >> 4 ^ w >> 8;
+  case 4: /* codes 0, 1, 2, 3 */
+    index[0] = is_long ? w ^ w >> 8 : w;
+    index[1] = is_long ? w ^ w >> 4 ^ w >> 12 : w ^ w >> 4 ^ w >> 8;
     break;
-  case 5: /* the upper and the lower four bits of code 0; the upper four of code 1 mixed with the lower two of code 2 */
-    index[0] = w >> 1;
+  case 5: /* the upper and the lower four bits of code 0; the upper four of code 1 mixed with the lower two of code 2; the upper four of code 2 */
+    index[0] = is_long ? w >> 1 ^ w >> 11 : w >> 1;
     index[1] = w;
     index[2] = w >> 6 ^ (w >> 10 & 3);
     break;
@@ -260,7 +267,7 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
         memset (out + (size_t) (r - r0) * l->cols + begin, 0, (end - begin) * sizeof (float));
       continue;
     }
-    for (uint32_t u = 0; u < 256 && cell->codebook < XB_TRELLIS; u++)
+    for (uint32_t u = 0; u < 256 && cell->codebook <= XB_GRID; u++)
       value[u] = cell->codebook == XB_TABLE ? (float) l->tables[cell->table][u % 16] : (float) u - (cell->codebook == XB_GRID ? 128 : (float) cell->z2 * 0.5f);
     for (uint32_t c = begin; c < end; c++) {
       uint32_t g = m->panel_group[p] + (c - begin) / width;
@@ -272,9 +279,9 @@ static void dequantize_band (const xb_matrix *m, uint32_t band, uint32_t r0, uin
         group = g;
       }
       const uint8_t *at = tile + (size_t) ((c - begin) / 32) * xb_tile_bytes (l, cell);
-      if (cell->codebook == XB_TRELLIS) { /* a group is whole tiles, or what is left of the panel */
+      if (xb_is_trellis (cell->codebook)) { /* a group is whole tiles, or what is left of the panel */
         const uint32_t there = end - c < 32 ? end - c : 32;
-        xb_table_get ()->product.trellis_tile (at, cell->depth, l->tables + cell->table, c == begin, expanded);
+        xb_table_get ()->product.trellis_tile (at, cell->codebook, cell->depth, l->tables + cell->table, c == begin, expanded);
         dequantize_values (expanded, r0, r1, there, scale, out + c, l->cols);
         c += there - 1;
         continue;

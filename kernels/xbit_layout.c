@@ -76,7 +76,7 @@ static xb_error check_cells (const xb_layout *l)
     const xb_cell *c = &l->cells[i];
     if (c->codebook == EARLY_TRELLIS)
       return "an X-bit matrix was made by an early version of Valise with another trellis; fit the model again";
-    if (c->depth > XB_MAX_DEPTH || (c->codebook != XB_UNIFORM && c->codebook != XB_TABLE && c->codebook != XB_GRID && c->codebook != XB_TRELLIS
+    if (c->depth > XB_MAX_DEPTH || (c->codebook != XB_UNIFORM && c->codebook != XB_TABLE && c->codebook != XB_GRID && !xb_is_trellis (c->codebook)
                                      && c->codebook != XB_EXL3))
       return "an X-bit matrix has a cell of an unknown depth or codebook; it was made by a newer version";
     if (c->codebook == XB_TABLE && (c->depth > 4 || c->table >= l->n_tables))
@@ -84,9 +84,9 @@ static xb_error check_cells (const xb_layout *l)
     if (c->codebook == XB_GRID && c->depth
         && (c->table >= l->n_grids || c->depth != (xb_grid_tile_bytes (&l->grids[c->table]) + 63) / 64))
       return "an X-bit matrix has a cell whose grid is missing";
-    if (c->codebook == XB_TRELLIS && (c->depth > XB_TRELLIS_DEPTH || c->table >= l->n_tables || l->n_tables - c->table < xb_trellis_tables (c->depth)))
+    if (xb_is_trellis (c->codebook) && (!xb_trellis_has (c->codebook, c->depth) || c->table >= l->n_tables || l->n_tables - c->table < xb_trellis_tables (c->depth)))
       return "an X-bit matrix has a trellis cell whose tables are missing";
-    if (c->codebook == XB_TRELLIS && !xb_scale_per_row (l) && l->group == 16)
+    if (xb_is_trellis (c->codebook) && !xb_scale_per_row (l) && l->group == 16)
       return "an X-bit matrix has a trellis cell in groups of 16";
     if (c->codebook == XB_EXL3 && (c->z2 >= XB_N_EXL3_FUNCTIONS || !xb_scale_per_row (l)))
       return "an X-bit matrix has an EXL3 cell of an unknown function or with scales of groups; it was made by a newer version";

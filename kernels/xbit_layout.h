@@ -157,15 +157,16 @@ static inline uint32_t xb_tile_code (const uint8_t *tile, uint32_t depth, uint32
 }
 
 /* Value of row r, column c of one tile of a trellis cell; before a tile that is not the cell's first lies the one to its left. */
-static inline int32_t xb_trellis_value (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint32_t r, uint32_t c)
+static inline int32_t xb_trellis_value (const uint8_t *tile, uint32_t word_bits, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint32_t r,
+                                        uint32_t c)
 {
   uint32_t place = (c + 1) * 16 + xb_chain_place (r), word = 0; /* counted from the column before the tile */
-  for (uint32_t bit = 0; bit < XB_WORD_BITS; bit += depth, place--)
+  for (uint32_t bit = 0; bit < word_bits; bit += depth, place--)
     if (place >= 16)
       word |= xb_tile_code (tile, depth, xb_chain_row (place % 16), place / 16 - 1) << bit;
     else if (!is_first)
       word |= xb_tile_code (tile - depth * 64, depth, xb_chain_row (place), 31) << bit;
-  return xb_trellis_word (depth, tables, word & ((1u << XB_WORD_BITS) - 1));
+  return xb_trellis_word (word_bits, depth, tables, word & ((1u << word_bits) - 1));
 }
 
 #endif

@@ -88,7 +88,7 @@ static inline bool walk_panel (const band_walk *w, run *r)
   const xb_cell *cell = &l->cells[(size_t) w->stripe * l->n_panels + w->panel];
   if (cell->depth == 0)
     return false;
-  *r = (run) { .tiles = w->tiles, .tables = cell->codebook == XB_TABLE || cell->codebook == XB_TRELLIS ? l->tables + cell->table : NULL, .depth = cell->depth,
+  *r = (run) { .tiles = w->tiles, .tables = cell->codebook == XB_TABLE || xb_is_trellis (cell->codebook) ? l->tables + cell->table : NULL, .depth = cell->depth,
                .codebook = cell->codebook, .tile_bytes = xb_tile_bytes (l, cell), .z = cell->codebook != XB_UNIFORM ? 128.0f : (float) cell->z2 * 0.5f, .function = cell->z2,
                .tile0 = xb_panel_begin (l, w->panel) / 32, .n_tiles = xb_panel_tiles (l, w->panel), .is_first = true, .n_groups = xb_panel_groups (l, w->panel), .layout = l };
   r->per_group = xb_scale_per_row (l) ? r->n_tiles : l->group / 32;

@@ -86,6 +86,8 @@ ALWAYS xi load_table (const int8_t *table, const int bias)
   return xi_repeat16 (table) ^ xi_set (bias ? 128 : 0);
 }
 
+#define IS_TRELLIS(codebook) ((codebook) == XB_TRELLIS || (codebook) == XB_TRELLIS16)
+
 #include "kernels/xbit_trellis_tmpl.h"
 
 /* y[i] += scale (xs sum u x) + zero (xs sum x) for one part of one tile and the n vectors from `first` on, whose tiles are `step` apart. */
@@ -134,7 +136,7 @@ ALWAYS void scales_of_group (const run *r, uint32_t g, vf scale[PARTS], vf zero[
 }
 
 /* Grids and trellises become tiles of depth 8 first where their weights are wanted as floats. */
-static void trellis_tile (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out);
+static void trellis_tile (const uint8_t *tile, uint32_t codebook, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out);
 
 static void expand_tile (const run *r, uint32_t t, uint8_t expanded[512])
 {
@@ -142,7 +144,7 @@ static void expand_tile (const run *r, uint32_t t, uint8_t expanded[512])
   if (r->codebook == XB_GRID)
     expand_grid_tile (r->grid, r->values, tile, expanded);
   else
-    trellis_tile (tile, r->depth, r->tables, r->is_first && t == 0, expanded);
+    trellis_tile (tile, r->codebook, r->depth, r->tables, r->is_first && t == 0, expanded);
 }
 
 /* `n` vectors from tile `at` on, whose tiles are `step` apart, by one part of a tile, their sums in memory. */
@@ -172,7 +174,7 @@ ALWAYS void part_codes (xi codes[8], const run *r, const uint8_t *tile, const gr
 {
   if (codebook == XB_GRID)
     decode_grid (codes, r, open, depth, part);
-  else if (codebook != XB_TRELLIS)
+  else if (!IS_TRELLIS (codebook))
     decode (codes, tile, depth, codebook, table, part);
 }
 
@@ -185,9 +187,9 @@ ALWAYS void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, f
   const size_t row_tiles = acts->cols_padded / 32;
   const xi table = codebook == XB_TABLE ? load_table (r->tables[0], !XI_SIGNED) : xi_set (0);
   trellis t;
-  if (codebook == XB_TRELLIS)
+  if (IS_TRELLIS (codebook))
     begin_trellis (&t, r->tables, depth);
-  if (codebook == XB_TRELLIS && !r->is_first)
+  if (IS_TRELLIS (codebook) && !r->is_first)
     enter_trellis (&t, r->tiles - depth * 64, depth);
   vf even[PARTS], odd[PARTS], scale[2][PARTS], zero[2][PARTS];
   UNROLL for (int part = 0; part < PARTS; part++) {
@@ -211,8 +213,8 @@ ALWAYS void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, f
         __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
       if (codebook == XB_GRID)
         grid_open (&grid, r->grid, tile, depth);
-      if (codebook == XB_TRELLIS)
-        trellis_values (&t, tile, values, depth);
+      if (IS_TRELLIS (codebook))
+        trellis_values (&t, tile, values, depth, codebook);
       /* Many vectors take all registers for one part: the scales of the other wait in memory. */
       if (alone)
         UNROLL for (int part = 0; part < PARTS; part++) {
@@ -305,26 +307,30 @@ ALWAYS int is_of_16 (const run *r, const int depth, const int codebook, const in
       cells_of_16 (r, acts, acc, depth, 1);                                              \
     else if (is_of_16 (r, depth, codebook, alone))                                       \
       cells_of_16 (r, acts, acc, depth, 0);                                              \
-    else if (r->per_group || codebook == XB_TRELLIS)                                     \
+    else if (r->per_group || IS_TRELLIS (codebook))                                      \
       cells (r, acts, i0, n, acc, depth, codebook, 0, alone);                            \
     else                                                                                 \
-      cells (r, acts, i0, n, acc, depth, codebook, codebook != XB_TRELLIS, alone);       \
+      cells (r, acts, i0, n, acc, depth, codebook, !IS_TRELLIS (codebook), alone);       \
   }
 #define RUNS(name, depth, codebook) RUN (name##_one, depth, codebook, 1) RUN (name, depth, codebook, 0)
 #define UNIFORM(depth) RUNS (uniform##depth, depth, XB_UNIFORM)
 #define TABLE(depth) RUNS (table##depth, depth, XB_TABLE)
 #define TRELLIS(depth) RUNS (trellis##depth, depth, XB_TRELLIS)
+#define TRELLIS16(depth) RUNS (trellis16_##depth, depth, XB_TRELLIS16)
 UNIFORM (1) UNIFORM (2) UNIFORM (3) UNIFORM (4) UNIFORM (5) UNIFORM (6) UNIFORM (7) UNIFORM (8)
 TABLE (1) TABLE (2) TABLE (3) TABLE (4)
 TRELLIS (1) TRELLIS (2) TRELLIS (3) TRELLIS (4) TRELLIS (5) TRELLIS (6)
+TRELLIS16 (2) TRELLIS16 (3) TRELLIS16 (4) TRELLIS16 (5)
 RUNS (grid4, 4, XB_GRID) RUNS (grid8, 8, XB_GRID)
 
 #define UNIFORMS(end) { NULL, uniform1##end, uniform2##end, uniform3##end, uniform4##end, uniform5##end, uniform6##end, uniform7##end, uniform8##end }
 #define TABLES(end) { NULL, table1##end, table2##end, table3##end, table4##end }
 #define TRELLISES(end) { NULL, trellis1##end, trellis2##end, trellis3##end, trellis4##end, trellis5##end, trellis6##end }
+#define TRELLISES16(end) { NULL, NULL, trellis16_2##end, trellis16_3##end, trellis16_4##end, trellis16_5##end }
 #define FUNCTIONS(end) \
-  { [XB_UNIFORM] = UNIFORMS (end), [XB_TABLE] = TABLES (end), [XB_GRID] = { [4] = grid4##end, [8] = grid8##end }, [XB_TRELLIS] = TRELLISES (end) }
-static const run_function functions[2][XB_TRELLIS + 1][XB_MAX_DEPTH + 1] = { FUNCTIONS (), FUNCTIONS (_one) };
+  { [XB_UNIFORM] = UNIFORMS (end), [XB_TABLE] = TABLES (end), [XB_GRID] = { [4] = grid4##end, [8] = grid8##end }, [XB_TRELLIS] = TRELLISES (end), \
+    [XB_TRELLIS16] = TRELLISES16 (end) }
+static const run_function functions[2][XB_TRELLIS16 + 1][XB_MAX_DEPTH + 1] = { FUNCTIONS (), FUNCTIONS (_one) };
 
 static void run_exl3_acts (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, float *acc);
 
@@ -355,25 +361,29 @@ static void matmul (const xb_matrix *m, const xb_acts *acts, float *y, size_t ld
 }
 
 /* A tile of a trellis cell as bytes [8 quads][16 rows][4], biased by 128. */
-#define EXPAND(d)                            \
-  case d:                                    \
-    begin_trellis (&t, tables, d);           \
-    if (!is_first)                           \
-      enter_trellis (&t, tile - d * 64, d);  \
-    trellis_values (&t, tile, values, d);    \
+#define EXPAND(codebook, d)                           \
+  case codebook * 16 + d:                             \
+    begin_trellis (&t, tables, d);                    \
+    if (!is_first)                                    \
+      enter_trellis (&t, tile - d * 64, d);           \
+    trellis_values (&t, tile, values, d, codebook);   \
     break
-static void trellis_tile (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out)
+static void trellis_tile (const uint8_t *tile, uint32_t codebook, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out)
 {
   trellis t;
   xi values[PARTS][8];
-  switch (depth) {
-    EXPAND (1);
-    EXPAND (2);
-    EXPAND (3);
-    EXPAND (4);
-    EXPAND (5);
+  switch (codebook * 16 + depth) {
+    EXPAND (XB_TRELLIS16, 2);
+    EXPAND (XB_TRELLIS16, 3);
+    EXPAND (XB_TRELLIS16, 4);
+    EXPAND (XB_TRELLIS16, 5);
+    EXPAND (XB_TRELLIS, 1);
+    EXPAND (XB_TRELLIS, 2);
+    EXPAND (XB_TRELLIS, 3);
+    EXPAND (XB_TRELLIS, 4);
+    EXPAND (XB_TRELLIS, 5);
   default:
-    EXPAND (6);
+    EXPAND (XB_TRELLIS, 6);
   }
   for (int part = 0; part < PARTS; part++)
     for (int q = 0; q < 8; q++)

@@ -47,11 +47,11 @@ static int32_t product (const uint8_t *tile, const run *r, const int8_t *x, uint
   return sum;
 }
 
-static void trellis_tile (const uint8_t *tile, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out)
+static void trellis_tile (const uint8_t *tile, uint32_t codebook, uint32_t depth, const int8_t (*tables)[16], bool is_first, uint8_t *out)
 {
   for (uint32_t row = 0; row < 16; row++)
     for (uint32_t c = 0; c < 32; c++)
-      out[c / 4 * 64 + row * 4 + c % 4] = (uint8_t) (xb_trellis_value (tile, depth, tables, is_first, row, c) + 128);
+      out[c / 4 * 64 + row * 4 + c % 4] = (uint8_t) (xb_trellis_value (tile, xb_word_bits (codebook), depth, tables, is_first, row, c) + 128);
 }
 
 /* Tile t of a run, that of a grid or trellis as one of depth 8. */
@@ -63,7 +63,7 @@ static const uint8_t *expand_tile (const run *r, uint32_t t, uint8_t expanded[51
   if (r->codebook == XB_GRID)
     expand_grid_tile (r->grid, r->values, tile, expanded);
   else
-    trellis_tile (tile, r->depth, r->tables, r->is_first && t == 0, expanded);
+    trellis_tile (tile, r->codebook, r->depth, r->tables, r->is_first && t == 0, expanded);
   return expanded;
 }
 

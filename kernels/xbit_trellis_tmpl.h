@@ -40,74 +40,92 @@ ALWAYS xi choose_bits (const uint8_t mask, const xi there, const xi elsewhere)
 
 typedef struct {
   xi table[3];     /* the first carries the bias of unsigned codes */
-  xi back4, back8; /* shuffles of the bytes: 4 and 8 places back */
-  xi wrap1, wrap2; /* 4 places back in the first quarter only, or in the first two; with XI_PERMUTE the quarters are moved as well */
-  byte_mask end1, end2, end4, end8; /* bytes that lie so many places before the end of a quad: where its neighbour to the right reads */
+  xi back[4];          /* [rows] shuffles of each quarter's bytes: so many rows back, 4 places each */
+  byte_mask last[4];   /* [rows] bytes of a quad's last rows, where its neighbour to the right reads */
+  xi turn[7];          /* [places] the shuffle that comes with moving the quarters; with XI_PERMUTE both at once */
+  byte_mask end[7];    /* [places] likewise of the last places */
   /* Of the tile to the left: its line of 1 bit, the second of 2 bits, that made of the 1-bit plane, the last pairs. */
   xi bits[PARTS], twos[PARTS], made_twos[PARTS], upper[PARTS], lower[PARTS];
 } trellis;
 
-/* Byte 4 i + c of a quarter holds its row i, column c: where to find the code 4 and 8 places back in the chain, but for the column before the quad. */
-#define STAY 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-#define BACK4 15, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-#define BACK8 11, 8, 9, 10, 15, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7
-static const uint8_t all_back4[16] = { BACK4 }, all_back8[16] = { BACK8 };
-#ifdef XI_PERMUTE
-#define QUARTER(k, at) (at) + 16 * (k)
-#define QUARTER_STAY(k) QUARTER (k, 0), QUARTER (k, 1), QUARTER (k, 2), QUARTER (k, 3), QUARTER (k, 4), QUARTER (k, 5), QUARTER (k, 6), QUARTER (k, 7), \
-  QUARTER (k, 8), QUARTER (k, 9), QUARTER (k, 10), QUARTER (k, 11), QUARTER (k, 12), QUARTER (k, 13), QUARTER (k, 14), QUARTER (k, 15)
-#define QUARTER_BACK4(k) QUARTER (k, 15), QUARTER (k, 12), QUARTER (k, 13), QUARTER (k, 14), QUARTER (k, 0), QUARTER (k, 1), QUARTER (k, 2), QUARTER (k, 3), \
-  QUARTER (k, 4), QUARTER (k, 5), QUARTER (k, 6), QUARTER (k, 7), QUARTER (k, 8), QUARTER (k, 9), QUARTER (k, 10), QUARTER (k, 11)
-static const uint8_t places_back1[64] __attribute__ ((aligned (64))) = { QUARTER_BACK4 (3), QUARTER_STAY (0), QUARTER_STAY (1), QUARTER_STAY (2) };
-static const uint8_t places_back2[64] __attribute__ ((aligned (64))) = { QUARTER_BACK4 (2), QUARTER_BACK4 (3), QUARTER_STAY (0), QUARTER_STAY (1) };
-#else
-static const uint8_t places_back1[64] __attribute__ ((aligned (64))) = { BACK4, STAY, STAY, STAY };
-static const uint8_t places_back2[64] __attribute__ ((aligned (64))) = { BACK4, BACK4, STAY, STAY };
-#endif
+/* Byte 4 i + c of a quarter holds its row i, column c: where to find the code so many rows back, but for the column before the quad. */
+#define ROWS_BACK_0 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#define ROWS_BACK_1 15, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+#define ROWS_BACK_2 11, 8, 9, 10, 15, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7
+#define ROWS_BACK_3 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14, 0, 1, 2, 3
+static const uint8_t rows_back[4][16] = { { ROWS_BACK_0 }, { ROWS_BACK_1 }, { ROWS_BACK_2 }, { ROWS_BACK_3 } };
+static const uint64_t last_rows[4] = { 0, 0x8000800080008000, 0x8800880088008800, 0x8880888088808880 };
+
+/* Bytes that lie in the last k places of a quad: the last k % 4 quarters have a row more of them. */
+ALWAYS uint64_t last_places (const int k)
+{
+  const uint64_t turned = ~(~0ull >> 16 * (k % 4));
+  return (last_rows[k / 4 + 1] & turned) | (last_rows[k / 4] & ~turned);
+}
 
 ALWAYS void begin_trellis (trellis *t, const int8_t (*tables)[16], const int depth)
 {
   UNROLL for (int k = 0; k < (int) xb_trellis_tables ((uint32_t) depth); k++)
     t->table[k] = load_table (tables[k], k == 0 && !XI_SIGNED);
-  t->back4 = xi_repeat16 (all_back4);
-  t->back8 = xi_repeat16 (all_back8);
-  t->wrap1 = xi_load (places_back1);
-  t->wrap2 = xi_load (places_back2);
-  t->end1 = bytes_of (1ull << (PART_BYTES - 1));
-  t->end2 = bytes_of (0x8000800000000000);
-  t->end4 = bytes_of (0x8000800080008000);
-  t->end8 = bytes_of (0x8800880088008800);
+  UNROLL for (int rows = 0; rows < 4; rows++) {
+    t->back[rows] = xi_repeat16 (rows_back[rows]);
+    t->last[rows] = bytes_of (last_rows[rows]);
+  }
+  UNROLL for (int k = 1; k < 7; k++) {
+    t->turn[k] = CHOOSE (bytes_of ((1ull << 16 * (k % 4)) - 1), t->back[k / 4 + 1], t->back[k / 4]);
+#ifdef XI_PERMUTE
+    UNROLL for (int i = 0; i < PART_BYTES; i++)
+      t->turn[k][i] += (uint8_t) ((i / 16 - k) % 4 * 16 & 63);
+#endif
+    t->end[k] = bytes_of (last_places (k) >> (64 - PART_BYTES));
+  }
   UNROLL for (int part = 0; part < PARTS; part++)
     t->bits[part] = t->twos[part] = t->made_twos[part] = t->upper[part] = t->lower[part] = xi_set (0);
 }
 
-/* out = the codes k places back in the chain, before = in of the quads to the left; k is 1, 2, 4 or 8. */
+ALWAYS xi chain_rows_back (const trellis *t, const xi in, const xi before, const int rows)
+{
+  return rows ? XI_SHUFFLE (CHOOSE (t->last[rows], before, in), t->back[rows]) : in;
+}
+
+/* out = the codes k places back in the chain, before = in of the quads to the left; k is 1, 2, 3, 6 or a multiple of 4. Quarters move k % 4 on; those that go round, and all by
+ * k / 4, are a row further back. */
 ALWAYS void chain_back (const trellis *t, const xi in[PARTS], const xi before[PARTS], xi out[PARTS], const int k)
 {
-  if (k >= 4) {
+  const int rows = k / 4, quarters = k % 4;
+  if (quarters == 0) {
     UNROLL for (int part = 0; part < PARTS; part++)
-      out[part] = XI_SHUFFLE (CHOOSE (k == 4 ? t->end4 : t->end8, before[part], in[part]), k == 4 ? t->back4 : t->back8);
+      out[part] = chain_rows_back (t, in[part], before[part], rows);
     return;
   }
 #if defined XI_PERMUTE
-  out[0] = XI_PERMUTE (CHOOSE (k == 1 ? t->end1 : t->end2, before[0], in[0]), k == 1 ? t->wrap1 : t->wrap2);
+  out[0] = XI_PERMUTE (CHOOSE (t->end[k], before[0], in[0]), t->turn[k]);
 #elif XB_VL == 16
-  const xi_quads v = (xi_quads) CHOOSE (k == 1 ? t->end1 : t->end2, before[0], in[0]);
-  out[0] = k == 1 ? XI_SHUFFLE ((xi) __builtin_shufflevector (v, v, 6, 7, 0, 1, 2, 3, 4, 5), t->wrap1)
-                  : XI_SHUFFLE ((xi) __builtin_shufflevector (v, v, 4, 5, 6, 7, 0, 1, 2, 3), t->wrap2);
+  const xi_quads v = (xi_quads) CHOOSE (t->end[k], before[0], in[0]);
+  out[0] = XI_SHUFFLE (quarters == 1   ? (xi) __builtin_shufflevector (v, v, 6, 7, 0, 1, 2, 3, 4, 5)
+                       : quarters == 2 ? (xi) __builtin_shufflevector (v, v, 4, 5, 6, 7, 0, 1, 2, 3)
+                                       : (xi) __builtin_shufflevector (v, v, 2, 3, 4, 5, 6, 7, 0, 1), t->turn[k]);
 #elif XB_VL == 8
-  const xi last = CHOOSE (k == 1 ? t->end1 : t->end4, before[1], in[1]);
+  if (quarters == 2) {
+    out[0] = chain_rows_back (t, in[1], before[1], rows + 1);
+    out[1] = chain_rows_back (t, in[0], before[0], rows);
+    return;
+  }
+  /* k is 1 or 3: the last bytes of the upper quarter come from the left, with 3 also those of part 1's lower one. */
+  const xi_quads plain = (xi_quads) in[0], low = (xi_quads) CHOOSE (t->end[1], before[0], in[0]);
+  const xi_quads high = (xi_quads) CHOOSE (k == 1 ? t->end[1] : t->last[1], before[1], in[1]);
   if (k == 1) {
-    const xi_quads low = (xi_quads) in[0], high = (xi_quads) last;
-    out[0] = XI_SHUFFLE ((xi) __builtin_shufflevector (high, low, 2, 3, 4, 5), t->wrap1);
-    out[1] = (xi) __builtin_shufflevector (low, high, 2, 3, 4, 5);
+    out[0] = XI_SHUFFLE ((xi) __builtin_shufflevector (high, plain, 2, 3, 4, 5), t->turn[1]);
+    out[1] = (xi) __builtin_shufflevector (plain, high, 2, 3, 4, 5);
   } else {
-    out[0] = XI_SHUFFLE (last, t->back4);
-    out[1] = in[0];
+    out[0] = XI_SHUFFLE ((xi) __builtin_shufflevector (low, high, 2, 3, 4, 5), t->back[1]);
+    out[1] = XI_SHUFFLE ((xi) __builtin_shufflevector (high, plain, 2, 3, 4, 5), t->turn[1]);
   }
 #else
-  UNROLL for (int part = 0; part < PARTS; part++)
-    out[part] = part >= k ? in[part - k] : XI_SHUFFLE (CHOOSE (t->end4, before[part - k + PARTS], in[part - k + PARTS]), t->back4);
+  UNROLL for (int part = 0; part < PARTS; part++) {
+    const int from = (part - quarters) & (PARTS - 1);
+    out[part] = chain_rows_back (t, in[from], before[from], rows + (part < quarters));
+  }
 #endif
 }
 
@@ -184,8 +202,9 @@ ALWAYS void load_planes (trellis *t, trellis_planes *p, const uint8_t *tile, con
     UNROLL for (int i = 0; i < 4; i++)
       UNROLL for (int part = 0; part < PARTS; part++)
         p->lower[i][part] = choose_bits (0x11, xi_right (line[0][part], i), xi_left (p->upper[i][part], 1));
-    step_pairs (p->lower, t->lower);
   }
+  if (depth == 3 || depth == 5)
+    step_pairs (p->lower, t->lower);
   step_pairs (p->upper, t->upper);
 }
 
@@ -194,39 +213,65 @@ ALWAYS xi low_or_high (const xi pair, const int high)
   return XI_NIBBLE (high ? xi_right (pair, 4) : pair);
 }
 
-/* Values of the quads i (low) and i + 4 (high). */
-ALWAYS void trellis_pair (const trellis *t, const trellis_planes *p, const int i, xi low[PARTS], xi high[PARTS], const int depth)
+/* out ^= the bits `mask` of the codes k places back. */
+ALWAYS void mix (const trellis *t, const xi pair[5][PARTS], const int i, xi out[PARTS], const int k, const uint8_t mask)
 {
-  const int before = i ? i - 1 : 4;
-  xi second[PARTS], third[PARTS], back[PARTS], back2[PARTS];
-  chain_back (t, p->upper[i], p->upper[before], back, depth == 1 ? 8 : depth == 2 ? 4 : depth == 3 ? 2 : 1);
-  if (depth == 4)
-    chain_back (t, p->upper[i], p->upper[before], back2, 2);
-  if (depth == 5)
-    chain_back (t, p->lower[i], p->lower[before], back2, 2);
+  xi back[PARTS];
+  chain_back (t, pair[i], pair[i ? i - 1 : 4], back, k);
+  UNROLL for (int part = 0; part < PARTS; part++)
+    out[part] ^= mask == 255 ? back[part] : back[part] & xi_set (mask);
+}
+
+/* Values of the quads i (low) and i + 4 (high). */
+ALWAYS void trellis_pair (const trellis *t, const trellis_planes *p, const int i, xi low[PARTS], xi high[PARTS], const int depth, const int codebook)
+{
+  const int is_long = codebook == XB_TRELLIS16, n_tables = depth > 4 ? 3 : 2;
+  const int pair = depth == 1 ? 4 : depth == 2 ? 2 : 1; /* codes in four bits */
+  xi index[3][PARTS];
   UNROLL for (int part = 0; part < PARTS; part++) {
-    second[part] = depth < 3    ? p->upper[i][part] ^ back[part]
-                   : depth == 3 ? p->lower[i][part] ^ back[part]
-                   : depth == 4 ? p->upper[i][part] ^ back[part] ^ back2[part]
-                                : p->lower[i][part];
-    third[part] = depth == 5 ? back[part] ^ (back2[part] & xi_set (0x33)) : back[part];
-    low[part] = XI_LOOKUP (t->table[0], low_or_high (p->upper[i][part], 0)) + XI_LOOKUP (t->table[1], low_or_high (second[part], 0));
-    high[part] = XI_LOOKUP (t->table[0], low_or_high (p->upper[i][part], 1)) + XI_LOOKUP (t->table[1], low_or_high (second[part], 1));
-    if (depth > 4) {
-      low[part] += XI_LOOKUP (t->table[2], low_or_high (third[part], 0));
-      high[part] += XI_LOOKUP (t->table[2], low_or_high (third[part], 1));
+    index[0][part] = p->upper[i][part];
+    index[1][part] = depth == 3 || depth > 4 ? p->lower[i][part] : p->upper[i][part];
+    index[2][part] = xi_set (0);
+  }
+  if (depth == 3) {
+    mix (t, p->upper, i, index[1], 2, 255);
+    if (is_long) {
+      mix (t, p->upper, i, index[0], 4, 0x33);
+      mix (t, p->lower, i, index[1], 4, 0x33);
+    }
+  } else if (depth > 4) {
+    mix (t, p->upper, i, index[2], 1, 255);
+    if (depth == 5)
+      mix (t, p->lower, i, index[2], 2, 0x33);
+    if (is_long)
+      mix (t, p->upper, i, index[0], 2, 255);
+  } else if (is_long) {
+    mix (t, p->upper, i, index[0], 2 * pair, 255);
+    mix (t, p->upper, i, index[1], pair, 255);
+    mix (t, p->upper, i, index[1], 3 * pair, 255);
+  } else {
+    mix (t, p->upper, i, index[1], 2 * pair, 255);
+    if (depth == 4)
+      mix (t, p->upper, i, index[1], pair, 255);
+  }
+  UNROLL for (int part = 0; part < PARTS; part++) {
+    low[part] = XI_LOOKUP (t->table[0], low_or_high (index[0][part], 0)) + XI_LOOKUP (t->table[1], low_or_high (index[1][part], 0));
+    high[part] = XI_LOOKUP (t->table[0], low_or_high (index[0][part], 1)) + XI_LOOKUP (t->table[1], low_or_high (index[1][part], 1));
+    if (n_tables > 2) {
+      low[part] += XI_LOOKUP (t->table[2], low_or_high (index[2][part], 0));
+      high[part] += XI_LOOKUP (t->table[2], low_or_high (index[2][part], 1));
     }
   }
 }
 
 /* All values of a tile, of which the one to the left has been seen last. */
-ALWAYS void trellis_values (trellis *t, const uint8_t *tile, xi values[PARTS][8], const int depth)
+ALWAYS void trellis_values (trellis *t, const uint8_t *tile, xi values[PARTS][8], const int depth, const int codebook)
 {
   trellis_planes planes;
   load_planes (t, &planes, tile, depth);
   UNROLL for (int i = 0; i < 4; i++) {
     xi low[PARTS], high[PARTS];
-    trellis_pair (t, &planes, i, low, high, depth);
+    trellis_pair (t, &planes, i, low, high, depth, codebook);
     UNROLL for (int part = 0; part < PARTS; part++) {
       values[part][i] = low[part];
       values[part][i + 4] = high[part];

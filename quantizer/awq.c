@@ -126,7 +126,7 @@ gboolean qz_awq_scales (const QzSource *source, guint input, QzMoments *h, guint
   double best = INFINITY;
   for (guint k = 0; k < POWERS; k++) {
     diagonal_of_power (moments, t.cols, k / (double) POWERS, candidate);
-    round_sample (&t, qz_codebook_uniform (bits), candidate);
+    round_sample (&t, qz_codebook (QZ_CODES_UNIFORM, bits), candidate);
     double loss = loss_of (&t, h, workers);
     if (loss < best) {
       best = loss;

@@ -8,27 +8,30 @@
 static const float uniform_step[XB_MAX_DEPTH + 1] = { 0, 1.596f, 0.9957f, 0.5860f, 0.3352f, 0.1881f, 0.1041f, 0.0569f, 0.0308f };
 static const float uniform_error[XB_MAX_DEPTH + 1] = { 1, 0.3634f, 0.1188f, 0.03744f, 0.01154f, 0.003495f, 0.001041f, 0.0003043f, 0.0000877f };
 
-static QzCodebook uniform_books[XB_MAX_DEPTH + 1], books[XB_MAX_DEPTH + 1];
-static gint8 tables[QZ_N_TABLES][16];
+static QzCodebook books[QZ_CODES_TRELLIS16 + 1][XB_MAX_DEPTH + 1];
+static gint8 tables[QZ_CODES_TRELLIS16 + 1][QZ_N_TABLES][16];
 
-static void make_trellis_book (QzCodebook *book, guint depth, guint first_table)
+static void make_trellis_book (QzCodes codes, guint depth, guint first_table)
 {
-  book->trellis = qz_trellis (depth);
+  xb_codebook kind = codes == QZ_CODES_TRELLIS16 && xb_trellis_has (XB_TRELLIS16, depth) ? XB_TRELLIS16 : XB_TRELLIS;
+  QzCodebook *book = &books[codes][depth];
+  book->trellis = qz_trellis (kind, depth);
   book->unit_scale = book->trellis->unit_scale;
   book->unit_error = book->trellis->unit_error;
-  book->cell = (xb_cell){ .depth = depth, .codebook = XB_TRELLIS, .table = first_table };
-  memcpy (tables[first_table], book->trellis->tables, sizeof tables[0] * xb_trellis_tables (depth));
+  book->cell = (xb_cell){ .depth = depth, .codebook = kind, .table = first_table };
+  memcpy (tables[codes][first_table], book->trellis->tables, sizeof tables[0][0] * xb_trellis_tables (depth));
 }
 
 static void make_books (void)
 {
   guint table = 0;
   for (guint depth = 0; depth <= XB_MAX_DEPTH; depth++) {
-    uniform_books[depth] = (QzCodebook){ .depth = depth, .n_levels = 1u << depth, .unit_error = uniform_error[depth], .unit_scale = uniform_step[depth],
-                                         .cell = { .depth = depth, .codebook = XB_UNIFORM, .z2 = (1u << depth) - 1 } };
-    books[depth] = uniform_books[depth];
+    for (QzCodes codes = 0; codes <= QZ_CODES_TRELLIS16; codes++)
+      books[codes][depth] = (QzCodebook){ .depth = depth, .n_levels = 1u << depth, .unit_error = uniform_error[depth], .unit_scale = uniform_step[depth],
+                                          .cell = { .depth = depth, .codebook = XB_UNIFORM, .z2 = (1u << depth) - 1 } };
     if (depth > 0 && depth <= XB_TRELLIS_DEPTH) {
-      make_trellis_book (&books[depth], depth, table);
+      make_trellis_book (QZ_CODES_TRELLIS, depth, table);
+      make_trellis_book (QZ_CODES_TRELLIS16, depth, table);
       table += xb_trellis_tables (depth);
     }
   }
@@ -44,27 +47,21 @@ static void need_books (void)
   }
 }
 
-const QzCodebook *qz_codebook (guint depth)
+const QzCodebook *qz_codebook (QzCodes codes, guint depth)
 {
   need_books ();
-  return &books[depth];
-}
-
-const QzCodebook *qz_codebook_uniform (guint depth)
-{
-  need_books ();
-  return &uniform_books[depth];
+  return &books[codes][depth];
 }
 
 const QzCodebook *qz_codebook_of_cell (const xb_cell *cell)
 {
-  return cell->codebook == XB_UNIFORM ? qz_codebook_uniform (cell->depth) : qz_codebook (cell->depth);
+  return qz_codebook (cell->codebook == XB_UNIFORM ? QZ_CODES_UNIFORM : cell->codebook == XB_TRELLIS16 ? QZ_CODES_TRELLIS16 : QZ_CODES_TRELLIS, cell->depth);
 }
 
-const gint8 (*qz_codebook_tables (void))[16]
+const gint8 (*qz_codebook_tables (QzCodes codes))[16]
 {
   need_books ();
-  return (const gint8 (*)[16]) tables;
+  return (const gint8 (*)[16]) tables[codes];
 }
 
 float qz_round_half (float x)

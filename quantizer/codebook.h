@@ -19,12 +19,19 @@ typedef struct {
   xb_cell cell;
 } QzCodebook;
 
+/* What a matrix's codes are at each depth. */
+typedef enum {
+  QZ_CODES_TRELLIS,  /* trellises of 12 bits to 6 bits of depth, uniform above */
+  QZ_CODES_UNIFORM,
+  QZ_CODES_TRELLIS16 /* trellises of 16 bits where there are any: less error, by a far longer search */
+} QzCodes;
+
 /* Depth 0..8; immutable, made once. */
-const QzCodebook *qz_codebook (guint depth);
-const QzCodebook *qz_codebook_uniform (guint depth);
+const QzCodebook *qz_codebook (QzCodes codes, guint depth);
 /* The one that a cell was made with. */
 const QzCodebook *qz_codebook_of_cell (const xb_cell *cell);
-const gint8 (*qz_codebook_tables (void))[16];
+/* [QZ_N_TABLES] */
+const gint8 (*qz_codebook_tables (QzCodes codes))[16];
 
 /* Uniform: x[n], each with its scale: the codes, and the values they stand for. */
 void qz_codebook_quantize (const QzCodebook *book, guint n, const float *x, const float *scale, guint8 *codes, float *values);

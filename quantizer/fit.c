@@ -16,7 +16,7 @@
 enum { FEW_ROWS = QZ_STRIPE_ROWS, MANY_ROWS = 4 * QZ_STRIPE_ROWS, TALL = 4096 };
 
 static const double encode_share = 0.85; /* of the whole fit's time, where it is not tuned, ... */
-static const double tune_step_share = 1.0 / 12; /* ... and of that of packing what one step of tuning takes */
+static const double tune_step_share = 1.0 / 110; /* ... and of that of packing with long words what one step of tuning takes */
 
 typedef struct {
   const QzSource *source;
@@ -29,6 +29,7 @@ typedef struct {
   gpointer data;
   GCancellable *cancellable;
   double encode_end, tune_end; /* of the progress */
+  gboolean long_words;  /* of trellises: 16 bits */
   float *loss;          /* [n_matrices] */
   float *factor;        /* [cols][cols] of the input whose matrices are being encoded: */
   guint loaded;         /* this one of its factors, or QZ_NONE */
@@ -184,7 +185,10 @@ static gboolean pack_matrix (Fit *fit, guint m, GError **error)
   const QzAnalysis *a = fit->analysis;
   const QzCurvesMatrix *matrix = &a->curves->matrices[m];
   QzLayout layout;
-  qz_layout_init (&layout, &matrix->shape, fit->source->matrices[m].input + 1, fit->depths + matrix->first_cell);
+  QzShape shape = matrix->shape;
+  if (fit->long_words && shape.codes == QZ_CODES_TRELLIS)
+    shape.codes = QZ_CODES_TRELLIS16;
+  qz_layout_init (&layout, &shape, fit->source->matrices[m].input + 1, fit->depths + matrix->first_cell);
   xb_error why = NULL;
   double loss = 0;
   gsize size = xb_layout_bytes (&layout.layout, &why);
@@ -334,11 +338,11 @@ static void add_bytes (GChecksum *sum, const void *data, gsize size)
 }
 
 /* Everything that the bytes of a packed matrix depend on. */
-static char *journal_key (const QzAnalysis *a, const guint8 *depths)
+static char *journal_key (const QzAnalysis *a, gboolean long_words, const guint8 *depths)
 {
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
-  g_autofree char *version = g_strdup_printf (VALISE_VERSION " %s %s %" G_GUINT64_FORMAT " %u", qz_method_name (a->method), a->fingerprint, a->seed,
-                                              a->widest);
+  g_autofree char *version = g_strdup_printf (VALISE_VERSION " %s %s %" G_GUINT64_FORMAT " %u %u", qz_method_name (a->method), a->fingerprint, a->seed,
+                                              a->widest, xb_word_bits (long_words ? XB_TRELLIS16 : XB_TRELLIS));
   add_bytes (sum, version, strlen (version));
   for (guint m = 0; m < a->n_matrices; m++) {
     add_bytes (sum, a->row_fisher[m], sizeof (float) * a->curves->matrices[m].shape.rows);
@@ -372,6 +376,7 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   }
   qz_analysis_apply_order (a, source);
   const QzCurves *curves = a->curves;
+  gboolean is_best = target->quality == QZ_QUALITY_BEST;
   QzPromise promise = { .target = *target, .calibration = a->calibration };
   guint64 other_bytes, used_bytes;
   double loss;
@@ -392,12 +397,12 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   g_autoptr (QzSeal) seal = qz_seal_new (source, a->transforms, sizes, &promise, error);
   if (seal == NULL || !qz_seal_begin (seal, path, error))
     return FALSE;
-  g_autofree char *key = journal_key (a, depths);
+  g_autofree char *key = journal_key (a, is_best, depths);
   g_autoptr (QzJournal) journal = qz_journal_open (target->work, key);
   g_autofree float *matrix_loss = g_new0 (float, curves->n_matrices);
   Fit fit = { .source = source, .analysis = a, .depths = depths, .seal = seal, .journal = journal, .workers = workers, .progress = progress, .data = data,
-              .cancellable = cancellable, .loss = matrix_loss };
-  guint n_steps = target->quality == QZ_QUALITY_BEST ? MAX (1, a->n_learned / QZ_TUNE_SEQUENCES) : 0;
+              .cancellable = cancellable, .loss = matrix_loss, .long_words = is_best };
+  guint n_steps = is_best ? MAX (1, a->n_learned / QZ_TUNE_SEQUENCES) : 0;
   fit.encode_end = encode_share / (1 + tune_step_share * n_steps);
   fit.tune_end = fit.encode_end * (1 + tune_step_share * n_steps);
   if (!encode_all (&fit, error))
@@ -406,7 +411,8 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   loss = qz_curves_rounding (curves, depths);
   for (guint m = 0; m < curves->n_matrices; m++)
     loss += matrix_loss[m];
-  *result = (QzResult){ .file_bytes = qz_seal_file_bytes (seal), .bpw = promise.bpw, .expected_kl = qz_expected_kl (qz_curves_kl_of_loss (loss), target->quality) };
+  double expected_kl = qz_curves_kl_of_loss (loss);
+  *result = (QzResult){ .file_bytes = qz_seal_file_bytes (seal), .bpw = promise.bpw, .expected_kl = is_best ? qz_tuned_kl (expected_kl) : expected_kl };
   if ((n_steps > 0 && !tune_all (&fit, target, n_steps, qz_curves_kl_of_loss (loss), key, error))
       || !qz_measure (source, a, qz_seal_unfinished (seal), workers, &result->kl_divergence, &result->top1_agreement, progress, data, fit.tune_end, 1,
                    cancellable, error)

@@ -33,7 +33,7 @@ typedef enum {
 /* How much time a fit is worth. */
 typedef enum {
   QZ_QUALITY_USUAL,
-  QZ_QUALITY_BEST /* five to six times as long: more text is observed, and scales are tuned on it once all matrices are packed */
+  QZ_QUALITY_BEST /* five to ten times as long: more text is observed, trellises have 16 bits of state instead of 12, and scales are tuned once all matrices are packed */
 } QzQuality;
 
 /* ---- curves: for each cell of each matrix, bytes against expected loss for each depth. Immutable: any thread. ------------ */
@@ -55,7 +55,9 @@ typedef struct {
   double expected_top1;     /* 0..1 */
 } QzPreview;
 void qz_curves_preview (const QzCurves *curves, guint64 target_bytes, QzPreview *preview);
-/* What a fit of that quality leaves of it: tuning makes up for the more, the more there is. */
+/* What tuning leaves of a divergence: it makes up for the more, the more there is. */
+double qz_tuned_kl (double kl);
+/* What a fit of that quality leaves of it. */
 double qz_expected_kl (double preview_kl, QzQuality quality);
 /* The share of tokens whose likeliest successor stays the same at a divergence. */
 double qz_expected_top1 (double expected_kl);

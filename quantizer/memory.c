@@ -16,6 +16,7 @@ enum {
   ENCODE_COPIES = 6,      /* ... and how many times it holds them */
   SCORED_ROWS = 256,      /* states of the finished file whose logits are there at once (measure.c), and once more in the engine */
   TOKEN_BYTES = 160,      /* of the vocabulary in memory, text and merges included */
+  LONG_SEARCH_BYTES = (QZ_PANEL_COLS + 1) * QZ_CHAIN_ROWS << (XB_MOST_WORD_BITS - 2), /* of words of 16 bits: decisions of a panel of 2 bits (trellis.c) */
   CELL_BYTES = 40 + QZ_MOST_DEPTH * (12 + 16), /* its curve and its steps */
 };
 
@@ -95,8 +96,8 @@ static double tune_bytes (const QzSource *source, const QzTokens *tokens, guint 
   return sizeof (float) * (stream + 5 * all_rows + head + back);
 }
 
-/* The factor, a packed matrix at its largest, and what each worker has in hand. */
-static double fit_bytes (const QzSource *source, guint n_workers)
+/* The factor, a packed matrix at its largest, and what each worker has in hand; searched: what the search for codes takes beyond that of words of 12 bits. */
+static double fit_bytes (const QzSource *source, guint n_workers, double searched)
 {
   double most = 0;
   for (guint m = 0; m < source->n_matrices; m++) {
@@ -104,7 +105,7 @@ static double fit_bytes (const QzSource *source, guint n_workers)
     double cols = matrix->cols, packed = 1.1 * matrix->rows * cols * QZ_MOST_DEPTH / 8;
     gboolean streamed = m == 0 || matrix->role == QZ_ROLE_HEAD; /* its pages go as its rows are packed */
     double bytes = cols * cols * (sizeof (float) + 1) + packed + (double) n_workers * ENCODE_ROWS * cols * sizeof (float) * ENCODE_COPIES
-                   + (streamed ? 0 : matrix->tensor->bytes);
+                   + (streamed ? 0 : matrix->tensor->bytes) + (double) n_workers * searched;
     most = MAX (most, bytes);
   }
   double logits = sizeof (float) * (2.0 * SCORED_ROWS * source->traits.n_vocab + (double) WALK_ROWS * source->traits.n_embd);
@@ -117,7 +118,7 @@ static guint64 bytes_of (const QzSource *source, const QzTokens *tokens, guint n
   double tuned = tokens->is_tuned ? tune_bytes (source, tokens, n_workers) : 0;
   double spun = tokens->is_rotated ? sizeof (float) * qz_spin_floats (source) : 0;
   return eng_memory_rss () + margin_bytes
-         + margin * (kept_bytes (source) + held + spun + MAX (observe_bytes (source, tokens, n_workers, m), MAX (fit_bytes (source, n_workers), tuned)));
+         + margin * (kept_bytes (source) + held + spun + MAX (observe_bytes (source, tokens, n_workers, m), MAX (fit_bytes (source, n_workers, tokens->is_tuned ? LONG_SEARCH_BYTES : 0), tuned)));
 }
 
 gboolean qz_memory_choose (const QzSource *source, const QzTokens *tokens, guint n_workers, guint64 bytes, QzMemory *memory, GError **error)

@@ -106,6 +106,11 @@ typedef struct {
   double error[N_KINDS][QZ_MOST_DEPTH + 1]; /* relative to the energy */
 } Sample;
 
+static QzCodes codes_of (const Sample *s)
+{
+  return s->method->has_trellis ? QZ_CODES_TRELLIS : QZ_CODES_UNIFORM;
+}
+
 /* Row i and column j of the sample, missed by so much. */
 static void add_error (const Sample *s, guint i, guint j, float missed, double *sum, double *energy)
 {
@@ -143,7 +148,7 @@ static void sample_work (gpointer data, guint begin, guint end, guint worker)
   for (guint unit = begin; unit < end; unit++) {
     guint kind = unit / QZ_MOST_DEPTH, depth = 1 + unit % QZ_MOST_DEPTH;
     guint group = kinds[kind].group > 0 ? kinds[kind].group : cols;
-    const QzCodebook *book = (s->method->has_trellis ? qz_codebook : qz_codebook_uniform) (depth);
+    const QzCodebook *book = qz_codebook (codes_of (s), depth);
     double sum = 0, energy = 0;
     for (guint j0 = 0; j0 < cols; j0 += group) {
       guint j1 = MIN (j0 + group, cols);
@@ -268,7 +273,7 @@ static guint n_kinds_of (const Sample *s)
 
 static QzShape shape_of (const Sample *s, guint kind)
 {
-  return (QzShape){ s->m->rows, s->m->cols, kinds[kind].kind, kinds[kind].group, !s->method->has_trellis };
+  return (QzShape){ s->m->rows, s->m->cols, kinds[kind].kind, kinds[kind].group, codes_of (s) };
 }
 
 /* The kind of scales that costs least and was proved; sample->error of it is what it was proved to be. */

@@ -1,8 +1,6 @@
 /* shape.c: stripes of 64 rows, panels of 128 columns. */
 #include "quantizer/shape.h"
 
-#include "quantizer/codebook.h"
-
 guint qz_shape_n_stripes (const QzShape *shape)
 {
   return (shape->rows + QZ_STRIPE_ROWS - 1) / QZ_STRIPE_ROWS;
@@ -55,11 +53,11 @@ void qz_layout_init (QzLayout *layout, const QzShape *shape, guint32 input_id, c
   for (guint p = 0; p < n_panels; p++)
     layout->panel_end[p] = p + 1 == n_panels ? shape->cols : (p + 1) * QZ_PANEL_COLS;
   for (guint c = 0; c < n_stripes * n_panels; c++)
-    layout->cells[c] = (shape->uniform ? qz_codebook_uniform : qz_codebook) (depths != NULL ? depths[c] : 0)->cell;
+    layout->cells[c] = qz_codebook (shape->codes, depths != NULL ? depths[c] : 0)->cell;
   layout->layout = (xb_layout){ .rows = shape->rows, .cols = shape->cols, .group = shape->group, .scale_kind = shape->scale_kind,
-                                .input_id = input_id, .n_stripes = n_stripes, .n_panels = n_panels, .n_tables = shape->uniform ? 0 : QZ_N_TABLES,
+                                .input_id = input_id, .n_stripes = n_stripes, .n_panels = n_panels, .n_tables = shape->codes == QZ_CODES_UNIFORM ? 0 : QZ_N_TABLES,
                                 .stripe_end = layout->stripe_end, .panel_end = layout->panel_end, .cells = layout->cells,
-                                .tables = qz_codebook_tables () };
+                                .tables = qz_codebook_tables (shape->codes) };
 }
 
 void qz_layout_clear (QzLayout *layout)

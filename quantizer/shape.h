@@ -2,9 +2,7 @@
 #ifndef QZ_SHAPE_H
 #define QZ_SHAPE_H
 
-#include "kernels/xbit.h"
-
-#include <glib.h>
+#include "quantizer/codebook.h"
 
 enum { QZ_STRIPE_ROWS = 64, QZ_PANEL_COLS = 128 };
 
@@ -12,7 +10,7 @@ typedef struct {
   guint rows, cols;
   guint8 scale_kind; /* xb_scale_kind */
   guint8 group;      /* columns per scale; 0 for one scale per row */
-  guint8 uniform;    /* codes are uniform at every depth; else trellises where there are any (codebook.h) */
+  guint8 codes;      /* QzCodes */
 } QzShape;
 
 /* Panels divide a row only where its scales do. */

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_STATES = 1 << (XB_WORD_BITS - 1) };
+enum { MOST_STATES = 1 << (XB_MOST_WORD_BITS - 2) };
 
 /* Errors of a weight of unit variance that are larger than this count alike; the search has whole numbers for those below. */
 static const float most_error[XB_TRELLIS_DEPTH + 1] = { 0, 12, 6, 3, 1.5f, 0.6f, 0.3f };
@@ -12,12 +12,12 @@ static const float most_error[XB_TRELLIS_DEPTH + 1] = { 0, 12, 6, 3, 1.5f, 0.6f,
 /* The least of a weight's share in the cost, of the largest: below, its own errors would be rounded away. */
 static const float least_share = 1.0f / 32;
 
-/* Tables for weights of unit variance over `unit`, the best of many seeds of tests/bench/trellis_tables.c (250 rounds, 60 chains where nothing else is said), and
- * the mean squared error it measured. */
+/* Tables for weights of unit variance over `unit`, the best of many seeds of tests/bench/trellis_tables.c (250 rounds, 60 chains where nothing else is said; of
+ * words of 16 bits 160 rounds, 24 chains), and the mean squared error it measured. */
 static const struct {
   float unit, error;
   gint8 tables[3][16];
-} made[XB_TRELLIS_DEPTH] = {
+} made[2][XB_TRELLIS_DEPTH] = { {
   { 0.01705f, 0.27894f, /* 1 bit, seed 5, 60 rounds, 12 chains */
     { { 12, 39, -34, -6, 4, 20, 17, -8, 13, -39, 23, -28, -29, -41, 23, 24 },
       { 27, -60, -53, 43, 16, -27, 3, 87, -60, 27, 64, -53, -25, 30, -44, 36 } } },
@@ -38,23 +38,38 @@ static const struct {
     { { -4, -25, -39, 8, 42, -6, 10, 1, 20, 3, 13, -18, 15, -1, 22, 5 },
       { -17, 27, -7, 22, 37, 1, -13, -10, -2, -13, 16, 12, -48, 12, -23, -5 },
       { -11, -17, 42, 5, 13, -39, 18, -15, -23, -7, -19, -1, 1, -31, 25, -3 } } },
-};
+}, {
+  { 0 }, /* words of 16 bits */
+  { 0.02244f, 0.06965f, /* 2 bits, seed 3 */
+    { { -28, 17, -17, 75, 46, -2, -5, 24, 43, -59, 36, 2, 10, 35, 42, 0 },
+      { 51, 2, -15, -34, -48, 25, -39, -11, 9, -27, -64, -63, -26, -15, 36, 3 } } },
+  { 0.02511f, 0.01768f, /* 3 bits, seed 6 */
+    { { -26, 67, -5, 20, 48, -58, 26, 5, -33, 12, -10, 36, -42, -3, 12, -18 },
+      { -9, 55, -26, -11, -9, 13, 22, -20, -35, 34, 2, 20, -7, 6, -68, -8 } } },
+  { 0.02649f, 0.00468f, /* 4 bits, seed 3 */
+    { { -23, 24, -35, 62, 32, -5, -13, 7, 38, -60, 13, 4, 26, 46, 16, 0 },
+      { 64, 0, -13, -21, -65, 11, -49, 7, 22, -5, -35, -32, -27, -17, 17, -8 } } },
+  { 0.03050f, 0.00128f, /* 5 bits, seed 6 */
+    { { -15, 50, 11, 12, 38, -43, 26, 26, -20, 2, 1, 18, -26, -6, 5, -4 },
+      { 5, 34, -30, -7, -1, 6, 15, 3, -25, 15, 2, 9, -25, -4, -60, 1 },
+      { 11, 1, 5, -3, 12, -12, -8, -4, 40, -23, 17, 4, -20, 21, -15, 15 } } },
+} };
 
-static QzTrellis trellises[XB_TRELLIS_DEPTH + 1];
+static QzTrellis trellises[2][XB_TRELLIS_DEPTH + 1];
 
-const QzTrellis *qz_trellis (guint depth)
+const QzTrellis *qz_trellis (xb_codebook codebook, guint depth)
 {
   static gsize done = 0;
   if (g_once_init_enter (&done)) {
-    for (guint d = 1; d <= XB_TRELLIS_DEPTH; d++) {
-      trellises[d].tables = made[d - 1].tables;
-      trellises[d].unit_scale = made[d - 1].unit;
-      trellises[d].unit_error = made[d - 1].error;
-      xb_trellis_init (&trellises[d].search, d, made[d - 1].tables);
-    }
+    for (guint kind = 0; kind < 2; kind++)
+      for (guint d = 1; d <= XB_TRELLIS_DEPTH; d++)
+        if (xb_trellis_has (kind ? XB_TRELLIS16 : XB_TRELLIS, d)) {
+          trellises[kind][d] = (QzTrellis){ .tables = made[kind][d - 1].tables, .unit_scale = made[kind][d - 1].unit, .unit_error = made[kind][d - 1].error };
+          xb_trellis_init (&trellises[kind][d].search, xb_word_bits (kind ? XB_TRELLIS16 : XB_TRELLIS), d, made[kind][d - 1].tables);
+        }
     g_once_init_leave (&done, 1);
   }
-  return &trellises[depth];
+  return &trellises[codebook == XB_TRELLIS16][depth];
 }
 
 struct QzChain {

@@ -1,4 +1,4 @@
-/* trellis.h: codes of the trellis codebook (kernels/xbit.h, XB_TRELLIS) for 16 rows of weights, with the error of each column carried into those
+/* trellis.h: codes of the trellis codebook (kernels/xbit.h, XB_TRELLIS and XB_TRELLIS16) for 16 rows of weights, with the error of each column carried into those
  * after it. Method: trellis-coded quantization (Marcellin & Fischer 1990) with the bitshift trellis of QTIP (Tseng et al. 2024); our codebook is a
  * sum of small tables, fitted to the unit Gaussian (tests/bench/trellis_tables.c). */
 #ifndef QZ_TRELLIS_H
@@ -17,8 +17,8 @@ typedef struct {
   xb_trellis search;
 } QzTrellis;
 
-/* Depth 1 to XB_TRELLIS_DEPTH; immutable, made once. */
-const QzTrellis *qz_trellis (guint depth);
+/* Of XB_TRELLIS or XB_TRELLIS16, a depth that there is (xb_trellis_has); immutable, made once. */
+const QzTrellis *qz_trellis (xb_codebook codebook, guint depth);
 
 /* Columns of a cell that share their scales; arrays [n_cols][ld] hold a column after the other, of which the first n_rows are there. */
 typedef struct {

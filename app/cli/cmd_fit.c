@@ -21,7 +21,7 @@ typedef struct {
   { "context", 'c', 0, G_OPTION_ARG_INT, &(o)->context, "Tokens of context (else 4096, or the model's own if less)", "TOKENS" }, \
   { "kv", 0, 0, G_OPTION_ARG_INT, &(o)->kv, "Bits of the KV cache: 16 (default), 8 or 4", "BITS" }, \
   { "memory", 'm', 0, G_OPTION_ARG_FILENAME, &(o)->memory, "Memory that making the fit may take (else as is best)", "SIZE" }, \
-  { "quality", 'q', 0, G_OPTION_ARG_STRING, &(o)->quality, "usual (default), or best: closer to the model, in five to six times the time", "NAME" }, \
+  { "quality", 'q', 0, G_OPTION_ARG_STRING, &(o)->quality, "usual (default), or best: closer to the model, in five to ten times the time", "NAME" }, \
   { "window", 0, 0, G_OPTION_ARG_NONE, &(o)->window, "The chat is to run in the window, which takes more memory than the terminal", NULL }, \
   { "threads", 't', 0, G_OPTION_ARG_INT, &(o)->threads, "Threads (else one per core)", "N" }
 

@@ -100,7 +100,8 @@ static const Function functions[] = {
   { "1 bit", XB_UNIFORM, 1 }, { "2 bits", XB_UNIFORM, 2 }, { "3 bits", XB_UNIFORM, 3 }, { "4 bits", XB_UNIFORM, 4 }, { "5 bits", XB_UNIFORM, 5 },
   { "6 bits", XB_UNIFORM, 6 }, { "7 bits", XB_UNIFORM, 7 }, { "8 bits", XB_UNIFORM, 8 }, { "table of 2", XB_TABLE, 1 }, { "table of 4", XB_TABLE, 2 },
   { "table of 8", XB_TABLE, 3 }, { "table of 16", XB_TABLE, 4 }, { "trellis 1", XB_TRELLIS, 1 }, { "trellis 2", XB_TRELLIS, 2 }, { "trellis 3", XB_TRELLIS, 3 },
-  { "trellis 4", XB_TRELLIS, 4 }, { "trellis 5", XB_TRELLIS, 5 }, { "trellis 6", XB_TRELLIS, 6 }, { "grid 8 x 256", XB_GRID, 2, 8, 8, 7 }, { "grid 4 x 512", XB_GRID, 4, 4, 9, 8 },
+  { "trellis 4", XB_TRELLIS, 4 }, { "trellis 5", XB_TRELLIS, 5 }, { "trellis 6", XB_TRELLIS, 6 }, { "trellis16 2", XB_TRELLIS16, 2 }, { "trellis16 3", XB_TRELLIS16, 3 },
+  { "trellis16 4", XB_TRELLIS16, 4 }, { "trellis16 5", XB_TRELLIS16, 5 }, { "grid 8 x 256", XB_GRID, 2, 8, 8, 7 }, { "grid 4 x 512", XB_GRID, 4, 4, 9, 8 },
   { "exl3 1", XB_EXL3, 1 }, { "exl3 2", XB_EXL3, 2 }, { "exl3 3", XB_EXL3, 3 }, { "exl3 4", XB_EXL3, 4 }, { "exl3 5", XB_EXL3, 5 }, { "exl3 6", XB_EXL3, 6 },
   { "exl3 7", XB_EXL3, 7 }, { "exl3 8", XB_EXL3, 8 }, { "exl3 4 mcg", XB_EXL3, 4, .function = XB_EXL3_MCG }, { "exl3 4 mul1", XB_EXL3, 4, .function = XB_EXL3_MUL1 },
 };

@@ -1,7 +1,7 @@
 /* trellis_tables.c: fits the tables of a trellis (quantizer/trellis.c) to the unit Gaussian: alternately encodes random chains with the tables as
  * they are and sets the tables to the least squares of what was encoded, as Lloyd did for scalars; a little noise that dies away keeps them out
  * of poor minima. Prints them as they are stored, and the error that they leave then.
- *   trellis_tables DEPTH [ROUNDS] [SEED] [CHAINS] */
+ *   trellis_tables DEPTH [ROUNDS] [SEED] [CHAINS] [WORD BITS: 12, 16] */
 #include "kernels/trellis.h"
 
 #include <math.h>
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHAIN = 1024, WORDS = 1 << XB_WORD_BITS, TABLES = 3, ENTRIES = TABLES * 16, CHECK_CHAINS = 250 };
+enum { CHAIN = 1024, WORDS = 1 << XB_MOST_WORD_BITS, TABLES = 3, ENTRIES = TABLES * 16, CHECK_CHAINS = 250 };
 
 static uint64_t random_state = 1;
 
@@ -29,7 +29,7 @@ static float normal (void)
 }
 
 static xb_trellis trellis;
-static uint32_t depth, n_tables;
+static uint32_t word_bits, depth, n_tables;
 static float largest; /* value */
 static uint8_t entry[WORDS][TABLES]; /* k * 16 + index of table k */
 static float tables[ENTRIES];
@@ -41,20 +41,21 @@ static void find_entries (void)
     int8_t probe[TABLES][16] = { 0 };
     for (int i = 0; i < 16; i++)
       probe[k][i] = (int8_t) i;
-    for (uint32_t word = 0; word < WORDS; word++)
-      entry[word][k] = (uint8_t) (k * 16 + (uint32_t) xb_trellis_word (depth, (const int8_t (*)[16]) probe, word));
+    for (uint32_t word = 0; word < 1u << word_bits; word++)
+      entry[word][k] = (uint8_t) (k * 16 + (uint32_t) xb_trellis_word (word_bits, depth, (const int8_t (*)[16]) probe, word));
   }
 }
 
 static void sum_tables (void)
 {
-  float values[WORDS] = { 0 };
-  for (uint32_t word = 0; word < WORDS; word++)
+  static float values[WORDS];
+  memset (values, 0, sizeof values);
+  for (uint32_t word = 0; word < 1u << word_bits; word++)
     for (uint32_t k = 0; k < n_tables; k++)
       values[word] += tables[entry[word][k]];
-  xb_trellis_set (&trellis, depth, values);
+  xb_trellis_set (&trellis, word_bits, depth, values);
   largest = 0;
-  for (uint32_t word = 0; word < WORDS; word++)
+  for (uint32_t word = 0; word < 1u << word_bits; word++)
     largest = fmaxf (largest, fabsf (values[word]));
 }
 
@@ -138,8 +139,10 @@ int main (int argc, char **argv)
   depth = argc > 1 ? (uint32_t) atoi (argv[1]) : 0;
   const int rounds = argc > 2 ? atoi (argv[2]) : 150;
   const size_t chains = argc > 4 ? (size_t) atoi (argv[4]) : 60, most = chains > CHECK_CHAINS ? chains : CHECK_CHAINS;
-  if (depth < 1 || depth > XB_TRELLIS_DEPTH || rounds < 0 || chains < 1 || chains > 1000000) {
-    fprintf (stderr, "usage: trellis_tables DEPTH [ROUNDS] [SEED] [CHAINS]\n");
+  const uint32_t codebook = argc > 5 && atoi (argv[5]) == XB_MOST_WORD_BITS ? XB_TRELLIS16 : XB_TRELLIS;
+  word_bits = xb_word_bits (codebook);
+  if (depth < 1 || !xb_trellis_has (codebook, depth) || (argc > 5 && (uint32_t) atoi (argv[5]) != word_bits) || rounds < 0 || chains < 1 || chains > 1000000) {
+    fprintf (stderr, "usage: trellis_tables DEPTH [ROUNDS] [SEED] [CHAINS] [WORD BITS: 12, 16]\n");
     return 2;
   }
   random_state = argc > 3 ? strtoull (argv[3], NULL, 10) : 11;
@@ -167,7 +170,7 @@ int main (int argc, char **argv)
   int8_t stored[TABLES][16] = { 0 };
   const double before = run (x, 1, words, CHECK_CHAINS);
   const float unit = store (stored);
-  xb_trellis_init (&trellis, depth, (const int8_t (*)[16]) stored);
+  xb_trellis_init (&trellis, word_bits, depth, (const int8_t (*)[16]) stored);
   printf ("depth %u, seed %s: mean squared error %.5f; as bytes of %.5f: %.5f\n", depth, argc > 3 ? argv[3] : "11", before, (double) unit, run (x, unit, words, CHECK_CHAINS));
   for (uint32_t k = 0; k < n_tables; k++) {
     printf ("{");

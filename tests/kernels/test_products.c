@@ -12,7 +12,7 @@
 #include "sets.h"
 
 /* One product: codes of a depth and codebook, or of a grid, or (MIXED) another in every cell. */
-enum { GRIDS = 6, UNIFORM1 = 0, TABLE1 = 8, GRID0 = 12, TRELLIS1 = GRID0 + GRIDS, EXL3 = TRELLIS1 + 6, MIXED = EXL3 + 24, N_KINDS };
+enum { GRIDS = 6, UNIFORM1 = 0, TABLE1 = 8, GRID0 = 12, TRELLIS1 = GRID0 + GRIDS, LONG2 = TRELLIS1 + 6, EXL3 = LONG2 + 4, MIXED = EXL3 + 24, N_KINDS };
 
 /* dim, bits of an index, bits of signs: the shapes of IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S and IQ1_M. */
 static const guint8 grid_shapes[GRIDS][3] = { { 8, 8, 7 }, { 8, 9, 7 }, { 8, 10, 8 }, { 4, 8, 7 }, { 4, 9, 8 }, { 8, 12, 0 } };
@@ -25,6 +25,8 @@ static char *kind_name (int kind)
     return g_strdup_printf ("mixed");
   if (kind >= EXL3)
     return g_strdup_printf ("exl3-%d-%s", (kind - EXL3) / 3 + 1, ((const char *[]) { "3inst", "mcg", "mul1" })[(kind - EXL3) % 3]);
+  if (kind >= LONG2)
+    return g_strdup_printf ("trellis16-%d", kind - LONG2 + 2);
   if (kind >= TRELLIS1)
     return g_strdup_printf ("trellis%d", kind - TRELLIS1 + 1);
   const guint8 *g = grid_shapes[kind - GRID0];
@@ -105,6 +107,8 @@ static void make_layout (Packed *p, const Case *c, GRand *rand)
       p->cells[i] = (xb_cell) { .depth = 0 };
     else if (kind >= EXL3)
       p->cells[i] = (xb_cell) { .depth = (guint8) ((kind - EXL3) / 3 + 1), .codebook = XB_EXL3, .z2 = (guint16) ((kind - EXL3) % 3) };
+    else if (kind >= LONG2)
+      p->cells[i] = (xb_cell) { .depth = (guint8) (kind - LONG2 + 2), .codebook = XB_TRELLIS16, .table = i % 2 };
     else if (kind >= TRELLIS1)
       p->cells[i] = (xb_cell) { .depth = (guint8) (kind - TRELLIS1 + 1), .codebook = XB_TRELLIS, .table = i % 2 };
     else if (kind >= GRID0) {
@@ -136,15 +140,34 @@ static double trellis_value (const Packed *p, const xb_cell *cell, const guint8 
 {
 #define BITS(back, from, to) chain_bits (codes, stride, begin, r, col, back, from, to)
 #define FOUR(back) (BITS (back, 0, 0) | BITS (back + 1, 0, 0) << 1 | BITS (back + 2, 0, 0) << 2 | BITS (back + 3, 0, 0) << 3)
+#define TWO(back) (BITS (back, 0, 1) + 4 * BITS (back + 1, 0, 1))
   guint i[3] = { 0 }, n = 2;
-  switch (cell->depth) {
+  switch (cell->codebook == XB_TRELLIS16 ? 16 + cell->depth : cell->depth) {
+  case 16 + 2:
+    i[0] = TWO (0) ^ TWO (4);
+    i[1] = TWO (0) ^ TWO (2) ^ TWO (6);
+    break;
+  case 16 + 3:
+    i[0] = (BITS (0, 1, 2) + 4 * BITS (1, 1, 2)) ^ BITS (4, 1, 2);
+    i[1] = FOUR (0) ^ (BITS (2, 1, 2) + 4 * BITS (3, 1, 2)) ^ (BITS (4, 0, 0) + 2 * BITS (5, 0, 0));
+    break;
+  case 16 + 4:
+    i[0] = BITS (0, 0, 3) ^ BITS (2, 0, 3);
+    i[1] = BITS (0, 0, 3) ^ BITS (1, 0, 3) ^ BITS (3, 0, 3);
+    break;
+  case 16 + 5:
+    i[0] = BITS (0, 1, 4) ^ BITS (2, 1, 4);
+    i[1] = BITS (0, 0, 3);
+    i[2] = BITS (1, 1, 4) ^ BITS (2, 0, 1);
+    n = 3;
+    break;
   case 1:
     i[0] = FOUR (0);
     i[1] = FOUR (0) ^ FOUR (8);
     break;
   case 2:
-    i[0] = BITS (0, 0, 1) + 4 * BITS (1, 0, 1);
-    i[1] = i[0] ^ (BITS (4, 0, 1) + 4 * BITS (5, 0, 1));
+    i[0] = TWO (0);
+    i[1] = TWO (0) ^ TWO (4);
     break;
   case 3:
     i[0] = BITS (0, 1, 2) + 4 * BITS (1, 1, 2);
@@ -172,6 +195,7 @@ static double trellis_value (const Packed *p, const xb_cell *cell, const guint8 
   return (gint8) (guint8) (sum & 255);
 #undef BITS
 #undef FOUR
+#undef TWO
 }
 
 static double half (guint bits)
@@ -239,7 +263,7 @@ static void fill_codes (const Packed *p, const xb_cell *cell, gboolean is_extrem
       }
     }
   }
-  for (guint r = 0; r < n_rows && cell->depth && cell->codebook == XB_TRELLIS; r++)
+  for (guint r = 0; r < n_rows && cell->depth && xb_is_trellis (cell->codebook); r++)
     for (guint col = begin; col < end; col++)
       v[r * stride + col] = trellis_value (p, cell, codes, stride, begin, r, col);
   for (guint r = 0; r < n_rows && cell->depth && cell->codebook == XB_EXL3; r++)

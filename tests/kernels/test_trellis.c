@@ -8,7 +8,7 @@
 
 #include "sets.h"
 
-enum { STEPS = 40, STATES = 1 << (XB_WORD_BITS - 1), WORDS = 1 << XB_WORD_BITS };
+enum { STEPS = 40, MOST_STATES = 1 << (XB_MOST_WORD_BITS - 2) };
 
 static guint32 error_of (const xb_trellis *t, guint word, float x, float weight)
 {
@@ -19,7 +19,7 @@ static guint32 error_of (const xb_trellis *t, guint word, float x, float weight)
 /* cost of the best path into each state, and the least before the last step. */
 static guint32 recursion (const xb_trellis *t, const float *x, const float *weight, guint n, guint32 *cost)
 {
-  guint32 least = 0, next[STATES];
+  guint32 least = 0, next[MOST_STATES];
   guint states = xb_trellis_states (t);
   for (guint i = 0; i < n; i++) {
     least = UINT32_MAX;
@@ -27,7 +27,7 @@ static guint32 recursion (const xb_trellis *t, const float *x, const float *weig
       least = MIN (least, cost[s]);
       next[s] = UINT32_MAX;
     }
-    for (guint word = 0; word < WORDS; word++) {
+    for (guint word = 0; word < 1u << t->word_bits; word++) {
       guint32 c = cost[word >> t->depth] + error_of (t, word, x[i], weight[i]);
       next[word % states] = MIN (next[word % states], c);
     }
@@ -36,24 +36,25 @@ static guint32 recursion (const xb_trellis *t, const float *x, const float *weig
   return least;
 }
 
-static void check_depth (guint depth, gboolean is_barred, GRand *rand)
+static void check_depth (xb_codebook codebook, guint depth, gboolean is_barred, GRand *rand)
 {
   gint8 tables[3][16];
   xb_trellis t;
   float x[STEPS], weight[STEPS];
-  guint16 cost[STATES], *start = g_new (guint16, STATES);
-  guint32 want[STATES];
+  guint16 cost[MOST_STATES], *start = g_new (guint16, MOST_STATES);
+  guint32 want[MOST_STATES];
+  guint bits = xb_word_bits (codebook);
   for (guint i = 0; i < 48; i++)
     tables[i / 16][i % 16] = (gint8) g_rand_int_range (rand, -42, 43);
-  xb_trellis_init (&t, depth, (const gint8 (*)[16]) tables);
+  xb_trellis_init (&t, bits, depth, (const gint8 (*)[16]) tables);
   guint states = xb_trellis_states (&t), begin = (guint) g_rand_int_range (rand, 0, (gint) states);
   guint8 *back = g_malloc (STEPS * states);
   for (guint i = 0; i < STEPS; i++) {
     x[i] = (float) g_rand_double_range (rand, -128, 128);
     weight[i] = i % 5 == 4 ? 0 : (float) g_rand_double_range (rand, 0, i % 3 ? 2 : 100);
   }
-  for (guint word = 0; word < WORDS; word += 37)
-    g_assert_cmpfloat (xb_trellis_value_of (&t, word), ==, xb_trellis_word (depth, (const gint8 (*)[16]) tables, word));
+  for (guint word = 0; word < 1u << bits; word += 37)
+    g_assert_cmpfloat (xb_trellis_value_of (&t, word), ==, xb_trellis_word (bits, depth, (const gint8 (*)[16]) tables, word));
   for (guint s = 0; s < states; s++)
     want[s] = start[s] = cost[s] = is_barred && s != begin ? XB_COST_BARRED : 0;
   guint32 least = recursion (&t, x, weight, STEPS, want);
@@ -83,8 +84,11 @@ static void test_search (gconstpointer data)
     return;
   g_autoptr (GRand) rand = g_rand_new_with_seed (3);
   for (guint depth = 1; depth <= XB_TRELLIS_DEPTH; depth++)
-    for (int is_barred = 0; is_barred < 2; is_barred++)
-      check_depth (depth, is_barred, rand);
+    for (int is_barred = 0; is_barred < 2; is_barred++) {
+      check_depth (XB_TRELLIS, depth, is_barred, rand);
+      if (xb_trellis_has (XB_TRELLIS16, depth))
+        check_depth (XB_TRELLIS16, depth, is_barred, rand);
+    }
 }
 
 int main (int argc, char **argv)

@@ -182,7 +182,7 @@ static void test_promise (void)
     for (guint shift = 0; shift < 9; shift += 4) {
       for (guint i = 0; i < qz_shape_n_cells (&c.shape); i++)
         c.depths[i] = (i * 5 + shift) % 9;
-      for (c.shape.uniform = FALSE; c.shape.uniform <= TRUE; c.shape.uniform++) {
+      for (c.shape.codes = QZ_CODES_TRELLIS; c.shape.codes <= QZ_CODES_TRELLIS16; c.shape.codes++) {
         encode (&c, COMPENSATED);
         encode (&c, ROUNDED);
       }
@@ -220,7 +220,7 @@ static void test_codebooks (void)
   for (guint j = 0; j < COLS; j++)
     weight[j] = 1;
   for (guint depth = 1; depth <= 8; depth++) {
-    const QzCodebook *book = qz_codebook_uniform (depth);
+    const QzCodebook *book = qz_codebook (QZ_CODES_UNIFORM, depth);
     double error = 0;
     qz_codebook_search (book, ROWS, COLS, x, ROWS, weight, NULL, scale, scratch);
     for (guint j = 0; j < COLS; j++) {
@@ -245,8 +245,12 @@ static void test_trellis (void)
   g_autofree float *values = g_new (float, COLS * ROWS);
   g_autofree guint8 *codes = g_malloc (COLS * ROWS);
   QzChain *chain = qz_chain_new (SEGMENT);
-  for (guint depth = 1; depth <= XB_TRELLIS_DEPTH; depth++) {
-    const QzTrellis *t = qz_trellis (depth);
+  for (guint kind = 2; kind < 2 * (XB_TRELLIS_DEPTH + 1); kind++) {
+    xb_codebook codebook = kind % 2 ? XB_TRELLIS16 : XB_TRELLIS;
+    guint depth = kind / 2, word_bits = xb_word_bits (codebook);
+    if (!xb_trellis_has (codebook, depth))
+      continue;
+    const QzTrellis *t = qz_trellis (codebook, depth);
     float scale[ROWS], pivots[SEGMENT + 1];
     guint64 state = 5;
     double error = 0, energy = 0;
@@ -265,12 +269,12 @@ static void test_trellis (void)
     }
     for (guint i = 0; i < COLS * ROWS; i++) {
       guint at = i / ROWS * ROWS + xb_chain_row (i % ROWS);
-      word = (word << depth | codes[at]) % (1 << XB_WORD_BITS);
-      g_assert_cmpfloat_with_epsilon (values[at], xb_trellis_word (depth, t->tables, word) * t->unit_scale, 1e-6);
+      word = (word << depth | codes[at]) % (1u << word_bits);
+      g_assert_cmpfloat_with_epsilon (values[at], xb_trellis_word (word_bits, depth, t->tables, word) * t->unit_scale, 1e-6);
       error += (x[at] - values[at]) * (x[at] - values[at]);
       energy += x[at] * x[at];
     }
-    g_test_message ("%u bits: %g, known for %g", depth, error / energy, t->unit_error);
+    g_test_message ("%u bits, words of %u: %g, known for %g", depth, word_bits, error / energy, t->unit_error);
     g_assert_cmpfloat (error / energy, <, 1.08 * t->unit_error);
   }
   qz_chain_free (chain);
@@ -285,7 +289,7 @@ static void test_ragged_chain (void)
   guint8 codes[2 * QZ_CHAIN_ROWS];
   QzChain *chain = qz_chain_new (2);
   for (guint depth = 1; depth <= XB_TRELLIS_DEPTH; depth++) {
-    const QzTrellis *t = qz_trellis (depth);
+    const QzTrellis *t = qz_trellis (depth % 2 ? XB_TRELLIS : XB_TRELLIS16, depth < 6 ? depth : 2);
     for (guint i = 0; i < 10; i++)
       x[i] = normal (&state);
     for (guint i = 0; i < 5; i++)
@@ -294,7 +298,7 @@ static void test_ragged_chain (void)
     qz_chain_begin (chain, t, 0);
     qz_chain_encode (chain, &segment, codes, values);
     for (guint i = 0; i < 2 * QZ_CHAIN_ROWS; i++) {
-      g_assert_cmpuint (codes[i], <, 1u << depth);
+      g_assert_cmpuint (codes[i], <, 1u << t->search.depth);
       g_assert_true (isfinite (values[i]));
       g_assert_true (i % 16 < 5 || values[i] == 0);
       g_assert_true (i % 16 != 2 || values[i] == 0);
