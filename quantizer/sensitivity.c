@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SAMPLE_ROWS = 48, ENERGY_COLS = QZ_HADAMARD_BLOCK, CHAIN_EVERY = 64, CHAIN_SAMPLE = 16 /* of so many columns a chain of so many */, FIRST_TYPICAL = 3, LAST_TYPICAL = 6, PROVED = 3 };
+enum { SAMPLE_ROWS = 48, PROVED_ROWS = 32, ENERGY_COLS = QZ_HADAMARD_BLOCK, CHAIN_EVERY = 64, CHAIN_SAMPLE = 16 /* of so many columns a chain of so many */, FIRST_TYPICAL = 3, LAST_TYPICAL = 6, PROVED = 3 };
 
 static const struct {
   guint8 kind, group;
@@ -136,6 +136,23 @@ static void sample_chain (const Sample *s, QzChain *chain, const QzTrellis *trel
   }
 }
 
+/* Trellises are searched at every other depth only. */
+static gboolean is_sampled (const Sample *s, guint depth)
+{
+  return qz_codebook (codes_of (s), depth)->trellis == NULL || depth % 2 == 0;
+}
+
+/* Those between: a depth's error is to its codebook's as those of its neighbours are. */
+static void fill_errors (const Sample *s, double error[QZ_MOST_DEPTH + 1])
+{
+  for (guint depth = 1; depth <= QZ_MOST_DEPTH; depth++)
+    if (!is_sampled (s, depth)) {
+      guint above = depth + 1, below = depth > 1 ? depth - 1 : above;
+      double ratio = sqrt (error[above] / qz_codebook (codes_of (s), above)->unit_error * error[below] / qz_codebook (codes_of (s), below)->unit_error);
+      error[depth] = ratio * qz_codebook (codes_of (s), depth)->unit_error;
+    }
+}
+
 /* One unit is a kind of scale and a depth. */
 static void sample_work (gpointer data, guint begin, guint end, guint worker)
 {
@@ -149,6 +166,8 @@ static void sample_work (gpointer data, guint begin, guint end, guint worker)
     guint kind = unit / QZ_MOST_DEPTH, depth = 1 + unit % QZ_MOST_DEPTH;
     guint group = kinds[kind].group > 0 ? kinds[kind].group : cols;
     const QzCodebook *book = qz_codebook (codes_of (s), depth);
+    if (!is_sampled (s, depth))
+      continue;
     double sum = 0, energy = 0;
     for (guint j0 = 0; j0 < cols; j0 += group) {
       guint j1 = MIN (j0 + group, cols);
@@ -220,7 +239,7 @@ static void prove_work (gpointer data, guint begin, guint end, guint worker)
  * larger than the rest, their errors are all at the end of the codes' range, and what each leaves to the next adds up. */
 static double proved_excess (const Sample *s, const float *factor, const QzShape *shape, double error, EngWorkers *workers)
 {
-  guint bands = (s->n + QZ_CHAIN_ROWS - 1) / QZ_CHAIN_ROWS;
+  guint bands = (MIN (s->n, PROVED_ROWS) + QZ_CHAIN_ROWS - 1) / QZ_CHAIN_ROWS;
   g_autofree double *sums = g_new0 (double, 2 * bands);
   Proof proof = { s, factor, shape, sums, sums + bands };
   eng_workers_run (workers, prove_work, &proof, bands, 1);
@@ -331,6 +350,8 @@ static gboolean measure_matrix (const QzSensitivities *s, guint matrix, const fl
   Sample sample = { .m = m, .method = qz_method_traits (s->analysis->method), .pivots = s->analysis->pivots[s->source->inputs[m->input].first_factor],
                     .sample = rows, .fisher = fisher, .n = n };
   eng_workers_run (workers, sample_work, &sample, n_kinds_of (&sample) * QZ_MOST_DEPTH, 1);
+  for (guint k = 0; k < n_kinds_of (&sample); k++)
+    fill_errors (&sample, sample.error[k]);
   guint best = best_kind (&sample, factor, out, workers);
   *shape = shape_of (&sample, best);
   memcpy (out->error, sample.error[best], sizeof out->error);

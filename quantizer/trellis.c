@@ -78,7 +78,9 @@ struct QzChain {
   guint16 cost[MOST_STATES];
   float inverse[QZ_CHAIN_ROWS], row_share[QZ_CHAIN_ROWS], most_pivot;
   guint16 *words; /* [most_cols + 1][16 places] as the best path has them now */
-  float *sent;    /* [most_cols][16 rows] errors that have been carried on */
+  float *error;   /* [most_cols][16 rows] of the columns that have words */
+  float *base;    /* [most_cols + 1][16 rows] targets before any of these */
+  float *factor;  /* [most_cols + 1][most_cols] of each column, what earlier ones add to it */
   guint8 *back;   /* [(most_cols + 1) * 16 steps][n_states] */
   gsize back_size;
 };
@@ -88,7 +90,9 @@ QzChain *qz_chain_new (guint most_cols)
   QzChain *c = g_new0 (QzChain, 1);
   c->most_cols = most_cols;
   c->words = g_new (guint16, (gsize) (most_cols + 1) * QZ_CHAIN_ROWS);
-  c->sent = g_new (float, (gsize) most_cols * QZ_CHAIN_ROWS);
+  c->error = g_new (float, (gsize) most_cols * QZ_CHAIN_ROWS);
+  c->base = g_new0 (float, (gsize) (most_cols + 1) * QZ_CHAIN_ROWS);
+  c->factor = g_new (float, (gsize) (most_cols + 1) * most_cols);
   return c;
 }
 
@@ -97,7 +101,9 @@ void qz_chain_free (QzChain *c)
   if (c == NULL)
     return;
   g_free (c->words);
-  g_free (c->sent);
+  g_free (c->error);
+  g_free (c->base);
+  g_free (c->factor);
   g_free (c->back);
   g_free (c);
 }
@@ -135,7 +141,11 @@ static void begin_segment (QzChain *c, const QzSegment *s)
     c->row_share[r] = most_row > 0 ? c->row_share[r] / most_row : 1;
   for (guint j = 0; j < s->n_cols + s->ahead; j++)
     c->most_pivot = MAX (c->most_pivot, s->pivots[j]);
-  memset (c->sent, 0, sizeof (float) * s->n_cols * QZ_CHAIN_ROWS);
+  for (guint j = 0; s->factor != NULL && j < s->n_cols + s->ahead; j++) {
+    for (guint k = 0; k < j; k++)
+      c->factor[(gsize) j * c->most_cols + k] = s->factor[k * s->ld_factor + j];
+    memcpy (c->base + j * QZ_CHAIN_ROWS, s->target + j * s->ld, sizeof (float) * s->n_rows);
+  }
   for (guint state = 0; state < c->n_states; state++)
     c->cost[state] = state == c->state ? 0 : XB_COST_BARRED;
 }
@@ -175,49 +185,54 @@ static guint trace (QzChain *c, guint known, guint j)
   return 0;
 }
 
-/* Carries the errors of column j, as the words have it now, into all columns after it, also into those that are done: their errors are then what they are. */
-static void carry (QzChain *c, const QzSegment *s, guint j)
+/* The errors of column j, as the words have it now. */
+static void settle (QzChain *c, const QzSegment *s, guint j)
 {
-  float change[QZ_CHAIN_ROWS] = { 0 }, most = 0;
+  float *error = c->error + j * QZ_CHAIN_ROWS;
   for (guint i = 0; i < QZ_CHAIN_ROWS; i++) {
     guint r = xb_chain_row (i);
-    if (r >= s->n_rows)
-      continue;
-    float error = s->weight[j * s->ld + r] - xb_trellis_value_of (&c->t->search, c->words[j * QZ_CHAIN_ROWS + i]) * s->scale[r];
-    change[r] = error - c->sent[j * QZ_CHAIN_ROWS + r];
-    c->sent[j * QZ_CHAIN_ROWS + r] = error;
-    most = MAX (most, fabsf (change[r]));
+    float value = xb_trellis_value_of (&c->t->search, c->words[j * QZ_CHAIN_ROWS + i]);
+    error[r] = r < s->n_rows ? s->weight[j * s->ld + r] - value * s->scale[r] : 0;
   }
-  if (most == 0)
-    return;
-  for (guint k = j + 1; k < s->n_cols + s->ahead; k++) {
-    float f = s->factor[j * s->ld_factor + k], *target = s->target + k * s->ld;
-    for (guint r = 0; r < s->n_rows; r++)
-      target[r] += f * change[r];
+}
+
+/* The target of column j, with the errors of all before it as they are by now. */
+static void complete (QzChain *c, const QzSegment *s, guint j)
+{
+  float sum[QZ_CHAIN_ROWS];
+  memcpy (sum, c->base + j * QZ_CHAIN_ROWS, sizeof sum);
+  for (guint k = 0; k < j; k++) {
+    float f = c->factor[(gsize) j * c->most_cols + k];
+    const float *error = c->error + k * QZ_CHAIN_ROWS;
+    for (guint r = 0; r < QZ_CHAIN_ROWS; r++)
+      sum[r] += f * error[r];
   }
+  memcpy (s->target + j * s->ld, sum, sizeof (float) * s->n_rows);
 }
 
 void qz_chain_encode (QzChain *c, const QzSegment *s, guint8 *codes, float *values)
 {
+  guint seen = s->n_cols + s->ahead;
   begin_segment (c, s);
-  for (guint j = 0; j < s->n_cols; j++) {
+  for (guint j = 0; j < seen; j++) {
+    if (s->factor != NULL && j > 0) {
+      for (guint k = trace (c, j - 1, j - 1); k < j; k++)
+        settle (c, s, k);
+      complete (c, s, j);
+    }
     extend (c, s, j);
-    if (s->factor == NULL || j + 1 == s->n_cols + s->ahead)
-      continue;
-    for (guint k = trace (c, j, j); k <= j; k++)
-      carry (c, s, k);
   }
-  if (s->ahead)
-    extend (c, s, s->n_cols);
-  trace (c, s->factor != NULL ? s->n_cols + s->ahead - 1 : 0, s->n_cols + s->ahead - 1);
+  trace (c, s->factor != NULL ? seen - 1 : 0, seen - 1);
   c->state = c->words[s->n_cols * QZ_CHAIN_ROWS - 1] & (c->n_states - 1);
-  for (guint j = 0; j < s->n_cols; j++) {
-    if (s->factor != NULL)
-      carry (c, s, j);
-    for (guint i = 0; i < QZ_CHAIN_ROWS; i++) {
+  for (guint j = 0; j < seen; j++) {
+    if (s->factor != NULL && j > 0)
+      complete (c, s, j); /* errors of columns that are done are then what they are */
+    for (guint i = 0; j < s->n_cols && i < QZ_CHAIN_ROWS; i++) {
       guint r = xb_chain_row (i), word = c->words[j * QZ_CHAIN_ROWS + i];
       codes[j * QZ_CHAIN_ROWS + r] = word & ((1u << c->t->search.depth) - 1);
       values[j * QZ_CHAIN_ROWS + r] = r < s->n_rows ? xb_trellis_value_of (&c->t->search, word) * s->scale[r] : 0;
     }
+    if (s->factor != NULL && j < s->n_cols)
+      settle (c, s, j);
   }
 }
