@@ -39,11 +39,11 @@ ALWAYS xi choose_bits (const uint8_t mask, const xi there, const xi elsewhere)
 }
 
 typedef struct {
-  xi table[3];     /* the first carries the bias of unsigned codes */
-  xi back[4];          /* [rows] shuffles of each quarter's bytes: so many rows back, 4 places each */
-  byte_mask last[4];   /* [rows] bytes of a quad's last rows, where its neighbour to the right reads */
-  xi turn[7];          /* [places] the shuffle that comes with moving the quarters; with XI_PERMUTE both at once */
-  byte_mask end[7];    /* [places] likewise of the last places */
+  xi table[3];       /* the first carries the bias of unsigned codes */
+  xi back[4];        /* [rows] shuffles of each quarter's bytes: so many rows back, 4 places each */
+  byte_mask last[4]; /* [rows] bytes of a quad's last rows, where its neighbour to the right reads */
+  xi turn[7];        /* [places] the shuffle that comes with moving the quarters; with XI_PERMUTE both at once */
+  byte_mask end[7];  /* [places] bytes of a quad's last places */
   /* Of the tile to the left: its line of 1 bit, the second of 2 bits, that made of the 1-bit plane, the last pairs. */
   xi bits[PARTS], twos[PARTS], made_twos[PARTS], upper[PARTS], lower[PARTS];
 } trellis;
