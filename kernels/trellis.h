@@ -8,7 +8,8 @@
 
 /* The values of all words of one depth, in the order of the words. Words that differ above their lowest 5 bits often share their values: those of 32
  * neighbours are stored once, and there are at most XB_VALUE_GROUPS such. A state is a word without its oldest code: its lowest word_bits - depth bits. */
-enum { XB_WORD_GROUP = 32, XB_WORD_GROUPS = (1 << XB_MOST_WORD_BITS) / XB_WORD_GROUP, XB_VALUE_GROUPS = 256, XB_COST_BARRED = 30000 };
+enum { XB_WORD_GROUP = 32, XB_WORD_GROUPS = (1 << XB_MOST_WORD_BITS) / XB_WORD_GROUP, XB_VALUE_GROUPS = 256, XB_COST_BARRED = 30000,
+       XB_MOST_STATES = 1 << (XB_MOST_WORD_BITS - 2) /* of words of 16 bits, which hold 2 bits at least; those of 12 have fewer */ };
 typedef struct {
   uint32_t word_bits, depth, n_groups;
   uint8_t group[XB_WORD_GROUPS];                /* of words 32 i to 32 i + 31 */

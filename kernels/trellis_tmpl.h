@@ -3,7 +3,7 @@
 #include "kernels/trellis.h"
 #include "kernels/vec.h"
 
-enum { TRELLIS_LANES = 2 * XB_VL, TRELLIS_MOST_STATES = 1 << (XB_MOST_WORD_BITS - 1) };
+enum { TRELLIS_LANES = 2 * XB_VL };
 
 typedef uint16_t vcost __attribute__ ((vector_size (TRELLIS_LANES * 2)));
 typedef uint16_t vcost_unaligned __attribute__ ((vector_size (TRELLIS_LANES * 2), aligned (2), may_alias));
@@ -121,7 +121,7 @@ static inline __attribute__ ((always_inline)) uint16_t trellis_step (const xb_tr
 
 static void trellis_extend (const xb_trellis *t, uint16_t *cost, const float *x, const float *weight, uint32_t n, uint8_t *back)
 {
-  uint16_t work[2][TRELLIS_MOST_STATES + TRELLIS_LANES], error[XB_VALUE_GROUPS * XB_WORD_GROUP] __attribute__ ((aligned (64))), least = 0;
+  uint16_t work[2][XB_MOST_STATES + TRELLIS_LANES], error[XB_VALUE_GROUPS * XB_WORD_GROUP] __attribute__ ((aligned (64))), least = 0;
   const uint32_t states = xb_trellis_states (t);
   memcpy (work[0], cost, states * sizeof *cost);
   for (uint32_t i = 0; i < n; i++, back += states) {

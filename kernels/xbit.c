@@ -170,7 +170,7 @@ void xb_unpack_band (const xb_matrix *m, uint32_t band, uint8_t *codes, float *s
 int32_t xb_trellis_word (uint32_t word_bits, uint32_t depth, const int8_t (*tables)[16], uint32_t w)
 {
   const bool is_long = word_bits > XB_WORD_BITS;
-  uint32_t index[3] = { 0 }, upper;
+  uint32_t index[3] = { 0 };
   switch (depth) {
   case 1: /* codes 0 to 3, 8 to 11 */
   case 2: /* codes 0 and 1, 2 and 3, 4 and 5, 6 and 7 */
@@ -178,12 +178,11 @@ int32_t xb_trellis_word (uint32_t word_bits, uint32_t depth, const int8_t (*tabl
     index[1] = is_long ? w ^ w >> 4 ^ w >> 12 : w ^ w >> 8;
     break;
   case 3: /* the upper two bits of codes 0 and 1, of 2 and 3, of 4; the lowest bits of codes 0 to 3, of 4 and 5 */
-    upper = w >> 13 & 3;
     index[0] = (w >> 1 & 3) | (w >> 4 & 3) << 2;
     index[1] = (w & 1) | (w >> 3 & 1) << 1 | (w >> 6 & 1) << 2 | (w >> 9 & 1) << 3;
     index[1] ^= (w >> 7 & 3) | (w >> 10 & 3) << 2;
     if (is_long) {
-      index[0] ^= upper;
+      index[0] ^= w >> 13 & 3;
       index[1] ^= (w >> 12 & 1) | (w >> 15 & 1) << 1;
     }
     break;

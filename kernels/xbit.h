@@ -38,7 +38,7 @@ typedef enum {
   XB_TRELLIS = 4, /* w = s v, depth <= 6: a bitshift trellis (Tseng et al. 2024, QTIP) whose states are summed up from small tables, so that
                    * it decodes by byte lookups: xb_trellis_word says what v a word of 12 bits stands for. A word is the code itself (lowest)
                    * and those before it in the chain of its 16 rows: xb_chain_place */
-  XB_TRELLIS16 = 6, /* the same with words of 16 bits, depth 2 to 5: 5 to 9 % less error for sixteen times the search */
+  XB_TRELLIS16 = 6, /* the same with words of 16 bits, depth 2 to 5: 5 to 11 % less error for sixteen times the search */
   XB_EXL3 = 5     /* w = s v, v a function (xb_exl3_function) of the code's bits and those before it, 16 in all, in a ring of 16 rows x 16 columns: the
                    * trellis of EXL3, as it is published. A float, so that products are f32's; one scale per row */
 } xb_codebook;

@@ -86,8 +86,6 @@ ALWAYS xi load_table (const int8_t *table, const int bias)
   return xi_repeat16 (table) ^ xi_set (bias ? 128 : 0);
 }
 
-#define IS_TRELLIS(codebook) ((codebook) == XB_TRELLIS || (codebook) == XB_TRELLIS16)
-
 #include "kernels/xbit_trellis_tmpl.h"
 
 /* y[i] += scale (xs sum u x) + zero (xs sum x) for one part of one tile and the n vectors from `first` on, whose tiles are `step` apart. */
@@ -174,7 +172,7 @@ ALWAYS void part_codes (xi codes[8], const run *r, const uint8_t *tile, const gr
 {
   if (codebook == XB_GRID)
     decode_grid (codes, r, open, depth, part);
-  else if (!IS_TRELLIS (codebook))
+  else if (!xb_is_trellis (codebook))
     decode (codes, tile, depth, codebook, table, part);
 }
 
@@ -187,9 +185,9 @@ ALWAYS void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, f
   const size_t row_tiles = acts->cols_padded / 32;
   const xi table = codebook == XB_TABLE ? load_table (r->tables[0], !XI_SIGNED) : xi_set (0);
   trellis t;
-  if (IS_TRELLIS (codebook))
+  if (xb_is_trellis (codebook))
     begin_trellis (&t, r->tables, depth);
-  if (IS_TRELLIS (codebook) && !r->is_first)
+  if (xb_is_trellis (codebook) && !r->is_first)
     enter_trellis (&t, r->tiles - depth * 64, depth);
   vf even[PARTS], odd[PARTS], scale[2][PARTS], zero[2][PARTS];
   UNROLL for (int part = 0; part < PARTS; part++) {
@@ -213,7 +211,7 @@ ALWAYS void cells (const run *r, const xb_acts *acts, uint32_t i0, uint32_t n, f
         __builtin_prefetch (ahead + line * 64, 0, 2); /* into L2: the first level has too few buffers for misses */
       if (codebook == XB_GRID)
         grid_open (&grid, r->grid, tile, depth);
-      if (IS_TRELLIS (codebook))
+      if (xb_is_trellis (codebook))
         trellis_values (&t, tile, values, depth, codebook);
       /* Many vectors take all registers for one part: the scales of the other wait in memory. */
       if (alone)
@@ -307,10 +305,10 @@ ALWAYS int is_of_16 (const run *r, const int depth, const int codebook, const in
       cells_of_16 (r, acts, acc, depth, 1);                                              \
     else if (is_of_16 (r, depth, codebook, alone))                                       \
       cells_of_16 (r, acts, acc, depth, 0);                                              \
-    else if (r->per_group || IS_TRELLIS (codebook))                                      \
+    else if (r->per_group || xb_is_trellis (codebook))                                   \
       cells (r, acts, i0, n, acc, depth, codebook, 0, alone);                            \
     else                                                                                 \
-      cells (r, acts, i0, n, acc, depth, codebook, !IS_TRELLIS (codebook), alone);       \
+      cells (r, acts, i0, n, acc, depth, codebook, !xb_is_trellis (codebook), alone);    \
   }
 #define RUNS(name, depth, codebook) RUN (name##_one, depth, codebook, 1) RUN (name, depth, codebook, 0)
 #define UNIFORM(depth) RUNS (uniform##depth, depth, XB_UNIFORM)

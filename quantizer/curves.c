@@ -330,6 +330,8 @@ GVariant *qz_curves_to_variant (const QzCurves *curves)
 static gboolean shape_is_sound (const QzShape *shape)
 {
   gboolean grouped = shape->scale_kind == XB_SCALE_GROUP_F16 || shape->scale_kind == XB_SCALE_GROUP_I8;
+  if (shape->codes != QZ_CODES_TRELLIS && shape->codes != QZ_CODES_UNIFORM)
+    return FALSE; /* longer words are a fit's own choice */
   return grouped ? shape->group == 32 || shape->group == 64 || shape->group == 128 : shape->scale_kind == XB_SCALE_ROW_F16 && shape->group == 0;
 }
 

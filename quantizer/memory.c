@@ -16,7 +16,7 @@ enum {
   ENCODE_COPIES = 6,      /* ... and how many times it holds them */
   SCORED_ROWS = 256,      /* states of the finished file whose logits are there at once (measure.c), and once more in the engine */
   TOKEN_BYTES = 160,      /* of the vocabulary in memory, text and merges included */
-  LONG_SEARCH_BYTES = (QZ_PANEL_COLS + 1) * QZ_CHAIN_ROWS << (XB_MOST_WORD_BITS - 2), /* of words of 16 bits: decisions of a panel of 2 bits (trellis.c) */
+  LONG_SEARCH_BYTES = (QZ_PANEL_COLS + 1) * QZ_CHAIN_ROWS * XB_MOST_STATES, /* of words of 16 bits: decisions of a panel of 2 bits (trellis.c) */
   CELL_BYTES = 40 + QZ_MOST_DEPTH * (12 + 16), /* its curve and its steps */
 };
 

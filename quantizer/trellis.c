@@ -4,8 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_STATES = 1 << (XB_MOST_WORD_BITS - 2) };
-
 /* Errors of a weight of unit variance that are larger than this count alike; the search has whole numbers for those below. */
 static const float most_error[XB_TRELLIS_DEPTH + 1] = { 0, 12, 6, 3, 1.5f, 0.6f, 0.3f };
 
@@ -75,7 +73,7 @@ const QzTrellis *qz_trellis (xb_codebook codebook, guint depth)
 struct QzChain {
   const QzTrellis *t;
   guint most_cols, n_states, state; /* where the chain ends so far */
-  guint16 cost[MOST_STATES];
+  guint16 cost[XB_MOST_STATES];
   float inverse[QZ_CHAIN_ROWS], row_share[QZ_CHAIN_ROWS], most_pivot;
   guint16 *words; /* [most_cols + 1][16 places] as the best path has them now */
   float *error;   /* [most_cols][16 rows] of the columns that have words */

@@ -8,7 +8,7 @@
 
 #include "sets.h"
 
-enum { STEPS = 40, MOST_STATES = 1 << (XB_MOST_WORD_BITS - 2) };
+enum { STEPS = 40 };
 
 static guint32 error_of (const xb_trellis *t, guint word, float x, float weight)
 {
@@ -19,7 +19,7 @@ static guint32 error_of (const xb_trellis *t, guint word, float x, float weight)
 /* cost of the best path into each state, and the least before the last step. */
 static guint32 recursion (const xb_trellis *t, const float *x, const float *weight, guint n, guint32 *cost)
 {
-  guint32 least = 0, next[MOST_STATES];
+  guint32 least = 0, next[XB_MOST_STATES];
   guint states = xb_trellis_states (t);
   for (guint i = 0; i < n; i++) {
     least = UINT32_MAX;
@@ -41,8 +41,8 @@ static void check_depth (xb_codebook codebook, guint depth, gboolean is_barred, 
   gint8 tables[3][16];
   xb_trellis t;
   float x[STEPS], weight[STEPS];
-  guint16 cost[MOST_STATES], *start = g_new (guint16, MOST_STATES);
-  guint32 want[MOST_STATES];
+  guint16 cost[XB_MOST_STATES], *start = g_new (guint16, XB_MOST_STATES);
+  guint32 want[XB_MOST_STATES];
   guint bits = xb_word_bits (codebook);
   for (guint i = 0; i < 48; i++)
     tables[i / 16][i % 16] = (gint8) g_rand_int_range (rand, -42, 43);
