@@ -325,13 +325,14 @@ gboolean qz_fold_rotations (EngGguf *gguf, const QzOptions *options, const char 
   g_autoptr (QzSource) source = qz_source_new (gguf, error);
   if (source == NULL || !qz_rotate_check (source, error))
     return FALSE;
+  /* Also where nothing is learned: a text that will not do, or too little memory, is said before the rotated model is written. */
   g_autoptr (QzCalibration) calibration = qz_calibration_new (source, options, error);
   if (calibration == NULL)
     return FALSE;
   QzTokens tokens;
   QzMemory memory;
   qz_observe_tokens (calibration, qz_calibration_backward_tokens (options), &tokens);
-  tokens.is_rotated = TRUE;
+  tokens.is_rotated = options->method == QZ_METHOD_SPINQUANT;
   if (!qz_memory_choose (source, &tokens, eng_workers_count (workers), options->memory_bytes, &memory, error))
     return FALSE;
   g_autofree char *fingerprint = qz_fingerprint (gguf), *prefix = options->work != NULL ? g_strconcat (options->work, ".rotations", NULL) : NULL;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* Errors of a weight of unit variance that are larger than this count alike; the search has whole numbers for those below. */
-static const float most_error[XB_TRELLIS_DEPTH + 1] = { 0, 12, 6, 3, 1.5f, 0.6f, 0.3f };
+static const float most_error[XB_TRELLIS_DEPTH + 1] = { 0, 12, 3.5f, 3, 1.5f, 0.6f, 0.3f };
 
 /* The least of a weight's share in the cost, of the largest: below, its own errors would be rounded away. */
 static const float least_share = 1.0f / 32;

@@ -1,6 +1,6 @@
 /* trellis_tables.c: fits the tables of a trellis (quantizer/trellis.c) to the unit Gaussian: alternately encodes random chains with the tables as
  * they are and sets the tables to the least squares of what was encoded, as Lloyd did for scalars; a little noise that dies away keeps them out
- * of poor minima. Prints them as they are stored, and the error that they leave then.
+ * of poor minima. Prints them as they are stored, the error that they leave then, and what the search takes.
  *   trellis_tables DEPTH [ROUNDS] [SEED] [CHAINS] [WORD BITS: 12, 16] */
 #include "kernels/trellis.h"
 
@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { CHAIN = 1024, WORDS = 1 << XB_MOST_WORD_BITS, TABLES = 3, ENTRIES = TABLES * 16, CHECK_CHAINS = 250 };
 
@@ -31,6 +32,7 @@ static float normal (void)
 static xb_trellis trellis;
 static uint32_t word_bits, depth, n_tables;
 static float largest; /* value */
+static float finer = 32; /* values are counted in so many parts while they are fitted: bytes as they are */
 static uint8_t entry[WORDS][TABLES]; /* k * 16 + index of table k */
 static float tables[ENTRIES];
 
@@ -52,24 +54,26 @@ static void sum_tables (void)
   memset (values, 0, sizeof values);
   for (uint32_t word = 0; word < 1u << word_bits; word++)
     for (uint32_t k = 0; k < n_tables; k++)
-      values[word] += tables[entry[word][k]];
+      values[word] += tables[entry[word][k]] * finer;
+  for (uint32_t word = 0; word < 1u << word_bits; word++)
+    values[word] = fmaxf (-127, fminf (127, values[word]));
   xb_trellis_set (&trellis, word_bits, depth, values);
   largest = 0;
   for (uint32_t word = 0; word < 1u << word_bits; word++)
-    largest = fmaxf (largest, fabsf (values[word]));
+    largest = fmaxf (largest, fabsf (values[word] / finer));
 }
 
 /* Words of the best chain; its squared error. `unit`: what the values are counted in. */
 static double encode (const float *from, float unit, uint16_t *words)
 {
-  static const float clip[XB_TRELLIS_DEPTH + 1] = { 0, 12, 6, 3, 1.5f, 0.6f, 0.3f };
+  static const float clip[XB_TRELLIS_DEPTH + 1] = { 0, 12, 3.5f, 3, 1.5f, 0.6f, 0.3f };
   static uint16_t cost[WORDS / 2];
   static uint8_t back[CHAIN * WORDS / 2];
   const uint32_t states = xb_trellis_states (&trellis);
   float weight[CHAIN], x[CHAIN];
   for (int i = 0; i < CHAIN; i++) {
-    weight[i] = (float) xb_trellis_most_cost (&trellis) * unit * unit / clip[depth];
-    x[i] = fmaxf (-largest, fminf (largest, from[i])) / unit;
+    weight[i] = (float) xb_trellis_most_cost (&trellis) * unit * unit / (clip[depth] * finer * finer);
+    x[i] = fmaxf (-largest, fminf (largest, from[i])) / unit * finer;
   }
   for (uint32_t s = 0; s < states; s++)
     cost[s] = s ? XB_COST_BARRED : 0;
@@ -81,7 +85,7 @@ static double encode (const float *from, float unit, uint16_t *words)
   for (uint32_t i = CHAIN; i-- > 0;) {
     words[i] = (uint16_t) xb_trellis_trace (&trellis, back + i * states, state);
     state = words[i] >> depth;
-    const float miss = from[i] - xb_trellis_value_of (&trellis, words[i]) * unit;
+    const float miss = from[i] - xb_trellis_value_of (&trellis, words[i]) * unit / finer;
     error += (double) (miss * miss);
   }
   return error;
@@ -170,8 +174,12 @@ int main (int argc, char **argv)
   int8_t stored[TABLES][16] = { 0 };
   const double before = run (x, 1, words, CHECK_CHAINS);
   const float unit = store (stored);
+  finer = 1;
   xb_trellis_init (&trellis, word_bits, depth, (const int8_t (*)[16]) stored);
-  printf ("depth %u, seed %s: mean squared error %.5f; as bytes of %.5f: %.5f\n", depth, argc > 3 ? argv[3] : "11", before, (double) unit, run (x, unit, words, CHECK_CHAINS));
+  const clock_t begun = clock ();
+  const double after = run (x, unit, words, CHECK_CHAINS), microseconds = (double) (clock () - begun) * 1e6 / CLOCKS_PER_SEC;
+  printf ("depth %u, seed %s: mean squared error %.5f; as bytes of %.5f: %.5f; %.3f microseconds a weight\n", depth, argc > 3 ? argv[3] : "11", before, (double) unit,
+          after, microseconds / (CHECK_CHAINS * CHAIN));
   for (uint32_t k = 0; k < n_tables; k++) {
     printf ("{");
     for (int i = 0; i < 16; i++)
