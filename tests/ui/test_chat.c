@@ -275,6 +275,7 @@ static void add_advised (UiCase *c)
   TinyModel tiny = TINY_MODEL_DEFAULTS;
   g_autofree char *path = tiny_model_path ("advised.gguf");
   tiny.temperature = 0.01f;
+  tiny.top_k = 1; /* between two that are as likely, a temperature alone would choose now one and now the other */
   tiny_model_write (&tiny, path);
   g_object_unref (ui_import (c, path, "Advised"));
 }
@@ -301,6 +302,7 @@ static void test_advice (UiCase *c)
   ui_wait (ui_find (dialog, "temperature_spin"));
   ui_picture (dialog, "chat-settings-advised");
   g_assert_cmpfloat_with_epsilon (gtk_spin_button_get_value (ui_find (dialog, "temperature_spin")), 0.01, 1e-6);
+  g_assert_cmpint (gtk_spin_button_get_value_as_int (ui_find (dialog, "top_k_spin")), ==, 1);
   g_assert_cmpuint (adw_combo_row_get_selected (ui_find (dialog, "preset_row")), ==, 0);
   gtk_window_close (dialog);
   ui_wait (!ui_dialog (c));
