@@ -2,6 +2,7 @@
  * so every one must be the same. */
 #include <glib.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cpu.h"
@@ -15,7 +16,7 @@ enum { STEPS = 40 };
 static guint32 error_of (const xb_trellis *t, guint word, float x, float weight)
 {
   xb_trellis_count count = xb_trellis_counting (t, x, weight);
-  guint miss = (guint) ABS (count.x - (int) (128 * xb_trellis_value_of (t, word))), near = MIN (miss, count.most_miss);
+  guint miss = (guint) abs (count.x - (int) (128 * xb_trellis_value_of (t, word))), near = MIN (miss, count.most_miss);
   guint root = (near << count.shift) * count.factor >> 16, counted = ((root * root >> 16) + ((miss - near) * count.beyond >> 16)) & ~(guint) xb_trellis_marks (t);
   double apart = (double) x - (double) xb_trellis_value_of (t, word), exact = (double) weight * apart * apart, most = xb_trellis_most_cost (t);
   g_assert_cmpfloat (counted, <=, most);
