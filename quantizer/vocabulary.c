@@ -2,13 +2,14 @@
 #include "quantizer/observe_private.h"
 
 #include "engine/error.h"
+#include "engine/model.h"
 #include "kernels/ops.h"
 #include "quantizer/head.h"
 #include "quantizer/rotation.h"
 
 #include <string.h>
 
-/* Of the vocabulary's weight, the least part that is shared evenly, so that no token's row is worthless; and the least of a control token. */
+/* Of the vocabulary's weight, the least part that is shared evenly, so that no token's row is worthless; and the least of a control token of chats. */
 static const double vocabulary_floor = 0.05, control_floor = 2e-4;
 
 /* Rows first..first+n-1 of the stream before any norm: scaled rows of the embedding, and of the positions where these are learned. */
@@ -213,13 +214,24 @@ static void token_frequencies (const QzObserving *o, double unseen, double *freq
     frequency[v] = (1 - unseen) * frequency[v] + unseen / n_vocab;
 }
 
-/* A chat is made of control tokens that no text holds: their rows get a weight of their own. */
+/* A chat is made of control tokens that no text holds, those that the template writes and that begin and end what is said: their rows get a weight of their own.
+ * Others, of which some vocabularies have thousands in reserve, are as rare as they look. */
 static void raise_control_tokens (const QzObserving *o, float *weight, double total)
 {
-  gsize n = eng_gguf_array_length (o->source->gguf, "tokenizer.ggml.token_type", NULL);
-  for (guint v = 0; v < MIN (n, o->traits->n_vocab); v++)
-    if (eng_gguf_array_int (o->source->gguf, "tokenizer.ggml.token_type", v) == 3)
+  const EngGguf *gguf = o->source->gguf;
+  const char *template = eng_gguf_chat_template (gguf);
+  gsize n = eng_gguf_array_length (gguf, "tokenizer.ggml.token_type", NULL);
+  gint64 bos = eng_gguf_get_int (gguf, "tokenizer.ggml.bos_token_id", -1), eos = eng_gguf_get_int (gguf, "tokenizer.ggml.eos_token_id", -1),
+         eot = eng_gguf_get_int (gguf, "tokenizer.ggml.eot_token_id", -1);
+  for (guint v = 0; v < MIN (n, o->traits->n_vocab); v++) {
+    if (eng_gguf_array_int (gguf, "tokenizer.ggml.token_type", v) != 3)
+      continue;
+    gsize length = 0;
+    const char *text = eng_gguf_array_string (gguf, "tokenizer.ggml.tokens", v, &length);
+    g_autofree char *whole = text != NULL ? g_strndup (text, length) : NULL;
+    if (v == bos || v == eos || v == eot || (template != NULL && whole != NULL && length > 0 && strstr (template, whole) != NULL))
       weight[v] = MAX (weight[v], control_floor * total);
+  }
 }
 
 /* A row of a tied embedding errs twice: as a head row, weighted by p (1 - p) over E f f^T, and as a look-up, weighted by its frequency
