@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Errors of a weight of unit variance that are larger than this count alike; the search has whole numbers for those below. */
+/* Of a weight of unit variance, the error that counts the most there is; from three quarters of it on the search hardly tells errors apart, below it has whole numbers for them. */
 static const float most_error[XB_TRELLIS_DEPTH + 1] = { 0, 12, 3.5f, 3, 1.5f, 0.6f, 0.3f };
 
 /* The least of a weight's share in the cost, of the largest: below, its own errors would be rounded away. */
