@@ -6,6 +6,7 @@
 #include "quantizer/calibration.h"
 #include "quantizer/factor.h"
 #include "quantizer/kept.h"
+#include "quantizer/loudness.h"
 #include "quantizer/method.h"
 #include "quantizer/moments.h"
 #include "quantizer/observe.h"
@@ -189,6 +190,7 @@ typedef struct {
   EngWorkers *workers;
   guint bits;    /* that scales are searched for */
   float **noise; /* [n_inputs] of sensitivity.h, or NULL: not seen yet */
+  guint16 **errors; /* [n_inputs][QZ_ERROR_ROWS][cols] of loudness.h; as noise */
   GError *error; /* of an order, which cannot fail */
 } Learner;
 
@@ -338,6 +340,13 @@ static void learn_noise (const QzMoments *h, float *noise)
   }
 }
 
+static void weigh_tokens (gpointer data, guint input, guint n, const float *x, gsize ld, float *weights)
+{
+  const Learner *l = data;
+  const QzInput *in = &l->source->inputs[input];
+  qz_loudness_weigh (l->workers, in->cols, l->errors[input], l->analysis->pivots[in->first_factor], n, x, ld, weights);
+}
+
 static gboolean learn_moments (gpointer data, guint input, guint factor, QzMoments *h, GError **error)
 {
   Learner *l = data;
@@ -351,6 +360,7 @@ static gboolean learn_moments (gpointer data, guint input, guint factor, QzMomen
     if (!learn_transform (l, input, h, error))
       return FALSE;
     l->noise[input] = g_new (float, 2 * h->n);
+    l->errors[input] = g_new (guint16, (gsize) QZ_ERROR_ROWS * h->n);
     learn_noise (h, l->noise[input] + h->n);
   }
   a->pivots[factor] = g_new (float, h->n);
@@ -371,9 +381,13 @@ static gboolean learn_moments (gpointer data, guint input, guint factor, QzMomen
                    eng_gguf_path (l->source->gguf), input);
       return FALSE;
     }
+    if (first)
+      qz_loudness_learn (a->transforms[input], a->seed + input, begin, size, block, l->errors[input]);
     if (!append_block (a, block, size, error))
       return FALSE;
   }
+  if (first)
+    qz_loudness_finish (a->transforms[input], l->errors[input]);
   return TRUE;
 }
 
@@ -442,8 +456,8 @@ static void keep_held_out (QzAnalysis *a, const QzCalibration *c, const QzObserv
 
 /* ---- what a state holds (work.h) ----------------------------------------------------------------------------------------- */
 
-/* Pipelines, noise and pivots of the inputs that were seen, else nothing; orders of hidden channels; places of factors and states. */
-#define LEARNED_TYPE "(aayaayaayaayattt)"
+/* Pipelines, noise, errors and pivots of the inputs that were seen, else nothing; orders of hidden channels; places of factors and states. */
+#define LEARNED_TYPE "(aayaayaayaayaayattt)"
 
 static GVariant *bytes_of (const void *data, gsize size)
 {
@@ -454,21 +468,24 @@ static GBytes *save_learned (gpointer data)
 {
   Learner *l = data;
   const QzAnalysis *a = l->analysis;
-  GVariantBuilder transforms, noise, pivots, orders;
+  GVariantBuilder transforms, noise, errors, pivots, orders;
   g_variant_builder_init (&transforms, G_VARIANT_TYPE ("aay"));
   g_variant_builder_init (&noise, G_VARIANT_TYPE ("aay"));
+  g_variant_builder_init (&errors, G_VARIANT_TYPE ("aay"));
   g_variant_builder_init (&pivots, G_VARIANT_TYPE ("aay"));
   g_variant_builder_init (&orders, G_VARIANT_TYPE ("aay"));
   for (guint i = 0; i < a->n_inputs; i++)
     g_variant_builder_add_value (&transforms, a->transforms[i] != NULL ? bytes_of (a->transforms[i]->blob, a->transforms[i]->bytes) : bytes_of (NULL, 0));
   for (guint i = 0; i < a->n_inputs; i++)
     g_variant_builder_add_value (&noise, bytes_of (l->noise[i], sizeof (float) * 2 * l->source->inputs[i].cols));
+  for (guint i = 0; i < a->n_inputs; i++)
+    g_variant_builder_add_value (&errors, bytes_of (l->errors[i], sizeof (guint16) * QZ_ERROR_ROWS * l->source->inputs[i].cols));
   for (guint f = 0; f < a->n_factors; f++)
     g_variant_builder_add_value (&pivots, bytes_of (a->pivots[f], sizeof (float) * a->factor_cols[f]));
   for (guint u = 0; u < a->n_units; u++)
     g_variant_builder_add_value (&orders, bytes_of (l->source->units[u].order, sizeof (guint32) * a->order_lengths[u]));
   g_autoptr (GVariant) all = g_variant_ref_sink (g_variant_new (
-      "(@aay@aay@aay@aay@attt)", g_variant_builder_end (&transforms), g_variant_builder_end (&noise), g_variant_builder_end (&pivots), g_variant_builder_end (&orders),
+      "(@aay@aay@aay@aay@aay@attt)", g_variant_builder_end (&transforms), g_variant_builder_end (&noise), g_variant_builder_end (&errors), g_variant_builder_end (&pivots), g_variant_builder_end (&orders),
       g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->factor_end, a->states_offset));
   return g_variant_get_data_as_bytes (all);
 }
@@ -502,12 +519,12 @@ static gboolean restore_learned (gpointer data, GBytes *saved)
   Learner *l = data;
   QzAnalysis *a = l->analysis;
   g_autoptr (GVariant) all = g_variant_ref_sink (g_variant_new_from_bytes (G_VARIANT_TYPE (LEARNED_TYPE), saved, FALSE));
-  g_autoptr (GVariant) transforms = NULL, noise = NULL, pivots = NULL, orders = NULL, offsets = NULL;
+  g_autoptr (GVariant) transforms = NULL, noise = NULL, errors = NULL, pivots = NULL, orders = NULL, offsets = NULL;
   gsize n = 0;
-  g_variant_get (all, "(@aay@aay@aay@aay@attt)", &transforms, &noise, &pivots, &orders, &offsets, &a->factor_end, &a->states_offset);
+  g_variant_get (all, "(@aay@aay@aay@aay@aay@attt)", &transforms, &noise, &errors, &pivots, &orders, &offsets, &a->factor_end, &a->states_offset);
   const guint64 *places = g_variant_get_fixed_array (offsets, &n, sizeof (guint64));
   gboolean ok = g_variant_is_normal_form (all) && n == a->n_factors && g_variant_n_children (transforms) == a->n_inputs
-                && g_variant_n_children (noise) == a->n_inputs && g_variant_n_children (pivots) == a->n_factors && g_variant_n_children (orders) == a->n_units && restore_orders (l, orders);
+                && g_variant_n_children (noise) == a->n_inputs && g_variant_n_children (errors) == a->n_inputs && g_variant_n_children (pivots) == a->n_factors && g_variant_n_children (orders) == a->n_units && restore_orders (l, orders);
   for (guint f = 0; ok && f < a->n_factors; f++) {
     void *element;
     ok = take_element (pivots, f, sizeof (float) * a->factor_cols[f], &element);
@@ -522,12 +539,16 @@ static gboolean restore_learned (gpointer data, GBytes *saved)
     void *element = NULL;
     ok = (size == 0 || a->transforms[i] != NULL) && take_element (noise, i, sizeof (float) * 2 * l->source->inputs[i].cols, &element) && (size == 0) == (element == NULL);
     l->noise[i] = element;
+    void *rows = NULL;
+    ok = ok && take_element (errors, i, sizeof (guint16) * QZ_ERROR_ROWS * l->source->inputs[i].cols, &rows) && (size == 0) == (rows == NULL);
+    l->errors[i] = rows;
   }
   for (guint f = 0; !ok && f < a->n_factors; f++)
     g_clear_pointer (&a->pivots[f], g_free);
   for (guint i = 0; !ok && i < a->n_inputs; i++) {
     g_clear_pointer (&a->transforms[i], qz_transform_free);
     g_clear_pointer (&l->noise[i], g_free);
+    g_clear_pointer (&l->errors[i], g_free);
   }
   a->factor_end = ok ? a->factor_end : 0;
   return ok;
@@ -536,7 +557,7 @@ static gboolean restore_learned (gpointer data, GBytes *saved)
 /* Everything that what is computed depends on. */
 static char *work_key (const QzAnalysis *a, const QzCalibration *c, const QzTokens *tokens, const QzMemory *memory, guint bits)
 {
-  enum { WORK_VERSION = 4 };
+  enum { WORK_VERSION = 5 };
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
   g_autofree char *rest = g_strdup_printf ("%d %s %s %" G_GUINT64_FORMAT " %s %u %u %u %u %" G_GSIZE_FORMAT " %u %u %u", WORK_VERSION, a->fingerprint, a->calibration,
                                            a->seed, qz_method_name (a->method), bits, c->n_tokens, c->n_sequences, c->n_held, tokens->n_back, memory->batch_rows, memory->head_rows,
@@ -617,10 +638,12 @@ QzAnalysis *qz_analyse (EngGguf *gguf, const QzOptions *options, EngWorkers *wor
     return NULL;
 
   g_autoptr (GPtrArray) noise = g_ptr_array_new_with_free_func (g_free);
+  g_autoptr (GPtrArray) errors = g_ptr_array_new_with_free_func (g_free);
   g_ptr_array_set_size (noise, (int) source->n_inputs);
-  Learner learner = { source, a, workers, options->bits > 0 ? options->bits : 4, (float **) noise->pdata, NULL };
+  g_ptr_array_set_size (errors, (int) source->n_inputs);
+  Learner learner = { source, a, workers, options->bits > 0 ? options->bits : 4, (float **) noise->pdata, (guint16 **) errors->pdata, NULL };
   QzObservation observation;
-  QzObserver observer = { .seed = options->seed, .backward_tokens = backward_tokens, .memory = &memory, .moments = learn_moments,
+  QzObserver observer = { .seed = options->seed, .backward_tokens = backward_tokens, .memory = &memory, .moments = learn_moments, .loudness = weigh_tokens,
                           .order = qz_method_traits (a->method)->orders_channels ? order_channels : NULL, .states = learn_states, .work = work,
                           .save = save_learned, .restore = restore_learned, .data = &learner,
                           .progress = progress, .progress_data = data, .from = 0, .to = observe_share };

@@ -128,3 +128,24 @@ gboolean qz_factor (EngWorkers *workers, float *h, guint n, double damping, floa
   }
   return TRUE;
 }
+
+/* Stretch by stretch: what is solved of a row goes into all that comes behind it. */
+void qz_factor_solve (const float *f, guint n, guint cols, float *e)
+{
+  g_autofree float *negative = g_new (float, (gsize) n * BLOCK);
+  for (guint at = 0; at < cols; at += BLOCK) {
+    guint size = MIN (BLOCK, cols - at), after = at + size;
+    for (guint i = 0; i < n; i++) {
+      float *row = e + (gsize) i * cols;
+      for (guint k = at; k < after; k++) {
+        const float *column = f + (gsize) k * cols;
+        for (guint j = k + 1; j < after; j++)
+          row[j] -= row[k] * column[j];
+      }
+      for (guint k = 0; k < size; k++)
+        negative[(gsize) i * BLOCK + k] = -row[at + k];
+    }
+    if (after < cols)
+      xb_gemm (false, false, 0, n, cols - after, size, negative, BLOCK, f + (gsize) at * cols + after, cols, 1, e + after, cols);
+  }
+}

@@ -11,5 +11,7 @@
  * mean of the diagonal is added to the diagonal; ten times as much again while that is not enough. Zero moments, of an input that is always
  * 0, give the identity and pivots 0. FALSE when they are not finite numbers. */
 gboolean qz_factor (EngWorkers *workers, float *h, guint n, double damping, float *pivots);
+/* Rows e [n][cols] become e F^-1: errors as they are before compensation, such as compensation leaves them. */
+void qz_factor_solve (const float *f, guint n, guint cols, float *e);
 
 #endif

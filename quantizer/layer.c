@@ -540,10 +540,15 @@ void qz_unit_products (QzLayerPass *p, const QzLayerWeights *w, guint n)
   qz_pass_multiply (p, n, w->n_gate_up, p->traits->n_embd, p->in, w->gate_up, w->gate_up_bias, p->gate_up);
 }
 
-void qz_unit_finish (QzLayerPass *p, const QzLayerWeights *w, guint n)
+void qz_unit_activate (QzLayerPass *p, const QzLayerWeights *w, guint n)
 {
   run_tokens (p, activate_work, &(Step){ .pass = p, .weights = w, .n = n });
   sub_norm (p, &w->ffn_sub_norm, n, w->n_ff, p->hidden);
+}
+
+void qz_unit_finish (QzLayerPass *p, const QzLayerWeights *w, guint n)
+{
+  qz_unit_activate (p, w, n);
   qz_pass_multiply (p, n, p->traits->n_embd, w->n_ff, p->hidden, w->down, w->down_bias, p->y);
 }
 

@@ -101,7 +101,8 @@ void qz_attention_backward (QzLayerPass *pass, const QzLayerWeights *weights, gu
 const QzNorm *qz_feed_forward_norm (const EngTraits *traits, const QzLayerWeights *weights);
 /* From in to gate_up. */
 void qz_unit_products (QzLayerPass *pass, const QzLayerWeights *weights, guint n);
-/* From gate_up to hidden and y. */
+/* From gate_up to hidden; and to y. */
+void qz_unit_activate (QzLayerPass *pass, const QzLayerWeights *weights, guint n);
 void qz_unit_finish (QzLayerPass *pass, const QzLayerWeights *weights, guint n);
 /* From d_y and gate_up to d_hidden, d_gate_up and d_in. A mixture adds y by a weight: with weights [n], d_y is without them, d_weights [n] =
  * their gradients, and hidden = the unit's (it is recomputed); NULL both: 1. */

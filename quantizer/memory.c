@@ -5,6 +5,7 @@
 #include "engine/memory_plan.h"
 #include "quantizer/allocate.h"
 #include "quantizer/layer.h"
+#include "quantizer/loudness.h"
 #include "quantizer/moments.h"
 #include "quantizer/shape.h"
 #include "quantizer/spin.h"
@@ -31,12 +32,12 @@ static double largest_tensor (const QzSource *source)
   return most;
 }
 
-/* What stays from the first layer to the end of the fit: pipelines, pivots, weights of rows, curves, the vocabulary. */
+/* What stays from the first layer to the end of the fit: pipelines, pivots, noise and errors, weights of rows, curves, the vocabulary. */
 static double kept_bytes (const QzSource *source)
 {
   double bytes = (double) TOKEN_BYTES * source->traits.n_vocab + 2 * sizeof (double) * source->traits.n_vocab;
   for (guint i = 0; i < source->n_inputs; i++)
-    bytes += (double) source->inputs[i].cols * (3 + sizeof (float) * (1 + source->inputs[i].n_experts));
+    bytes += (double) source->inputs[i].cols * (3 + sizeof (guint16) * QZ_ERROR_ROWS + sizeof (float) * (3 + source->inputs[i].n_experts));
   for (guint m = 0; m < source->n_matrices; m++)
     bytes += sizeof (float) * source->matrices[m].rows
              + (double) CELL_BYTES * source->matrices[m].rows * source->matrices[m].cols / (QZ_STRIPE_ROWS * QZ_PANEL_COLS);

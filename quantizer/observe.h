@@ -10,7 +10,8 @@
 #include "quantizer/work.h"
 
 typedef struct {
-  float **row_fisher;   /* [n_matrices][rows]: E g^2 of each output, per token; of the vocabulary's rows see vocabulary.c. NULL: not asked for */
+  float **row_fisher;   /* [n_matrices][rows]: E g^2 of each output, per token, or of its loudness times g^2; of the vocabulary's rows see vocabulary.c. NULL: not asked
+                         * for */
   float **row_slope;    /* [n_matrices][rows]: sum of g y over tokens, y being an output without its bias: how the loss changes as the row grows. Rows
                          * whose outputs the pass does not compute keep 0. NULL: not asked for */
   guint n_matrices;
@@ -24,6 +25,9 @@ typedef gboolean (*QzMomentsFunc) (gpointer data, guint input, guint factor, QzM
  * free to be overwritten. Its diagonal is row_fisher. Of every matrix in a layer, the last layer's first and after all moments of inputs;
  * not of the embedding and the head, whose rows' gradients hardly meet. */
 typedef gboolean (*QzGradientsFunc) (gpointer data, guint matrix, guint row0, guint rows, float *g, GError **error);
+/* Called on the way back, after all moments, with what an input's matrices multiply, x [n][ld]: weights [n] = how much louder than over the whole text the errors of
+ * packed matrices are in what they make of it, squared. Not of experts. */
+typedef void (*QzLoudnessFunc) (gpointer data, guint input, guint n, const float *x, gsize ld, float *weights);
 /* Called once for each unit, or expert of a unit, before anything that depends on the order of its hidden channels is handed over, with
  * moments [n_ff] = E h_j^2 of some tokens: the moment to call qz_source_set_order. */
 typedef void (*QzOrderFunc) (gpointer data, guint unit, guint expert, const double *moments);
@@ -46,6 +50,7 @@ typedef struct {
   gboolean slopes;        /* are asked for: of the matrices in layers */
   QzMomentsFunc moments;  /* or NULL */
   QzOrderFunc order;      /* or NULL */
+  QzLoudnessFunc loudness; /* or NULL: all tokens are alike */
   QzGradientsFunc gradients; /* or NULL */
   QzStatesFunc states;       /* or NULL */
   QzInputsFunc inputs;       /* or NULL */

@@ -84,13 +84,15 @@ static GArray *unit_outputs (QzObserving *o, guint number, guint expert)
   return outputs;
 }
 
-/* fisher[j] += sum over n rows of d[.][j]^2 / divisor. */
-static void add_squares (float *fisher, const float *d, gsize ld, guint n, guint cols, double divisor)
+/* fisher[j] += sum over n rows of weight d[.][j]^2 / divisor; weights [n], or NULL: 1. */
+static void add_squares (float *fisher, const float *d, gsize ld, const float *weights, guint n, guint cols, double divisor)
 {
   g_autofree float *sum = g_new0 (float, cols);
-  for (guint i = 0; i < n; i++)
+  for (guint i = 0; i < n; i++) {
+    float weight = weights != NULL ? weights[i] : 1;
     for (guint j = 0; j < cols; j++)
-      sum[j] += d[i * ld + j] * d[i * ld + j];
+      sum[j] += weight * d[i * ld + j] * d[i * ld + j];
+  }
   for (guint j = 0; j < cols; j++)
     fisher[j] += sum[j] / divisor;
 }
@@ -105,18 +107,59 @@ static void add_slopes (float *slope, const Output *output, guint n)
   }
 }
 
+/* What a matrix multiplies in the batch at hand, x [n][ld]; NULL: it is not there as it is. */
+static const float *input_at (const QzObserving *o, guint matrix, gsize *ld)
+{
+  const EngTraits *t = o->traits;
+  const QzMatrix *m = &o->source->matrices[matrix];
+  const QzLayer *layer = &o->source->layers[m->layer];
+  const QzUnit *unit = m->unit != QZ_NONE ? &o->source->units[m->unit] : NULL;
+  const QzLayerPass *p = &o->pass;
+  const struct {
+    gboolean is;
+    const float *x;
+    gsize ld;
+  } places[] = { { unit != NULL && unit->is_mixture, NULL, 0 },
+                 { unit != NULL && m->input == unit->down_input, p->hidden, unit != NULL ? unit->n_ff : 0 },
+                 { unit != NULL || m->input == layer->attn_input, p->in, t->n_embd },
+                 { m->input == layer->output_input, t->sub_norm ? NULL : p->attended, p->out_rows },
+                 { m->input == layer->q_b_input, p->latent_q, t->latent_query },
+                 { m->input == layer->latent_input, p->latent, t->latent } };
+  for (guint i = 0; i < G_N_ELEMENTS (places); i++)
+    if (places[i].is) {
+      *ld = places[i].ld;
+      return places[i].x;
+    }
+  return NULL;
+}
+
 /* The gradients of a batch of n rows. */
 static void add_gradients (QzObserving *o, GArray *outputs, guint n)
 {
+  g_autofree float *weights = o->to->loudness != NULL ? g_new (float, n) : NULL;
+  guint weighed = QZ_NONE; /* the input that the weights are of */
   for (guint i = 0; i < outputs->len; i++) {
     Output *output = &g_array_index (outputs, Output, i);
+    guint input = o->source->matrices[output->matrix].input;
+    gsize ld = 0;
+    const float *x = weights != NULL ? input_at (o, output->matrix, &ld) : NULL;
+    if (x != NULL && weighed != input)
+      o->to->loudness (o->to->data, input, n, x, ld, weights);
+    weighed = x != NULL ? input : weighed;
     if (o->out->row_fisher != NULL)
-      add_squares (o->out->row_fisher[output->matrix] + output->row0, output->d, output->ld, n, output->rows, o->n_back);
+      add_squares (o->out->row_fisher[output->matrix] + output->row0, output->d, output->ld, x != NULL ? weights : NULL, n, output->rows, o->n_back);
     if (o->out->row_slope != NULL && output->y != NULL)
       add_slopes (o->out->row_slope[output->matrix] + output->row0, output, n);
     if (output->g != NULL)
       qz_moments_add (&(QzMoments){ output->rows, block_rows (o->to, output->rows), output->g }, o->workers, output->d, output->ld, n);
   }
+}
+
+/* What a half's first products multiplied. */
+static void read_again (QzObserving *o, const QzNorm *norm, guint n, const float *stream)
+{
+  if (o->to->loudness != NULL)
+    qz_half_norm (&o->pass, norm, n, stream, o->pass.in);
 }
 
 /* Hands over, if all went well, and frees. */
@@ -180,6 +223,9 @@ static gboolean unit_batches (QzObserving *o, guint number, GArray *outputs, GEr
       qz_unit_products (p, &o->weights, n);
     }
     qz_unit_backward (p, &o->weights, n, NULL, NULL);
+    read_again (o, norm, n, o->gathered);
+    if (o->to->loudness != NULL)
+      qz_unit_activate (p, &o->weights, n);
     add_gradients (o, outputs, n);
     qz_half_norm_backward (p, norm, n, o->gathered, p->d_in, middle_gradient (o) + row * embd);
     if (!show_inputs (o, l, QZ_PLACE_FEED_FORWARD, row, n, norm, o->gathered, p->d_in, error))
@@ -352,8 +398,9 @@ static gboolean attention_batches (QzObserving *o, guint l, GArray *outputs, GEr
       qz_attention_products (p, &o->weights, n, o->gathered);
     else if (!qz_observing_kept (o, l, QZ_KEEP_QKV, row, n, p->qkv, error))
       return FALSE;
-    p->attends_again = o->to->inputs != NULL;
+    p->attends_again = o->to->inputs != NULL || o->to->loudness != NULL;
     qz_attention_backward (p, &o->weights, n, o->gathered, dx);
+    read_again (o, &o->weights.attn_norm, n, o->gathered);
     add_gradients (o, outputs, n);
     if (!show_inputs (o, l, QZ_PLACE_ATTENTION, row, n, &o->weights.attn_norm, o->gathered, p->d_in, error)
         || !show_inputs (o, l, QZ_PLACE_HEADS, row, n, NULL, p->attended, p->d_attended, error))

@@ -267,6 +267,90 @@ static void test_moments (gconstpointer name)
   fixture_clear (&f);
 }
 
+typedef struct {
+  const QzSource *source;
+  double **seen;    /* [n_inputs][cols] sums of squares, or NULL */
+  double **moments; /* [n_inputs][cols] means of squares */
+  guint *counts;    /* [n_inputs] */
+} Weighed;
+
+static gboolean keep_diagonal (gpointer data, guint input, guint factor, QzMoments *h, GError **error)
+{
+  Weighed *w = data;
+  if (factor != w->source->inputs[input].first_factor)
+    return TRUE;
+  w->moments[input] = g_new (double, h->n);
+  qz_moments_diagonal (h, w->moments[input]);
+  return TRUE;
+}
+
+static void weigh_twice (gpointer data, guint input, guint n, const float *x, gsize ld, float *weights)
+{
+  Weighed *w = data;
+  guint cols = w->source->inputs[input].cols;
+  if (w->seen[input] == NULL)
+    w->seen[input] = g_new0 (double, cols);
+  for (guint i = 0; i < n; i++)
+    for (guint j = 0; j < cols; j++)
+      w->seen[input][j] += (double) x[i * ld + j] * x[i * ld + j];
+  for (guint i = 0; i < n; i++)
+    weights[i] = 2;
+  w->counts[input] += n;
+}
+
+/* Whether every token goes through a matrix whose input the way back has as it is. */
+static gboolean is_weighed (const QzSource *source, guint m)
+{
+  const QzMatrix *x = &source->matrices[m];
+  return x->role != QZ_ROLE_EMBEDDING && x->role != QZ_ROLE_HEAD && x->role != QZ_ROLE_K_B && (x->unit == QZ_NONE || !source->units[x->unit].is_mixture)
+         && !(source->traits.sub_norm && x->role == QZ_ROLE_OUTPUT);
+}
+
+/* What tokens are weighed by on the way back is what the moments are of; and the weights are those of the gradients. */
+static void test_loudness (gconstpointer name)
+{
+  Fixture f;
+  g_autoptr (GError) error = NULL;
+  QzObservation plain, observation;
+  fixture_init (&f, name);
+  guint n_inputs = f.source->n_inputs, n_weighed = 0;
+  g_autofree gint32 *tokens = g_new (gint32, 2 * f.n);
+  memcpy (tokens, f.tokens, sizeof (gint32) * f.n);
+  memcpy (tokens + f.n, f.tokens, sizeof (gint32) * f.n);
+  QzCalibration calibration = { .n_tokens = f.n, .n_sequences = 1, .n_held = 1, .tokens = tokens };
+  Weighed w = { f.source, g_new0 (double *, n_inputs), g_new0 (double *, n_inputs), g_new0 (guint, n_inputs) };
+  qz_observe (f.source, &calibration, &(QzObserver) { .seed = 1, .moments = ignore_moments }, workers, &plain, NULL, &error);
+  g_assert_no_error (error);
+  qz_observe (f.source, &calibration, &(QzObserver) { .seed = 1, .moments = keep_diagonal, .loudness = weigh_twice, .data = &w }, workers, &observation, NULL, &error);
+  g_assert_no_error (error);
+  for (guint m = 0; m < f.source->n_matrices; m++) {
+    const QzMatrix *x = &f.source->matrices[m];
+    gboolean weighed = is_weighed (f.source, m);
+    for (guint r = 0; r < x->rows; r++)
+      g_assert_cmpfloat (observation.row_fisher[m][r], ==, (weighed ? 2 : 1) * plain.row_fisher[m][r]);
+    n_weighed += weighed;
+    if (!weighed)
+      continue;
+    double largest = 0;
+    g_assert_nonnull (w.seen[x->input]);
+    for (guint j = 0; j < x->cols; j++)
+      largest = MAX (largest, w.moments[x->input][j]);
+    for (guint j = 0; j < x->cols; j++)
+      g_assert_cmpfloat (fabs (w.seen[x->input][j] / w.counts[x->input] - w.moments[x->input][j]), <=, 5e-3 * largest);
+  }
+  g_assert_cmpuint (n_weighed, >=, 2 * f.source->traits.n_layers);
+  qz_observation_clear (&plain);
+  qz_observation_clear (&observation);
+  for (guint i = 0; i < n_inputs; i++) {
+    g_free (w.seen[i]);
+    g_free (w.moments[i]);
+  }
+  g_free (w.seen);
+  g_free (w.moments);
+  g_free (w.counts);
+  fixture_clear (&f);
+}
+
 /* What one sequence holds changes nothing in another, and no token sees a later one. */
 static void test_causal (gconstpointer name)
 {
@@ -547,6 +631,8 @@ int main (int argc, char **argv)
       g_test_add_data_func (gradients, name, test_gradients);
       g_autofree char *moments = g_strconcat ("/decoders/", name, "/moments", NULL);
       g_test_add_data_func (moments, name, test_moments);
+      g_autofree char *loudness = g_strconcat ("/decoders/", name, "/loudness", NULL);
+      g_test_add_data_func (loudness, name, test_loudness);
       g_autofree char *slopes = g_strconcat ("/decoders/", name, "/slopes", NULL);
       g_test_add_data_func (slopes, name, test_slopes);
       g_test_add_data_func (fit, name, test_fit);

@@ -3,6 +3,8 @@
 #include "quantizer/codebook.h"
 #include "quantizer/encode.h"
 #include "quantizer/factor.h"
+#include "quantizer/loudness.h"
+#include "quantizer/product.h"
 #include "quantizer/shape.h"
 #include "quantizer/transform.h"
 
@@ -311,11 +313,114 @@ static void test_ragged_chain (void)
   qz_chain_free (chain);
 }
 
+/* ---- loudness ------------------------------------------------------------------------------------------------------------ */
+
+/* e F is what was drawn. */
+static void test_solve (void)
+{
+  enum { ROWS = 3, COLS = 150 };
+  guint64 state = 4;
+  g_autofree float *f = g_new0 (float, COLS * COLS), *drawn = g_new (float, ROWS * COLS);
+  for (guint i = 0; i < COLS; i++) {
+    f[i * COLS + i] = 1;
+    for (guint j = i + 1; j < COLS; j++)
+      f[i * COLS + j] = 0.1f * normal (&state);
+  }
+  for (guint i = 0; i < ROWS * COLS; i++)
+    drawn[i] = normal (&state);
+  g_autofree float *e = g_memdup2 (drawn, sizeof (float) * ROWS * COLS);
+  qz_factor_solve (f, ROWS, COLS, e);
+  for (guint i = 0; i < ROWS; i++)
+    for (guint j = 0; j < COLS; j++) {
+      double back = 0;
+      for (guint k = 0; k <= j; k++)
+        back += (double) e[i * COLS + k] * f[k * COLS + j];
+      g_assert_cmpfloat (fabs (back - drawn[i * COLS + j]), <=, 1e-4);
+    }
+}
+
+/* Tokens of very different loudness whose channels go together. */
+static float *draw_tokens (guint n, guint cols)
+{
+  enum { DIRECTIONS = 20 };
+  guint64 state = 11;
+  g_autofree float *directions = g_new (float, DIRECTIONS * cols);
+  float *x = g_new (float, (gsize) n * cols);
+  for (guint i = 0; i < DIRECTIONS * cols; i++)
+    directions[i] = normal (&state);
+  for (guint i = 0; i < n; i++) {
+    float loud = exp (normal (&state)), *row = x + (gsize) i * cols;
+    for (guint j = 0; j < cols; j++)
+      row[j] = loud * 0.3f * normal (&state);
+    for (guint d = 0; d < DIRECTIONS; d++) {
+      float much = loud * normal (&state);
+      for (guint j = 0; j < cols; j++)
+        row[j] += much * directions[d * cols + j];
+    }
+  }
+  return x;
+}
+
+/* |F^-1 x|^2 over the sum of the pivots, x behind the pipeline. */
+static double exact_loudness (const float *f, const float *pivots, const float *x, guint cols)
+{
+  g_autofree double *y = g_new (double, cols);
+  double square = 0, sum = 0;
+  for (guint j = cols; j-- > 0;) {
+    y[j] = x[j];
+    for (guint k = j + 1; k < cols; k++)
+      y[j] -= f[j * cols + k] * y[k];
+    square += y[j] * y[j];
+    sum += pivots[j];
+  }
+  return square / sum;
+}
+
+static void test_loudness (void)
+{
+  enum { N = 600, COLS = 192, DRAWS = 60 };
+  g_autoptr (GError) error = NULL;
+  EngWorkers *workers = eng_workers_new (2);
+  float diagonal[COLS], pivots[COLS], weights[N], behind[COLS];
+  double mean_weights[N] = { 0 };
+  for (guint j = 0; j < COLS; j++)
+    diagonal[j] = 0.5 + j % 3;
+  QzTransform *transform = qz_transform_new (COLS, 3, diagonal, &error);
+  g_assert_no_error (error);
+  g_autofree float *x = draw_tokens (N, COLS), *f = g_new0 (float, COLS * COLS);
+  qz_product_exact (workers, true, false, COLS, COLS, N, x, COLS, x, COLS, 0, f, COLS);
+  for (guint i = 0; i < COLS * COLS; i++)
+    f[i] /= N;
+  qz_transform_moments (transform, workers, 0, COLS, f);
+  g_assert_true (qz_factor (workers, f, COLS, 1e-6, pivots));
+  g_autofree guint16 *errors = g_new (guint16, QZ_ERROR_ROWS * COLS);
+  for (guint seed = 0; seed < DRAWS; seed++) {
+    double mean = 0;
+    qz_loudness_learn (transform, seed, 0, COLS, f, errors);
+    qz_loudness_finish (transform, errors);
+    qz_loudness_weigh (workers, COLS, errors, pivots, N, x, COLS, weights);
+    for (guint i = 0; i < N; i++) {
+      mean += weights[i] / N;
+      mean_weights[i] += weights[i] / DRAWS;
+    }
+    g_assert_cmpfloat (fabs (mean - 1), <=, 0.02); /* whatever is drawn */
+  }
+  for (guint i = 0; i < N; i++) {
+    xb_input_apply (transform->input, x + i * COLS, behind);
+    double exact = exact_loudness (f, pivots, behind, COLS);
+    g_assert_cmpfloat (fabs (mean_weights[i] - exact), <=, 0.3 * exact);
+  }
+  qz_transform_free (transform);
+  eng_workers_free (workers);
+}
+
 int main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/factor/equals-gptq", test_factor);
   g_test_add_func ("/factor/singular-moments", test_singular);
+  g_test_add_func ("/factor/solve", test_solve);
+  g_test_add_func ("/loudness/of-tokens", test_loudness);
   g_test_add_func ("/codebook/error-of-a-gaussian", test_codebooks);
   g_test_add_func ("/trellis/error-of-a-gaussian", test_trellis);
   g_test_add_func ("/trellis/ragged-chain", test_ragged_chain);
