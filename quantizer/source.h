@@ -75,9 +75,14 @@ typedef struct {
   float **growth;                 /* [n_matrices][rows] what each row is multiplied by */
 } QzPacked;
 
+/* Changes rows row0..row1-1 of a matrix, [row1-row0][cols] as they were read; any thread, but one matrix at a time. */
+typedef gboolean (*QzAlterFunc) (gpointer data, guint matrix, guint row0, guint row1, float *rows, GError **error);
+
 typedef struct {
   EngGguf *gguf;
   const QzPacked *packed; /* matrices are read from here instead; or NULL. Not while others read */
+  QzAlterFunc alter;      /* every row of a matrix goes through this; or NULL */
+  gpointer alter_data;
   EngTraits traits;
   guint n_matrices, n_inputs, n_factors, n_units;
   QzMatrix *matrices;

@@ -85,7 +85,8 @@ gboolean qz_source_read_rows (const QzSource *source, guint matrix, guint row0, 
     for (guint r = row0; r < row1; r++)
       reorder_columns (order_at (source, m, r), out + (gsize) (r - row0) * m->cols, m->cols, scratch);
   }
-  return check_finite (source, m->tensor, out, (gsize) (row1 - row0) * m->cols, error);
+  return check_finite (source, m->tensor, out, (gsize) (row1 - row0) * m->cols, error)
+         && (source->alter == NULL || source->alter (source->alter_data, matrix, row0, row1, out, error));
 }
 
 typedef struct {
