@@ -2,7 +2,8 @@
  *
  * For a change dW of a matrix, the loss grows by about 1/2 E (g . dW x)^2, and with outputs taken as independent of each other and of
  * x by 1/2 sum_i E g_i^2 (dW_i H dW_i^T), H = E x x^T (Fisher; the Kronecker view of Martens and Grosse 2015). Both factors are averages
- * over tokens, the gradient g being that of the whole sequence's loss, so the sum is in nats per token. */
+ * over tokens, the gradient g being that of the whole sequence's loss, so the sum is in nats per token. How g and x do depend on each other
+ * is for whoever asks: gradients may be weighed token by token (loudness.h). */
 #include "quantizer/observe_private.h"
 
 #include "engine/error.h"
