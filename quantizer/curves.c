@@ -114,8 +114,8 @@ QzCurves *qz_curves_estimate (const EngGguf *gguf, GError **error)
 
 /* ---- asking ------------------------------------------------------------------------------------------------------------- */
 
-/* Measured over predicted on text that nothing was learned from: 1.2 to 1.4 from 40 to 112 MB on SmolLM2-135M, 1.2 to 1.35 on Gemma 3 270M from 2.8 to 6.9 bits.
- * On the text that was learned from it is about 1 (docs/quantizer.md). */
+/* Measured over predicted on text that nothing was learned from: 1.2 to 1.5 from 40 to 112 MB on SmolLM2-135M, 1.2 to 1.3 on Gemma 3 270M from 2.8 to 6.9 bits.
+ * On text that was learned from it is less (docs/quantizer.md). */
 double qz_curves_kl_of_loss (double loss)
 {
   return 1.4 * loss;

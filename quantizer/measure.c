@@ -8,8 +8,7 @@
 
 #include <math.h>
 
-/* KL (p || q) of two rows of logits, in nats. */
-static double divergence (const float *p, const float *q, guint n)
+double qz_divergence (const float *p, const float *q, guint n)
 {
   double log_p = xb_log_sum_exp (p, n), log_q = xb_log_sum_exp (q, n), sum = 0;
   for (guint v = 0; v < n; v++) {
@@ -32,7 +31,7 @@ static void compare_work (gpointer data, guint begin, guint end, guint worker)
   Comparison *c = data;
   for (guint i = begin; i < end; i++) {
     const float *p = c->logits + (gsize) i * c->n_vocab, *q = eng_session_logits_at (c->session, c->begin + i);
-    c->kl[i] = divergence (p, q, c->n_vocab);
+    c->kl[i] = qz_divergence (p, q, c->n_vocab);
     c->agree[i] = xb_argmax (p, c->n_vocab) == xb_argmax (q, c->n_vocab);
   }
 }

@@ -8,6 +8,7 @@
 #include "quantizer/analysis.h"
 #include "quantizer/factor.h"
 #include "quantizer/head.h"
+#include "quantizer/measure.h"
 #include "quantizer/observe_private.h"
 
 #include <math.h>
@@ -134,14 +135,6 @@ static void forward (QzObserving *o, guint n_tokens, GError **error)
   qz_observe_leave (o);
 }
 
-static double divergence (const float *p, const float *q, guint n)
-{
-  double log_p = xb_log_sum_exp (p, n), log_q = xb_log_sum_exp (q, n), sum = 0;
-  for (guint v = 0; v < n; v++)
-    sum += exp (p[v] - log_p) * ((p[v] - log_p) - (q[v] - log_q));
-  return MAX (sum, 0);
-}
-
 /* Over the second half of each sequence. */
 static double compare (const QzObserving *o, const QzSource *source, const QzAnalysis *a, GError **error)
 {
@@ -163,7 +156,7 @@ static double compare (const QzObserving *o, const QzSource *source, const QzAna
         || !qz_head_logits (o->source, o->workers, f, n, q, error))
       return 0;
     for (guint i = 0; i < n; i++, count++)
-      sum += divergence (p + (gsize) i * n_vocab, q + (gsize) i * n_vocab, n_vocab);
+      sum += qz_divergence (p + (gsize) i * n_vocab, q + (gsize) i * n_vocab, n_vocab);
   }
   return sum / count;
 }

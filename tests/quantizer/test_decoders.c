@@ -170,6 +170,15 @@ static void test_logits (gconstpointer name)
   fixture_clear (&f);
 }
 
+/* The fixture's tokens, once to learn from and once held out; tokens to be freed. */
+static QzCalibration learned_and_held (const Fixture *f)
+{
+  gint32 *tokens = g_new (gint32, 2 * f->n);
+  memcpy (tokens, f->tokens, sizeof (gint32) * f->n);
+  memcpy (tokens + f->n, f->tokens, sizeof (gint32) * f->n);
+  return (QzCalibration){ .n_tokens = f->n, .n_sequences = 1, .n_held = 1, .tokens = tokens };
+}
+
 typedef struct {
   const QzSource *source;
   QzMoments *ours;     /* [n_factors] */
@@ -220,10 +229,7 @@ static void test_moments (gconstpointer name)
   QzObservation observation;
   fixture_init (&f, name);
   guint n_factors = f.source->n_factors, n_own = 0;
-  g_autofree gint32 *tokens = g_new (gint32, 2 * f.n);
-  memcpy (tokens, f.tokens, sizeof (gint32) * f.n);
-  memcpy (tokens + f.n, f.tokens, sizeof (gint32) * f.n);
-  QzCalibration calibration = { .n_tokens = f.n, .n_sequences = 1, .n_held = 1, .tokens = tokens };
+  QzCalibration calibration = learned_and_held (&f);
   Moments m = { f.source, g_new0 (QzMoments, n_factors), g_new0 (double *, n_factors), g_new0 (guint, n_factors), g_new0 (guint, f.source->n_matrices) };
   for (guint i = 0; i < f.source->n_inputs; i++)
     for (guint k = 0; k <= f.source->inputs[i].n_experts; k++)
@@ -264,6 +270,7 @@ static void test_moments (gconstpointer name)
   g_free (m.engine);
   g_free (m.counts);
   g_free (m.calls);
+  g_free (calibration.tokens);
   fixture_clear (&f);
 }
 
@@ -314,10 +321,7 @@ static void test_loudness (gconstpointer name)
   QzObservation plain, observation;
   fixture_init (&f, name);
   guint n_inputs = f.source->n_inputs, n_weighed = 0;
-  g_autofree gint32 *tokens = g_new (gint32, 2 * f.n);
-  memcpy (tokens, f.tokens, sizeof (gint32) * f.n);
-  memcpy (tokens + f.n, f.tokens, sizeof (gint32) * f.n);
-  QzCalibration calibration = { .n_tokens = f.n, .n_sequences = 1, .n_held = 1, .tokens = tokens };
+  QzCalibration calibration = learned_and_held (&f);
   Weighed w = { f.source, g_new0 (double *, n_inputs), g_new0 (double *, n_inputs), g_new0 (guint, n_inputs) };
   qz_observe (f.source, &calibration, &(QzObserver) { .seed = 1, .moments = ignore_moments }, workers, &plain, NULL, &error);
   g_assert_no_error (error);
@@ -348,6 +352,7 @@ static void test_loudness (gconstpointer name)
   g_free (w.seen);
   g_free (w.moments);
   g_free (w.counts);
+  g_free (calibration.tokens);
   fixture_clear (&f);
 }
 
