@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Columns compensated together: a panel, and so a whole number of groups; one more is looked at before the last decisions. */
-enum { BLOCK = QZ_PANEL_COLS, BLOCK_AHEAD = BLOCK + 1, SUPER_COLS = 256 };
+enum { BLOCK = QZ_PANEL_COLS, BLOCK_AHEAD = BLOCK + 1, SUPER_COLS = 256, MOST_SCALE = 65504 /* of f16 */ };
 
 struct QzEncodeScratch {
   guint n, cols, cols_padded, n_groups, n_supers;
@@ -300,23 +300,108 @@ static void weigh_errors (const Batch *b, double *loss)
   }
 }
 
+/* Codes of the bands that are marked (NULL: all), and what their rows lose. */
+static void quantize_bands (Batch *b, const gboolean *marked, double *loss)
+{
+  const xb_layout *layout = b->encoder->layout;
+  for (guint i = 0; i < b->n; i++)
+    if (marked == NULL || marked[i / QZ_CHAIN_ROWS])
+      loss[i] = 0;
+  for (guint col0 = 0; col0 < layout->cols; col0 += BLOCK) {
+    guint col1 = MIN (col0 + BLOCK, layout->cols);
+    if (layout->scale_kind == XB_SCALE_GROUP_I8 && col0 % SUPER_COLS == 0)
+      choose_supers (b, col0 / SUPER_COLS);
+    begin_block (b, col0, col1);
+    for (guint r0 = 0; r0 < b->n; r0 += QZ_CHAIN_ROWS)
+      if (marked == NULL || marked[r0 / QZ_CHAIN_ROWS])
+        quantize_band (b, r0, col0, col1, loss);
+  }
+}
+
+/* ---- rows whose scale is too small --------------------------------------------------------------------------------------- */
+
+static double importance_of (const Batch *b, guint i)
+{
+  return b->encoder->importance != NULL ? b->encoder->importance[b->row0 + i] : 1;
+}
+
+/* What row i, of bell-shaped weights, would lose by its scale. */
+static double usual_loss (const Batch *b, guint i, double pivots)
+{
+  const QzCodebook *book = book_at (b, i / QZ_STRIPE_ROWS, 0);
+  double deviation = b->s->scale[i] / book->unit_scale;
+  return deviation * deviation * book->unit_error * pivots;
+}
+
+static const float widen_by = 1.5f;
+
+/* Once more, and it can still be stored. */
+static gboolean can_widen (float scale)
+{
+  return scale > 0 && scale * widen_by < MOST_SCALE;
+}
+
+/* A row has the scale of bell-shaped weights. Where the Hadamard spread one loud weight over its block, the weights of that block are all at the end of the codes'
+ * range, and what they leave adds up to a thousand times what the row would lose. Rows that lose many times that, and enough to be seen in what the batch
+ * loses, get wider scales for as long as they lose less by them. */
+static void widen_scales (Batch *b, double *loss)
+{
+  static const double many = 3, seen = 0.05;
+  QzEncodeScratch *s = b->s;
+  gboolean any_stale = FALSE;
+  guint n_bands = s->n / QZ_CHAIN_ROWS, n_open = 0;
+  double pivots = 0, usual = 0;
+  for (guint j = 0; j < s->cols; j++)
+    pivots += b->pivots[j];
+  for (guint i = 0; i < b->n; i++)
+    usual += importance_of (b, i) * usual_loss (b, i, pivots);
+  g_autofree gboolean *open = g_new0 (gboolean, b->n), *marked = g_new (gboolean, n_bands), *stale = g_new0 (gboolean, n_bands);
+  g_autofree float *narrow = g_memdup2 (s->scale, sizeof (float) * b->n); /* the last that was good */
+  g_autofree double *least = g_memdup2 (loss, sizeof (double) * b->n);
+  for (guint i = 0; i < b->n; i++) {
+    double mine = usual_loss (b, i, pivots);
+    open[i] = loss[i] > many * mine && importance_of (b, i) * (loss[i] - mine) > seen * usual && can_widen (s->scale[i]);
+    n_open += open[i];
+  }
+  while (n_open > 0) {
+    memset (marked, 0, sizeof (gboolean) * n_bands);
+    for (guint i = 0; i < b->n; i++)
+      if (open[i]) {
+        s->scale[i] = qz_round_half (narrow[i] * widen_by);
+        marked[i / QZ_CHAIN_ROWS] = TRUE;
+      }
+    quantize_bands (b, marked, loss);
+    for (guint i = 0; i < b->n; i++) {
+      if (!open[i])
+        continue;
+      if (loss[i] < least[i] && can_widen (s->scale[i])) {
+        least[i] = loss[i];
+        narrow[i] = s->scale[i];
+        continue;
+      }
+      open[i] = FALSE;
+      n_open--;
+      if (!(loss[i] < least[i])) {
+        s->scale[i] = narrow[i];
+        stale[i / QZ_CHAIN_ROWS] = any_stale = TRUE;
+      }
+    }
+  }
+  if (any_stale)
+    quantize_bands (b, stale, loss);
+}
+
 xb_error qz_encode_rows (const QzEncoder *encoder, QzEncodeScratch *scratch, guint row0, guint n_rows, const float *w, void *blob, gsize size,
                          double *loss)
 {
   Batch b = { encoder, scratch, row0, n_rows, w, encoder->plain ? NULL : encoder->factor, encoder->plain ? scratch->alike : encoder->pivots };
-  const xb_layout *layout = encoder->layout;
+  gboolean by_row = encoder->layout->scale_kind == XB_SCALE_ROW_F16;
   memset (scratch->codes, 0, (gsize) scratch->n * scratch->cols_padded);
-  memset (loss, 0, sizeof (double) * n_rows);
-  if (layout->scale_kind == XB_SCALE_ROW_F16)
+  if (by_row)
     choose_row_scales (&b);
-  for (guint col0 = 0; col0 < layout->cols; col0 += BLOCK) {
-    guint col1 = MIN (col0 + BLOCK, layout->cols);
-    if (layout->scale_kind == XB_SCALE_GROUP_I8 && col0 % SUPER_COLS == 0)
-      choose_supers (&b, col0 / SUPER_COLS);
-    begin_block (&b, col0, col1);
-    for (guint r0 = 0; r0 < n_rows; r0 += QZ_CHAIN_ROWS)
-      quantize_band (&b, r0, col0, col1, loss);
-  }
+  quantize_bands (&b, NULL, loss);
+  if (by_row && !encoder->plain)
+    widen_scales (&b, loss);
   if (encoder->plain)
     weigh_errors (&b, loss);
   return pack_bands (&b, blob, size);

@@ -207,6 +207,33 @@ static void test_compensation (void)
     }
 }
 
+/* One weight of a row is 80 times the rest, in a channel that is 30 times as loud: what the Hadamard makes of them. Such a row loses little more than the others. */
+static void test_loud_weight (void)
+{
+  enum { ROWS = 64, COLS = 1536, ROW = 21, FIRST = 64, BLOCK = QZ_HADAMARD_BLOCK };
+  Case c;
+  case_init (&c, ROWS, COLS, XB_SCALE_ROW_F16, 0);
+  for (guint i = FIRST; i < FIRST + BLOCK; i++)
+    for (guint j = FIRST; j < FIRST + BLOCK; j++)
+      c.h[i * COLS + j] += (i % 3 ? 1 : -1) * (j % 3 ? 1 : -1) * 900 * c.h[0] / BLOCK;
+  memcpy (c.factor, c.h, sizeof (float) * COLS * COLS);
+  g_assert_true (qz_factor (c.workers, c.factor, COLS, 1e-4, c.pivots));
+  float *w = c.w;
+  g_autofree float *loud = g_memdup2 (w, sizeof (float) * ROWS * COLS);
+  for (guint j = FIRST; j < FIRST + BLOCK; j++)
+    loud[ROW * COLS + j] += (j % 3 ? 1 : -1) * 80 * 0.05f / sqrtf (BLOCK);
+  for (guint depth = 2; depth <= 5; depth++) {
+    memset (c.depths, depth, qz_shape_n_cells (&c.shape));
+    double bell_shaped = encode (&c, COMPENSATED);
+    c.w = loud;
+    double with_loud = encode (&c, COMPENSATED);
+    c.w = w;
+    g_test_message ("%u bits: %g with bell-shaped weights, %g with a loud one", depth, bell_shaped, with_loud);
+    g_assert_cmpfloat (with_loud, <, 2 * bell_shaped);
+  }
+  case_clear (&c);
+}
+
 /* The promise behind every curve: the error of a Gaussian at each depth is that of the books, or less, as 512 numbers have short tails. */
 static void test_codebooks (void)
 {
@@ -426,5 +453,6 @@ int main (int argc, char **argv)
   g_test_add_func ("/trellis/ragged-chain", test_ragged_chain);
   g_test_add_func ("/encode/loss-is-that-of-the-bytes", test_promise);
   g_test_add_func ("/encode/compensation-beats-rounding", test_compensation);
+  g_test_add_func ("/encode/loud-weight", test_loud_weight);
   return g_test_run ();
 }
