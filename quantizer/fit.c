@@ -249,7 +249,7 @@ static const EngTensor *find_packed (const Fit *fit, const EngGguf *made, guint 
 static gboolean open_packed (const Fit *fit, EngGguf *made, QzPacked *packed, GError **error)
 {
   const QzSource *source = fit->source;
-  *packed = (QzPacked){ g_new0 (xb_matrix *, source->n_matrices), fit->analysis->transforms, g_new0 (float *, source->n_matrices) };
+  *packed = (QzPacked){ g_new0 (xb_matrix *, source->n_matrices), g_new0 (float *, source->n_matrices) };
   for (guint m = 0; m < source->n_matrices; m++) {
     packed->growth[m] = g_new (float, source->matrices[m].rows);
     for (guint r = 0; r < source->matrices[m].rows; r++)

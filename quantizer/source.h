@@ -68,21 +68,13 @@ typedef struct {
   guint units[2], n_units;     /* a mixture first, then what every token goes through beside it */
 } QzLayer;
 
-/* A checkpoint's matrices as they were packed, hidden channels in the order in which they were read then. */
-typedef struct {
-  xb_matrix **matrices;           /* [n_matrices]; NULL: it is as in the checkpoint */
-  QzTransform *const *transforms; /* [n_inputs] */
-  float **growth;                 /* [n_matrices][rows] what each row is multiplied by */
-} QzPacked;
-
-/* Changes rows row0..row1-1 of a matrix, [row1-row0][cols] as they were read; any thread, but one matrix at a time. */
-typedef gboolean (*QzAlterFunc) (gpointer data, guint matrix, guint row0, guint row1, float *rows, GError **error);
+/* Rows row0..row1-1 of a matrix, out [row1-row0][cols], hidden channels in the order that is set; any thread, but one matrix at a time. */
+typedef gboolean (*QzRowsFunc) (gpointer data, guint matrix, guint row0, guint row1, float *out, GError **error);
 
 typedef struct {
   EngGguf *gguf;
-  const QzPacked *packed; /* matrices are read from here instead; or NULL. Not while others read */
-  QzAlterFunc alter;      /* every row of a matrix goes through this; or NULL */
-  gpointer alter_data;
+  QzRowsFunc rows; /* where matrices come from instead; NULL: from gguf. Not while others read */
+  gpointer rows_data;
   EngTraits traits;
   guint n_matrices, n_inputs, n_factors, n_units;
   QzMatrix *matrices;

@@ -2,7 +2,6 @@
 #include "quantizer/source.h"
 
 #include "engine/error.h"
-#include "kernels/ops.h"
 
 #include <string.h>
 
@@ -52,27 +51,11 @@ static void reorder_columns (const guint32 *order, float *row, guint cols, float
     row[j] = scratch[order[j]];
 }
 
-/* Rows as they were packed, before their pipeline. */
-static void read_packed (const QzSource *source, guint matrix, guint row0, guint row1, float *out)
-{
-  const QzMatrix *m = &source->matrices[matrix];
-  const float *growth = source->packed->growth[matrix];
-  g_autofree float *stored = g_new (float, m->cols);
-  xb_dequantize_rows (source->packed->matrices[matrix], row0, row1, out);
-  for (guint r = row0; r < row1; r++, out += m->cols) {
-    memcpy (stored, out, sizeof (float) * m->cols);
-    xb_input_restore_row (source->packed->transforms[m->input]->input, stored, out);
-    xb_scale (out, growth[r], m->cols);
-  }
-}
-
 gboolean qz_source_read_rows (const QzSource *source, guint matrix, guint row0, guint row1, float *out, GError **error)
 {
   const QzMatrix *m = &source->matrices[matrix];
-  if (source->packed != NULL && source->packed->matrices[matrix] != NULL) {
-    read_packed (source, matrix, row0, row1, out);
-    return TRUE;
-  }
+  if (source->rows != NULL)
+    return source->rows (source->rows_data, matrix, row0, row1, out, error);
   gboolean ordered = m->unit != QZ_NONE && source->units[m->unit].order != NULL;
   if (!ordered || m->role == QZ_ROLE_DOWN) {
     eng_tensor_read_rows (m->tensor, row0, row1 - row0, out);
@@ -85,8 +68,7 @@ gboolean qz_source_read_rows (const QzSource *source, guint matrix, guint row0, 
     for (guint r = row0; r < row1; r++)
       reorder_columns (order_at (source, m, r), out + (gsize) (r - row0) * m->cols, m->cols, scratch);
   }
-  return check_finite (source, m->tensor, out, (gsize) (row1 - row0) * m->cols, error)
-         && (source->alter == NULL || source->alter (source->alter_data, matrix, row0, row1, out, error));
+  return check_finite (source, m->tensor, out, (gsize) (row1 - row0) * m->cols, error);
 }
 
 typedef struct {

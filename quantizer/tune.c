@@ -2,6 +2,7 @@
  * so a step costs a pass there and a pass back and no product more. */
 #include "quantizer/tune.h"
 
+#include "kernels/ops.h"
 #include "quantizer/head.h"
 #include "quantizer/observe_private.h"
 
@@ -74,6 +75,24 @@ static void clear (Tuner *t)
     qz_source_free (t->student);
 }
 
+/* Rows of the packed matrices, before their pipeline. */
+static gboolean read_packed (gpointer data, guint matrix, guint row0, guint row1, float *out, GError **error)
+{
+  const QzTuning *to = data;
+  if (to->packed->matrices[matrix] == NULL)
+    return qz_source_read_rows (to->source, matrix, row0, row1, out, error);
+  const QzMatrix *m = &to->source->matrices[matrix];
+  const float *growth = to->packed->growth[matrix];
+  g_autofree float *stored = g_new (float, m->cols);
+  xb_dequantize_rows (to->packed->matrices[matrix], row0, row1, out);
+  for (guint r = row0; r < row1; r++, out += m->cols) {
+    memcpy (stored, out, sizeof (float) * m->cols);
+    xb_input_restore_row (to->analysis->transforms[m->input]->input, stored, out);
+    xb_scale (out, growth[r], m->cols);
+  }
+  return TRUE;
+}
+
 /* The model with its packed matrices. */
 static QzSource *student_new (const QzTuning *to, GError **error)
 {
@@ -81,7 +100,8 @@ static QzSource *student_new (const QzTuning *to, GError **error)
   if (student == NULL)
     return NULL;
   qz_analysis_apply_order (to->analysis, student);
-  student->packed = to->packed;
+  student->rows = read_packed;
+  student->rows_data = (gpointer) to;
   return student;
 }
 

@@ -10,6 +10,12 @@
 
 enum { QZ_TUNE_SEQUENCES = 2 /* of a step */, QZ_TUNE_HEAD_ROWS = 64 /* states whose logits are in memory at once */ };
 
+/* A model's matrices as they were packed, hidden channels in the order in which they were read then. */
+typedef struct {
+  xb_matrix **matrices; /* [n_matrices]; NULL: it is as in the model */
+  float **growth;       /* [n_matrices][rows] what each row is multiplied by */
+} QzPacked;
+
 typedef struct {
   const QzSource *source;   /* the model */
   const QzAnalysis *analysis;

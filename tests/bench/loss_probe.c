@@ -85,9 +85,11 @@ static void draw_row (const Spoiler *s, guint matrix, guint r, const float *pivo
   }
 }
 
-static gboolean spoil (gpointer data, guint matrix, guint row0, guint row1, float *rows, GError **error)
+static gboolean read_spoilt (gpointer data, guint matrix, guint row0, guint row1, float *rows, GError **error)
 {
   Spoiler *s = data;
+  if (!qz_source_read_rows (s->source, matrix, row0, row1, rows, error))
+    return FALSE;
   const QzAnalysis *a = s->analysis;
   const QzMatrix *m = &s->source->matrices[matrix];
   if (!is_spoilt (s, matrix))
@@ -170,9 +172,8 @@ static double measure (const QzSource *source, Spoiler *spoiler, EngWorkers *wor
   g_autoptr (QzSource) student = qz_source_new (source->gguf, &error);
   check (error);
   qz_analysis_apply_order (a, student);
-  spoiler->source = student;
-  student->alter = spoil;
-  student->alter_data = spoiler;
+  student->rows = read_spoilt;
+  student->rows_data = spoiler;
   QzCalibration text = { .n_tokens = a->held_tokens, .n_sequences = MIN (SEQUENCES, a->n_learned), .tokens = a->learned };
   QzObservation seen = { 0 };
   guint n = text.n_sequences * text.n_tokens;
@@ -184,7 +185,6 @@ static double measure (const QzSource *source, Spoiler *spoiler, EngWorkers *wor
   double kl = compare (&o, source, a, &error);
   check (error);
   qz_observing_clear (&o);
-  spoiler->source = source;
   return kl;
 }
 
