@@ -329,7 +329,7 @@ static double importance_of (const Batch *b, guint i)
 static double usual_loss (const Batch *b, guint i, double pivots)
 {
   const QzCodebook *book = book_at (b, i / QZ_STRIPE_ROWS, 0);
-  double deviation = b->s->scale[i] / book->unit_scale;
+  double deviation = book->depth > 0 ? b->s->scale[i] / book->unit_scale : 0;
   return deviation * deviation * book->unit_error * pivots;
 }
 
