@@ -348,44 +348,40 @@ static void widen_scales (Batch *b, double *loss)
 {
   static const double many = 3, seen = 0.05;
   QzEncodeScratch *s = b->s;
-  gboolean any_stale = FALSE;
-  guint n_bands = s->n / QZ_CHAIN_ROWS, n_open = 0;
+  guint n_bands = s->n / QZ_CHAIN_ROWS;
   double pivots = 0, usual = 0;
   for (guint j = 0; j < s->cols; j++)
     pivots += b->pivots[j];
   for (guint i = 0; i < b->n; i++)
     usual += importance_of (b, i) * usual_loss (b, i, pivots);
-  g_autofree gboolean *open = g_new0 (gboolean, b->n), *marked = g_new (gboolean, n_bands), *stale = g_new0 (gboolean, n_bands);
-  g_autofree float *narrow = g_memdup2 (s->scale, sizeof (float) * b->n); /* the last that was good */
-  g_autofree double *least = g_memdup2 (loss, sizeof (double) * b->n);
+  g_autofree gboolean *open = g_new (gboolean, b->n), *marked = g_new (gboolean, n_bands), *stale = g_new0 (gboolean, n_bands);
+  g_autofree float *narrow = g_new (float, b->n);   /* of rows that are open, the scale before; */
+  g_autofree double *before = g_new (double, b->n); /* and the loss by it */
+  gboolean any = TRUE, any_stale = FALSE;
   for (guint i = 0; i < b->n; i++) {
     double mine = usual_loss (b, i, pivots);
-    open[i] = loss[i] > many * mine && importance_of (b, i) * (loss[i] - mine) > seen * usual && can_widen (s->scale[i]);
-    n_open += open[i];
+    open[i] = loss[i] > many * mine && importance_of (b, i) * (loss[i] - mine) > seen * usual;
   }
-  while (n_open > 0) {
+  while (any) {
+    any = FALSE;
     memset (marked, 0, sizeof (gboolean) * n_bands);
-    for (guint i = 0; i < b->n; i++)
-      if (open[i]) {
-        s->scale[i] = qz_round_half (narrow[i] * widen_by);
-        marked[i / QZ_CHAIN_ROWS] = TRUE;
-      }
-    quantize_bands (b, marked, loss);
     for (guint i = 0; i < b->n; i++) {
+      open[i] = open[i] && can_widen (s->scale[i]);
       if (!open[i])
         continue;
-      if (loss[i] < least[i] && can_widen (s->scale[i])) {
-        least[i] = loss[i];
-        narrow[i] = s->scale[i];
-        continue;
-      }
-      open[i] = FALSE;
-      n_open--;
-      if (!(loss[i] < least[i])) {
+      narrow[i] = s->scale[i];
+      before[i] = loss[i];
+      s->scale[i] = qz_round_half (narrow[i] * widen_by);
+      marked[i / QZ_CHAIN_ROWS] = any = TRUE;
+    }
+    if (any)
+      quantize_bands (b, marked, loss);
+    for (guint i = 0; i < b->n; i++)
+      if (open[i] && !(loss[i] < before[i])) {
+        open[i] = FALSE;
         s->scale[i] = narrow[i];
         stale[i / QZ_CHAIN_ROWS] = any_stale = TRUE;
       }
-    }
   }
   if (any_stale)
     quantize_bands (b, stale, loss);

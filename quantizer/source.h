@@ -8,7 +8,6 @@
 
 #include "engine/model.h"
 #include "engine/workers.h"
-#include "quantizer/transform.h"
 
 typedef enum {
   QZ_ROLE_EMBEDDING,

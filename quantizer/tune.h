@@ -4,6 +4,7 @@
 #ifndef QZ_TUNE_H
 #define QZ_TUNE_H
 
+#include "kernels/xbit.h"
 #include "quantizer/analysis.h"
 #include "quantizer/source.h"
 #include "quantizer/work.h"

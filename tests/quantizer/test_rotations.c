@@ -5,6 +5,7 @@
 #include "quantizer/rotation.h"
 #include "quantizer/rounding.h"
 #include "quantizer/spin.h"
+#include "quantizer/transform.h"
 #include "tests/fixtures/tiny_model.h"
 
 #include <math.h>
