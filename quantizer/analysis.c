@@ -557,7 +557,7 @@ static gboolean restore_learned (gpointer data, GBytes *saved)
 /* Everything that what is computed depends on. */
 static char *work_key (const QzAnalysis *a, const QzCalibration *c, const QzTokens *tokens, const QzMemory *memory, guint bits)
 {
-  enum { WORK_VERSION = 8 };
+  enum { WORK_VERSION = 9 };
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
   g_autofree char *rest = g_strdup_printf ("%d %s %s %" G_GUINT64_FORMAT " %s %u %u %u %u %" G_GSIZE_FORMAT " %u %u %u", WORK_VERSION, a->fingerprint, a->calibration,
                                            a->seed, qz_method_name (a->method), bits, c->n_tokens, c->n_sequences, c->n_held, tokens->n_back, memory->batch_rows, memory->head_rows,

@@ -30,6 +30,7 @@ typedef struct {
   GCancellable *cancellable;
   double encode_end, tune_end; /* of the progress */
   gboolean long_words;  /* of trellises: 16 bits */
+  gboolean rows_alike;  /* QZ_ALLOCATE_NONE */
   float *loss;          /* [n_matrices] */
   float *factor;        /* [cols][cols] of the input whose matrices are being encoded: */
   guint loaded;         /* this one of its factors, or QZ_NONE */
@@ -193,7 +194,7 @@ static gboolean pack_matrix (Fit *fit, guint m, GError **error)
   double loss = 0;
   gsize size = xb_layout_bytes (&layout.layout, &why);
   MatrixJob job = { .fit = fit, .matrix = m, .size = size,
-                    .encoder = { .layout = &layout.layout, .factor = fit->factor, .importance = a->row_fisher[m],
+                    .encoder = { .layout = &layout.layout, .factor = fit->factor, .importance = fit->rows_alike ? NULL : a->row_fisher[m],
                                  .plain = !qz_method_traits (a->method)->compensates } };
   job.blob = g_aligned_alloc (1, MAX (size, XB_ALIGN), XB_ALIGN);
   gboolean ok = qz_journal_find (fit->journal, m, job.blob, size, &loss);
@@ -338,12 +339,12 @@ static void add_bytes (GChecksum *sum, const void *data, gsize size)
 }
 
 /* Everything that the bytes of a packed matrix depend on. */
-static char *journal_key (const QzAnalysis *a, gboolean long_words, const guint8 *depths)
+static char *journal_key (const QzAnalysis *a, gboolean long_words, gboolean rows_alike, const guint8 *depths)
 {
   enum { SEARCH_VERSION = 3 }; /* of what encoding chooses */
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
-  g_autofree char *version = g_strdup_printf (VALISE_VERSION " %d %s %s %" G_GUINT64_FORMAT " %u %u", SEARCH_VERSION, qz_method_name (a->method), a->fingerprint,
-                                              a->seed, a->widest, xb_word_bits (long_words ? XB_TRELLIS16 : XB_TRELLIS));
+  g_autofree char *version = g_strdup_printf (VALISE_VERSION " %d %s %s %" G_GUINT64_FORMAT " %u %u %d", SEARCH_VERSION, qz_method_name (a->method), a->fingerprint,
+                                              a->seed, a->widest, xb_word_bits (long_words ? XB_TRELLIS16 : XB_TRELLIS), rows_alike);
   add_bytes (sum, version, strlen (version));
   for (guint m = 0; m < a->n_matrices; m++) {
     add_bytes (sum, a->row_fisher[m], sizeof (float) * a->curves->matrices[m].shape.rows);
@@ -398,11 +399,12 @@ gboolean qz_fit (EngGguf *gguf, const QzAnalysis *a, const QzTarget *target, con
   g_autoptr (QzSeal) seal = qz_seal_new (source, a->transforms, sizes, &promise, error);
   if (seal == NULL || !qz_seal_begin (seal, path, error))
     return FALSE;
-  g_autofree char *key = journal_key (a, is_best, depths);
+  g_autofree char *key = journal_key (a, is_best, target->allocation == QZ_ALLOCATE_NONE, depths);
   g_autoptr (QzJournal) journal = qz_journal_open (target->work, key);
   g_autofree float *matrix_loss = g_new0 (float, curves->n_matrices);
   Fit fit = { .source = source, .analysis = a, .depths = depths, .seal = seal, .journal = journal, .workers = workers, .progress = progress, .data = data,
-              .cancellable = cancellable, .loss = matrix_loss, .long_words = is_best };
+              .cancellable = cancellable, .loss = matrix_loss, .long_words = is_best,
+              .rows_alike = target->allocation == QZ_ALLOCATE_NONE };
   guint n_steps = is_best ? MAX (1, a->n_learned / QZ_TUNE_SEQUENCES) : 0;
   fit.encode_end = encode_share / (1 + tune_step_share * n_steps);
   fit.tune_end = fit.encode_end * (1 + tune_step_share * n_steps);

@@ -24,10 +24,11 @@ const char *qz_method_name (QzMethod method);
 gboolean qz_method_from_name (const char *name, QzMethod *method);
 gboolean qz_method_folds_rotations (QzMethod method);
 
-/* How the bits of QZ_METHOD_XBIT are shared out; the others have one depth. */
+/* How the bits of QZ_METHOD_XBIT are shared out; the others have one depth. All but the first are there to measure what it is worth. */
 typedef enum {
-  QZ_ALLOCATE_CELLS,    /* among all cells */
-  QZ_ALLOCATE_MATRICES  /* among whole matrices: only to measure what cells are worth */
+  QZ_ALLOCATE_CELLS,    /* among all cells; with one depth (QzTarget.bits) among the rows of a trellis alone, which count by what they matter */
+  QZ_ALLOCATE_MATRICES, /* among whole matrices */
+  QZ_ALLOCATE_NONE      /* with one depth: all rows count alike as well */
 } QzAllocation;
 
 /* How much time a fit is worth. */
@@ -124,7 +125,7 @@ typedef struct {
 typedef struct {
   guint64 bytes;                /* of the file at most */
   guint bits;                   /* instead: this depth everywhere, 1 to 8; 0: bytes say. Of every method but QZ_METHOD_XBIT it must be said */
-  QzAllocation allocation;
+  QzAllocation allocation;      /* QZ_ALLOCATE_NONE with bits alone, QZ_ALLOCATE_MATRICES without them */
   guint n_ctx;                  /* kept in the file: the session the budget was reckoned for (EngTraits); 0: not said */
   int kv_bits;
   const char *const *metadata;  /* extra string keys, NULL or pairs ending in NULL (valise.*, general.name) */

@@ -138,50 +138,73 @@ typedef struct {
   guint n, n_vocab;
 } Softmax;
 
-static guint draw (const float *p, guint n, guint64 seed)
-{
-  guint64 state = seed;
-  double u = qz_random_unit (&state), sum = 0;
-  for (guint v = 0; v < n; v++) {
-    sum += p[v];
-    if (sum > u)
-      return v;
-  }
-  return xb_argmax (p, n); /* rounding may leave the sum a little under u */
-}
-
-/* One unit is one state: logits become p - onehot (label). */
+/* One unit is one state: logits become p. */
 static void softmax_work (gpointer data, guint begin, guint end, guint worker)
 {
   const Softmax *s = data;
-  for (guint i = begin; i < end; i++) {
-    float *p = s->logits + (gsize) i * s->n_vocab;
-    s->log_sum[i] = xb_softmax (p, s->n_vocab);
-    p[s->labels->labels != NULL ? (guint) s->labels->labels[i] : draw (p, s->n_vocab, s->labels->seed + i)] -= 1;
-  }
+  for (guint i = begin; i < end; i++)
+    s->log_sum[i] = xb_softmax (s->logits + (gsize) i * s->n_vocab, s->n_vocab);
+}
+
+/* Of the gradient at the logit, that at the product: times the scale s and, with c = logit / cap, 1 - c^2. */
+static double slope_at (const Softmax *s, guint i, double p)
+{
+  double cap = s->traits->logit_soft_cap, scale = logit_scale (s->traits);
+  double c = cap > 0 && p > 0 ? (log (p) + s->log_sum[i]) / cap : 0;
+  return scale * MAX (0, 1 - c * c);
 }
 
 enum { COLUMNS_PER_UNIT = 1024 };
 
-/* One unit is a stretch of the vocabulary, summed over states in order. p comes back from p - onehot: 1 was taken only where negative. What
- * is left in the logits is the gradient at the product: times the scale s and, with c = logit / cap, 1 - c^2. */
-static void gradient_work (gpointer data, guint begin, guint end, guint worker)
+/* One unit is a stretch of the vocabulary, summed over states in order. */
+static void sum_work (gpointer data, guint begin, guint end, guint worker)
 {
   const Softmax *s = data;
   guint v0 = begin * COLUMNS_PER_UNIT, v1 = MIN (end * COLUMNS_PER_UNIT, s->n_vocab);
-  float cap = s->traits->logit_soft_cap, scale = logit_scale (s->traits);
   for (guint i = 0; i < s->n; i++) {
-    float *d = s->logits + (gsize) i * s->n_vocab;
+    const float *p = s->logits + (gsize) i * s->n_vocab;
     for (guint v = v0; v < v1; v++) {
-      double p = d[v] < 0 ? d[v] + 1.0 : d[v], slope = scale;
-      if (cap > 0 && p > 0) {
-        double c = (log (p) + s->log_sum[i]) / cap;
-        slope *= MAX (0, 1 - c * c);
-      }
-      s->labels->probability[v] += p;
-      s->labels->row_fisher[v] += p * (1 - p) * slope * slope;
-      d[v] *= slope;
+      double slope = slope_at (s, i, p[v]);
+      s->labels->probability[v] += p[v];
+      s->labels->row_fisher[v] += p[v] * (1.0 - p[v]) * slope * slope;
     }
+  }
+}
+
+/* p becomes e sqrt (p) - p sum e sqrt (p), e random signs: E d d^T = diag (p) - p p^T, as of p - onehot (label), but no state's square hangs on one unlikely label. */
+static void sketch (float *p, guint n, guint64 seed)
+{
+  guint64 state = seed, signs = 0;
+  double sum = 0;
+  for (guint v = 0; v < n; v++) {
+    signs = v % 64 == 0 ? qz_random_next (&state) : signs >> 1;
+    sum += signs & 1 ? -sqrtf (p[v]) : sqrtf (p[v]);
+  }
+  state = seed;
+  for (guint v = 0; v < n; v++) {
+    signs = v % 64 == 0 ? qz_random_next (&state) : signs >> 1;
+    p[v] = (signs & 1 ? -sqrtf (p[v]) : sqrtf (p[v])) - p[v] * (float) sum;
+  }
+}
+
+/* One unit is one state: p becomes the gradient at the products. */
+static void gradient_work (gpointer data, guint begin, guint end, guint worker)
+{
+  const Softmax *s = data;
+  const EngTraits *t = s->traits;
+  g_autofree float *slope = t->logit_soft_cap > 0 ? g_new (float, s->n_vocab) : NULL;
+  for (guint i = begin; i < end; i++) {
+    float *d = s->logits + (gsize) i * s->n_vocab;
+    for (guint v = 0; slope != NULL && v < s->n_vocab; v++)
+      slope[v] = slope_at (s, i, d[v]);
+    if (s->labels->labels != NULL)
+      d[s->labels->labels[i]] -= 1;
+    else
+      sketch (d, s->n_vocab, s->labels->seed + i);
+    for (guint v = 0; slope != NULL && v < s->n_vocab; v++)
+      d[v] *= slope[v];
+    if (slope == NULL && t->logit_scale > 0)
+      xb_scale (d, t->logit_scale, s->n_vocab);
   }
 }
 
@@ -193,7 +216,8 @@ gboolean qz_head_backward (const QzSource *source, EngWorkers *workers, const fl
   if (!qz_head_logits (source, workers, f, n, logits, error))
     return FALSE;
   eng_workers_run (workers, softmax_work, &s, n, 1);
-  eng_workers_run (workers, gradient_work, &s, (s.n_vocab + COLUMNS_PER_UNIT - 1) / COLUMNS_PER_UNIT, 1);
+  eng_workers_run (workers, sum_work, &s, (s.n_vocab + COLUMNS_PER_UNIT - 1) / COLUMNS_PER_UNIT, 1);
+  eng_workers_run (workers, gradient_work, &s, n, 1);
   return multiply (source, workers, TRUE, logits, n, df, error);
 }
 

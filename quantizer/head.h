@@ -13,14 +13,14 @@ gboolean qz_stream_norm_read (const QzSource *source, const char *name, QzNorm *
 gboolean qz_head_logits (const QzSource *source, EngWorkers *workers, const float *f, guint n, float *logits, GError **error);
 
 typedef struct {
-  guint64 seed;          /* of the labels that are drawn, one for each state, from the model's own distribution ... */
+  guint64 seed;          /* of what stands for labels of the model's own distribution, in each state: random signs of all tokens ... */
   const gint32 *labels;  /* ... unless these are given, [n] */
   double *probability;   /* [n_vocab] += sum of p_v */
   double *row_fisher;    /* [n_vocab] += the expectation, over such labels, of the squared gradient at the head's output v */
 } QzLabels;
 
-/* df [n][n_embd] = the gradient of the labels' log-loss at f (of drawn ones, its square is the true Fisher information). logits
- * [n][n_vocab] is scratch. */
+/* df [n][n_embd] = the gradient of the labels' log-loss at f; or, where none are given, one whose mean square over seeds is that of labels drawn from the model's own
+ * distribution, the true Fisher information. logits [n][n_vocab] is scratch. */
 gboolean qz_head_backward (const QzSource *source, EngWorkers *workers, const float *f, guint n, const QzLabels *labels, float *logits, float *df,
                            GError **error);
 

@@ -43,8 +43,8 @@ typedef enum { QZ_PLACE_ATTENTION, QZ_PLACE_FEED_FORWARD, QZ_PLACE_HEADS, QZ_N_P
 typedef gboolean (*QzInputsFunc) (gpointer data, guint layer, QzPlace place, gsize row, guint n, const QzNorm *norm, const float *x, const float *g, GError **error);
 
 typedef struct {
-  guint64 seed;           /* of the labels that are drawn */
-  const gint32 *labels;   /* instead of drawn ones: [n_sequences][n_tokens] of the calibration; NULL */
+  guint64 seed;           /* of the gradients that are drawn */
+  const gint32 *labels;   /* of whose log-loss they are instead: [n_sequences][n_tokens] of the calibration; NULL */
   guint backward_tokens;  /* that make the way back, 0: all */
   const QzMemory *memory; /* how batches and moments are cut; NULL: as is best */
   gboolean slopes;        /* are asked for: of the matrices in layers */

@@ -59,10 +59,16 @@ static int read_target (const TargetOptions *options, ValiseTarget *target)
     return cli_usage ("--method %s is not xbit, rtn, gptq, awq, quarot, spinquant or hadamard", options->method);
   if (target->method != QZ_METHOD_XBIT && !options->bits)
     return cli_usage ("--method %s gives all weights the same bits: say how many with --bits", options->method);
-  if (options->allocation && !g_str_equal (options->allocation, "cells") && !g_str_equal (options->allocation, "matrices"))
-    return cli_usage ("--allocation %s is not cells or matrices", options->allocation);
-  if (options->allocation && options->bits)
-    return cli_usage ("--allocation shares bits out, --bits gives every weight the same: leave one out");
+  static const char *const allocations[] = { [QZ_ALLOCATE_CELLS] = "cells", [QZ_ALLOCATE_MATRICES] = "matrices", [QZ_ALLOCATE_NONE] = "none", NULL };
+  if (options->allocation && !g_strv_contains (allocations, options->allocation))
+    return cli_usage ("--allocation %s is not cells, matrices or none", options->allocation);
+  target->allocation = QZ_ALLOCATE_CELLS;
+  while (options->allocation && !g_str_equal (options->allocation, allocations[target->allocation]))
+    target->allocation++;
+  if (options->allocation && options->bits && target->allocation != QZ_ALLOCATE_NONE)
+    return cli_usage ("--allocation %s shares bits out, --bits gives every weight the same: leave one out", options->allocation);
+  if (target->allocation == QZ_ALLOCATE_NONE && (!options->bits || target->method != QZ_METHOD_XBIT))
+    return cli_usage ("--allocation none shares no bits out: say with --bits how many each weight has, without --method");
   if (options->seed < 0)
     return cli_usage ("--seed %" G_GINT64_FORMAT " is negative", options->seed);
   if (options->context < 0)
@@ -72,7 +78,6 @@ static int read_target (const TargetOptions *options, ValiseTarget *target)
   if (options->threads < 0 || options->threads > 1024)
     return cli_usage ("--threads %d is not a number of threads", options->threads);
   target->bits = (guint) options->bits;
-  target->allocation = options->allocation && g_str_equal (options->allocation, "matrices") ? QZ_ALLOCATE_MATRICES : QZ_ALLOCATE_CELLS;
   target->quality = options->quality && g_str_equal (options->quality, "best") ? QZ_QUALITY_BEST : QZ_QUALITY_USUAL;
   target->seed = (guint64) options->seed;
   target->context = (guint) options->context;
@@ -142,7 +147,7 @@ int cli_fit (int argc, char **argv)
         { "output", 'o', 0, G_OPTION_ARG_FILENAME, &options.output, "Its name in the library, or a FILE.gguf outside it", "NAME" },
         { "calibration", 0, 0, G_OPTION_ARG_FILENAME, &options.calibration, "Text to observe the model on, or self: what it writes itself (else one that comes with Valise)", "FILE" },
         { "method", 0, 0, G_OPTION_ARG_STRING, &options.method, "xbit (default), or one to compare with: rtn, gptq, awq, quarot, spinquant, hadamard; these take --bits", "NAME" },
-        { "allocation", 0, 0, G_OPTION_ARG_STRING, &options.allocation, "Bits are shared out among cells (default) or, to compare, matrices", "NAME" },
+        { "allocation", 0, 0, G_OPTION_ARG_STRING, &options.allocation, "Bits are shared out among cells (default) or, to compare, matrices or none", "NAME" },
         { "seed", 0, 0, G_OPTION_ARG_INT64, &options.seed, "Of all that is drawn (else 0)", "N" },
         { NULL } };
   ValiseTarget target;

@@ -102,7 +102,7 @@ typedef struct {
   guint bits;                    /* 1 to 8, of every weight */
   QzQuality quality;
   QzMethod method;               /* all but QZ_METHOD_XBIT take bits */
-  QzAllocation allocation;       /* where bits is 0 */
+  QzAllocation allocation;       /* as in QzTarget */
   guint64 seed;                  /* of all that is drawn */
   guint context;                 /* 0: 4096 capped to the model's own */
   int kv_bits;                   /* 16, 8, 4; 0: 16 */

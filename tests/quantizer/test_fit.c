@@ -162,6 +162,26 @@ static void fit_to (Case *c, const QzAnalysis *analysis, const char *path)
   g_assert_no_error (error);
 }
 
+/* With one depth everywhere a trellis shares errors out among its rows by what they matter: told that all matter alike, it loses more in as many bytes. */
+static void test_rows_alike (void)
+{
+  TinyModel model = TINY_MODEL_DEFAULTS;
+  Case c;
+  case_init (&c, &model, 2);
+  g_autoptr (QzAnalysis) analysis = analyse (&c);
+  g_autofree char *out = tiny_model_path ("alike.gguf");
+  QzResult results[2];
+  for (guint i = 0; i < 2; i++) {
+    g_autoptr (GError) error = NULL;
+    qz_fit (c.gguf, analysis, &(QzTarget) { .bits = 3, .allocation = i ? QZ_ALLOCATE_NONE : QZ_ALLOCATE_CELLS }, out, c.workers, &results[i], NULL, NULL, NULL, &error);
+    g_assert_no_error (error);
+  }
+  g_test_message ("expected %g, rows alike %g", results[0].expected_kl, results[1].expected_kl);
+  g_assert_cmpuint (results[0].file_bytes, ==, results[1].file_bytes);
+  g_assert_cmpfloat (results[1].expected_kl, >, 1.05 * results[0].expected_kl);
+  case_clear (&c);
+}
+
 /* One seed, one file: whatever the number of threads, and through the analysis file. */
 static void test_same_file (void)
 {
@@ -590,6 +610,7 @@ int main (int argc, char **argv)
   g_test_add_data_func ("/fit/keeps-every-size/untied", GUINT_TO_POINTER (TRUE), test_sizes);
   g_test_add_func ("/fit/names-the-smallest-size", test_too_small);
   g_test_add_func ("/fit/metadata-counts", test_metadata);
+  g_test_add_func ("/fit/rows-alike", test_rows_alike);
   g_test_add_func ("/fit/same-file-for-a-seed", test_same_file);
   g_test_add_func ("/fit/refuses-a-damaged-analysis", test_damaged_analysis);
   g_test_add_func ("/fit/cancel-leaves-nothing", test_cancel);

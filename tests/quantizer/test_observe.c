@@ -98,6 +98,65 @@ static void test_distil (void)
   g_unlink (path);
 }
 
+/* Gradients by random signs: their mean square is that of drawn labels, W^T (diag (p) - p p^T) W, and no state's is many times it. */
+static void test_drawn_gradients (void)
+{
+  enum { DRAWS = 6000, N = 2 };
+  TinyModel model = TINY_MODEL_DEFAULTS;
+  g_autofree char *path = tiny_model_path ("drawn.gguf");
+  tiny_model_write (&model, path);
+  g_autoptr (QzSource) source = open_source (path);
+  EngWorkers *workers = eng_workers_new (1);
+  guint embd = source->traits.n_embd, n_vocab = source->traits.n_vocab;
+  g_autofree float *f = g_new (float, N * embd), *df = g_new (float, N * embd), *logits = g_new (float, N * n_vocab);
+  g_autofree float *w = g_new (float, n_vocab * embd);
+  g_autofree double *probability = g_new0 (double, n_vocab), *fisher = g_new0 (double, n_vocab), *found = g_new0 (double, N * embd * embd);
+  g_assert_true (qz_source_read_rows (source, qz_source_head (source), 0, n_vocab, w, NULL));
+  for (guint j = 0; j < embd; j++) {
+    f[j] = sinf (0.7f * j);
+    f[embd + j] = 6 * sinf (0.7f * j); /* surer of itself */
+  }
+  double most[N] = { 0 };
+  for (guint k = 0; k < DRAWS; k++) {
+    QzLabels labels = { .seed = (guint64) k << 20, .probability = probability, .row_fisher = fisher };
+    g_assert_true (qz_head_backward (source, workers, f, N, &labels, logits, df, NULL));
+    for (guint s = 0; s < N; s++) {
+      const float *d = df + s * embd;
+      double square = 0;
+      for (guint i = 0; i < embd; i++) {
+        square += d[i] * d[i];
+        for (guint j = 0; j < embd; j++)
+          found[(s * embd + i) * embd + j] += d[i] * d[j] / DRAWS;
+      }
+      most[s] = MAX (most[s], square);
+    }
+  }
+  g_assert_true (qz_head_logits (source, workers, f, N, logits, NULL));
+  for (guint s = 0; s < N; s++) {
+    float *p = logits + s * n_vocab;
+    g_autofree double *mean = g_new0 (double, embd);
+    double missed = 0, all = 0, trace = 0;
+    xb_softmax (p, n_vocab);
+    for (guint v = 0; v < n_vocab; v++)
+      for (guint j = 0; j < embd; j++)
+        mean[j] += p[v] * w[v * embd + j];
+    for (guint i = 0; i < embd; i++)
+      for (guint j = 0; j < embd; j++) {
+        double expected = -mean[i] * mean[j];
+        for (guint v = 0; v < n_vocab; v++)
+          expected += p[v] * w[v * embd + i] * w[v * embd + j];
+        missed += pow (found[(s * embd + i) * embd + j] - expected, 2);
+        all += expected * expected;
+        trace += i == j ? expected : 0;
+      }
+    g_test_message ("state %u: missed by %g of it, largest square %g of the mean", s, sqrt (missed / all), most[s] / trace);
+    g_assert_cmpfloat (sqrt (missed / all), <=, 0.15);
+    g_assert_cmpfloat (most[s], <=, 16 * trace);
+  }
+  eng_workers_free (workers);
+  g_unlink (path);
+}
+
 static void test_logits (void)
 {
   enum { N = 12 };
@@ -520,6 +579,7 @@ int main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/observe/logits-equal-numpy", test_logits);
   g_test_add_func ("/observe/another-models-distribution", test_distil);
+  g_test_add_func ("/observe/drawn-gradients", test_drawn_gradients);
   g_test_add_func ("/observe/moments-equal-the-engine", test_moments);
   g_test_add_func ("/observe/wide-inputs-in-blocks", test_moment_blocks);
   g_test_add_func ("/observe/predicts-the-divergence", test_prediction);
