@@ -117,6 +117,53 @@ static inline float expressible (float s, const float *super)
   return *super > 0 ? *super * MIN (rintf (s / *super), 127.0f) : 0;
 }
 
+/* ---- the scale of a trellis ---------------------------------------------------------------------------------------------- */
+
+/* Blocks of so many weights have an energy each; factors are eighths of an octave. */
+enum { BLOCK_COLS = 64, FEW_BLOCKS = 2 /* a group's: their energies say too little */, FACTORS = 8, LEAST_FACTOR = -2, MOST_FACTOR = 16 };
+
+/* A row of several blocks: mean [n_blocks][n] is the mean square of each, weight [n_blocks] how much they count; first: the scale that would give the whole row
+ * its variance. That one, or the one wider or narrower for which blocks of their deviations lose least together. */
+static float scale_for_blocks (const QzTrellis *t, guint n_blocks, const float *mean, gsize n, const float *weight, float first, gint *at)
+{
+  float least = INFINITY, best = first;
+  if (!(first > 0))
+    return first;
+  for (guint b = 0; b < n_blocks; b++) {
+    float octaves = 0.5f * log2f (mean[b * n] * t->unit_scale * t->unit_scale / (first * first) + 0x1p-40f);
+    at[b] = (gint) rintf ((octaves - QZ_LEAST_OCTAVES) * QZ_DEVIATION_STEPS);
+  }
+  for (gint f = LEAST_FACTOR; f <= MOST_FACTOR; f++) {
+    float error = 0, factor = exp2f ((float) f / FACTORS);
+    for (guint b = 0; b < n_blocks; b++)
+      error += weight[b] * t->errors[CLAMP (at[b] - f * (QZ_DEVIATION_STEPS / FACTORS), 0, QZ_N_DEVIATIONS - 1)];
+    error *= factor * factor;
+    if (error < least) {
+      least = error;
+      best = first * factor;
+    }
+  }
+  return best;
+}
+
+static void search_trellis (const QzTrellis *t, guint n, guint columns, const float *x, gsize ldx, const float *weight, const float *super, const float *first, float *scale)
+{
+  guint n_blocks = (columns + BLOCK_COLS - 1) / BLOCK_COLS;
+  g_autofree float *mean = g_new0 (float, (gsize) n_blocks * n), *sum = g_new0 (float, n_blocks);
+  g_autofree gint *at = g_new (gint, n_blocks);
+  for (guint j = 0; j < columns; j++) {
+    float *m = mean + (gsize) (j / BLOCK_COLS) * n;
+    sum[j / BLOCK_COLS] += weight[j];
+    for (guint i = 0; i < n; i++)
+      m[i] += weight[j] * x[j * ldx + i] * x[j * ldx + i];
+  }
+  for (guint b = 0; b < n_blocks; b++)
+    for (guint i = 0; i < n; i++)
+      mean[b * n + i] = sum[b] > 0 ? mean[b * n + i] / sum[b] : 0;
+  for (guint i = 0; i < n; i++)
+    scale[i] = expressible (n_blocks > FEW_BLOCKS ? scale_for_blocks (t, n_blocks, mean + i, n, sum, first[i], at) : first[i], super != NULL ? &super[i] : NULL);
+}
+
 void qz_codebook_search (const QzCodebook *book, guint n, guint columns, const float *x, gsize ldx, const float *weight, const float *super,
                          float *scale, float *scratch)
 {
@@ -138,8 +185,7 @@ void qz_codebook_search (const QzCodebook *book, guint n, guint columns, const f
   if (book->depth == 0)
     return;
   if (book->trellis != NULL) {
-    for (guint i = 0; i < n; i++)
-      scale[i] = expressible (first[i], super != NULL ? &super[i] : NULL);
+    search_trellis (book->trellis, n, columns, x, ldx, weight, super, first, scale);
     return;
   }
   for (guint f = 0; f < G_N_ELEMENTS (factors); f++) {

@@ -38,7 +38,8 @@ void qz_codebook_quantize (const QzCodebook *book, guint n, const float *x, cons
 
 /* For n rows at once, x [columns][ldx] with a row to a lane: the scale of each row, from those that `super` can express (scale = integer
  * -128..127 times super[row]; NULL: any f16), that minimises sum_j weight[j] (x_j - q (x_j))^2; of a trellis the
- * one that gives its weights the variance it was made for. scratch [5 n]. */
+ * one that gives its weights the variance it was made for, or, of more than 128 columns, the one by which blocks of 64 of them, taken as bell-shaped, would lose least.
+ * scratch [5 n]. */
 void qz_codebook_search (const QzCodebook *book, guint n, guint columns, const float *x, gsize ldx, const float *weight, const float *super,
                          float *scale, float *scratch);
 /* Scale for a weighted mean square, before any search. */

@@ -341,7 +341,7 @@ static void add_bytes (GChecksum *sum, const void *data, gsize size)
 /* Everything that the bytes of a packed matrix depend on. */
 static char *journal_key (const QzAnalysis *a, gboolean long_words, gboolean rows_alike, const guint8 *depths)
 {
-  enum { SEARCH_VERSION = 3 }; /* of what encoding chooses */
+  enum { SEARCH_VERSION = 4 }; /* of what encoding chooses */
   g_autoptr (GChecksum) sum = g_checksum_new (G_CHECKSUM_SHA256);
   g_autofree char *version = g_strdup_printf (VALISE_VERSION " %d %s %s %" G_GUINT64_FORMAT " %u %u %d", SEARCH_VERSION, qz_method_name (a->method), a->fingerprint,
                                               a->seed, a->widest, xb_word_bits (long_words ? XB_TRELLIS16 : XB_TRELLIS), rows_alike);

@@ -53,16 +53,41 @@ static const struct {
       { 11, 1, 5, -3, 12, -12, -8, -4, 40, -23, 17, 4, -20, 21, -15, 15 } } },
 } };
 
+/* Mean squared error of the words of 12 bits, by the scale of unit deviation, of weights of deviation 2^(-1.5), 2^(-1.25) ... 2^2.5 (/trellis/other-deviations measures it). */
+enum { MEASURED_STEPS = 4, MEASURED = 17, FIRST_MEASURED = -6 };
+static const float measured[XB_TRELLIS_DEPTH][MEASURED] = {
+  { 0.13672f, 0.13784f, 0.14172f, 0.15071f, 0.16973f, 0.20677f, 0.27798f, 0.41197f, 0.65563f, 1.07568f, 1.75906f, 2.83438f, 4.50666f, 7.02188f, 10.7788f, 16.3156f, 24.3856f },
+  { 0.03342f, 0.03491f, 0.03719f, 0.04041f, 0.04580f, 0.05496f, 0.07259f, 0.11156f, 0.20268f, 0.41168f, 0.85451f, 1.65052f, 3.01085f, 5.16019f, 8.41429f, 13.3286f, 20.5988f },
+  { 0.00913f, 0.00954f, 0.01007f, 0.01090f, 0.01231f, 0.01466f, 0.01899f, 0.03011f, 0.06219f, 0.16097f, 0.41628f, 1.01201f, 2.13381f, 4.06695f, 7.06827f, 11.6912f, 18.6333f },
+  { 0.00254f, 0.00264f, 0.00279f, 0.00298f, 0.00331f, 0.00393f, 0.00502f, 0.00789f, 0.01893f, 0.06384f, 0.23507f, 0.69269f, 1.61630f, 3.30726f, 6.00147f, 10.2784f, 16.7962f },
+  { 0.00063f, 0.00066f, 0.00070f, 0.00077f, 0.00087f, 0.00103f, 0.00138f, 0.00227f, 0.00816f, 0.05079f, 0.23924f, 0.74137f, 1.76393f, 3.49195f, 6.22870f, 10.4877f, 16.8633f },
+  { 0.00015f, 0.00016f, 0.00017f, 0.00019f, 0.00022f, 0.00027f, 0.00037f, 0.00133f, 0.01093f, 0.08081f, 0.31393f, 0.87671f, 1.91876f, 3.69905f, 6.53511f, 10.8606f, 17.5053f },
+};
+
 static QzTrellis trellises[2][XB_TRELLIS_DEPTH + 1];
+static float errors[XB_TRELLIS_DEPTH + 1][QZ_N_DEVIATIONS];
+
+/* In logarithms between what was measured; below it the same, above it as the square. */
+static void fill_errors (guint depth)
+{
+  for (guint i = 0; i < QZ_N_DEVIATIONS; i++) {
+    double octaves = QZ_LEAST_OCTAVES + (double) i / QZ_DEVIATION_STEPS, at = octaves * MEASURED_STEPS - FIRST_MEASURED;
+    double inside = CLAMP (at, 0, MEASURED - 1), beyond = MAX (0, at - (MEASURED - 1)) / MEASURED_STEPS;
+    guint k = MIN ((guint) inside, MEASURED - 2);
+    errors[depth][i] = exp2 (log2 (measured[depth - 1][k]) * (k + 1 - inside) + log2 (measured[depth - 1][k + 1]) * (inside - k) + 2 * beyond);
+  }
+}
 
 const QzTrellis *qz_trellis (xb_codebook codebook, guint depth)
 {
   static gsize done = 0;
   if (g_once_init_enter (&done)) {
+    for (guint d = 1; d <= XB_TRELLIS_DEPTH; d++)
+      fill_errors (d);
     for (guint kind = 0; kind < 2; kind++)
       for (guint d = 1; d <= XB_TRELLIS_DEPTH; d++)
         if (xb_trellis_has (kind ? XB_TRELLIS16 : XB_TRELLIS, d)) {
-          trellises[kind][d] = (QzTrellis){ .tables = made[kind][d - 1].tables, .unit_scale = made[kind][d - 1].unit, .unit_error = made[kind][d - 1].error };
+          trellises[kind][d] = (QzTrellis){ .tables = made[kind][d - 1].tables, .unit_scale = made[kind][d - 1].unit, .unit_error = made[kind][d - 1].error, .errors = errors[d] };
           xb_trellis_init (&trellises[kind][d].search, xb_word_bits (kind ? XB_TRELLIS16 : XB_TRELLIS), d, made[kind][d - 1].tables);
         }
     g_once_init_leave (&done, 1);

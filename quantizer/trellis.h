@@ -14,8 +14,11 @@ typedef struct {
   const gint8 (*tables)[16]; /* [xb_trellis_tables (depth)] */
   float unit_scale;          /* scale for weights of unit variance */
   float unit_error;          /* mean square error then */
+  const float *errors;       /* [QZ_N_DEVIATIONS] mean square error of weights of deviation 2^(QZ_LEAST_OCTAVES + i / QZ_DEVIATION_STEPS), by the same scale */
   xb_trellis search;
 } QzTrellis;
+
+enum { QZ_DEVIATION_STEPS = 16 /* an octave */, QZ_LEAST_OCTAVES = -2, QZ_MOST_OCTAVES = 6, QZ_N_DEVIATIONS = (QZ_MOST_OCTAVES - QZ_LEAST_OCTAVES) * QZ_DEVIATION_STEPS + 1 };
 
 /* Of XB_TRELLIS or XB_TRELLIS16, a depth that there is (xb_trellis_has); immutable, made once. */
 const QzTrellis *qz_trellis (xb_codebook codebook, guint depth);

@@ -4,6 +4,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #include <glib/gstdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const endings[] = { ".zip", ".tar", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2" };
@@ -34,6 +35,7 @@ int LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
   g_autoptr (GError) error = NULL;
   g_auto (ValiseArchive) archive = { 0 };
   if (!path) {
+    atexit (scratch_clean);
     path = scratch_path ("archive");
     folder = scratch_path ("out");
     g_assert_cmpint (g_mkdir (folder, 0755), ==, 0);

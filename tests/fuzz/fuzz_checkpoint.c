@@ -8,6 +8,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #include <glib/gstdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { COLS = 128, ROWS = 128, MOST = 1 << 22 };
@@ -57,12 +58,23 @@ static void read_all (EngGguf *view)
   }
 }
 
+static void remove_folder (void)
+{
+  static const char *const names[] = { "config.json", "model.safetensors" };
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
+    g_autofree char *path = g_build_filename (folder, names[i], NULL);
+    g_unlink (path);
+  }
+  g_rmdir (folder);
+}
+
 int LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
 {
   g_autoptr (GError) error = NULL;
   gboolean is_config = strcmp (format ()->name, "config") == 0;
   if (!folder) {
     folder = g_dir_make_tmp ("valise-fuzz-XXXXXX", NULL);
+    atexit (remove_folder);
     g_autoptr (GByteArray) sound = is_config ? fuzz_seed (G_MAXUINT) : NULL;
     if (is_config)
       st_write (folder, "model.safetensors", sound->data, sound->len);

@@ -311,6 +311,66 @@ static void test_trellis (void)
   qz_chain_free (chain);
 }
 
+/* By a scale that is made for others, weights of 2^-1.5 to 2^2.5 times their deviation lose what each trellis has stored for it. */
+static void test_deviations (void)
+{
+  enum { COLS = 512, SEGMENT = 64, ROWS = QZ_CHAIN_ROWS };
+  g_autofree float *x = g_new (float, COLS * ROWS);
+  g_autofree float *values = g_new (float, COLS * ROWS);
+  g_autofree guint8 *codes = g_malloc (COLS * ROWS);
+  QzChain *chain = qz_chain_new (SEGMENT);
+  for (guint depth = 1; depth <= XB_TRELLIS_DEPTH; depth++)
+    for (guint i = QZ_DEVIATION_STEPS / 2; i <= QZ_DEVIATION_STEPS * 9 / 2; i += QZ_DEVIATION_STEPS / 4) {
+      const QzTrellis *t = qz_trellis (XB_TRELLIS, depth);
+      float scale[ROWS], pivots[SEGMENT + 1], deviation = exp2f (QZ_LEAST_OCTAVES + (float) i / QZ_DEVIATION_STEPS);
+      guint64 state = 6;
+      guint end = 0;
+      double error = 0;
+      for (guint r = 0; r < ROWS; r++)
+        scale[r] = t->unit_scale;
+      for (guint j = 0; j <= SEGMENT; j++)
+        pivots[j] = 1;
+      for (guint k = 0; k < COLS * ROWS; k++)
+        x[k] = deviation * normal (&state);
+      for (guint j = 0; j < COLS; j += SEGMENT) {
+        QzSegment segment = { .n_rows = ROWS, .n_cols = SEGMENT, .ahead = j + SEGMENT < COLS, .ld = ROWS, .weight = x + j * ROWS, .target = x + j * ROWS, .scale = scale, .pivots = pivots };
+        qz_chain_begin (chain, t, end);
+        qz_chain_encode (chain, &segment, codes + j * ROWS, values + j * ROWS);
+        end = qz_chain_end (chain);
+      }
+      for (guint k = 0; k < COLS * ROWS; k++)
+        error += (x[k] - values[k]) * (x[k] - values[k]) / (COLS * ROWS);
+      g_test_message ("%u bits, deviation %.3f: %g, known for %g", depth, deviation, error, t->errors[i]);
+      g_assert_cmpfloat (fabs (error - t->errors[i]), <, 0.4 * t->errors[i]);
+    }
+  qz_chain_free (chain);
+}
+
+/* A row of blocks that are not alike is given the scale that loses less than that of its variance would; one of like blocks about that one. */
+static void test_scale_of_blocks (void)
+{
+  enum { COLS = 1024, LOUD = 64 };
+  g_autofree float *x = g_new (float, COLS);
+  g_autofree float *weight = g_new (float, COLS);
+  float scale, scratch[5];
+  for (guint loud = 0; loud < 2; loud++) {
+    guint64 state = 8;
+    for (guint j = 0; j < COLS; j++) {
+      weight[j] = 1;
+      x[j] = normal (&state) * (loud && j < LOUD ? 10 : 1);
+    }
+    double square = 0;
+    for (guint j = 0; j < COLS; j++)
+      square += x[j] * x[j] / COLS;
+    const QzCodebook *book = qz_codebook (QZ_CODES_TRELLIS, 4);
+    qz_codebook_search (book, 1, COLS, x, 1, weight, NULL, &scale, scratch);
+    float by_variance = qz_codebook_first_scale (book, square);
+    g_test_message ("%s: %g, by its variance %g", loud ? "one loud block" : "like blocks", scale, by_variance);
+    g_assert_cmpfloat (scale, >, loud ? 2 * by_variance : 0.9 * by_variance);
+    g_assert_cmpfloat (scale, <, loud ? 4.5 * by_variance : 1.2 * by_variance);
+  }
+}
+
 /* Rows that are not there, and rows of scale 0, cost nothing and disturb nothing. */
 static void test_ragged_chain (void)
 {
@@ -452,6 +512,8 @@ int main (int argc, char **argv)
   g_test_add_func ("/loudness/of-tokens", test_loudness);
   g_test_add_func ("/codebook/error-of-a-gaussian", test_codebooks);
   g_test_add_func ("/trellis/error-of-a-gaussian", test_trellis);
+  g_test_add_func ("/trellis/other-deviations", test_deviations);
+  g_test_add_func ("/trellis/scale-of-unlike-blocks", test_scale_of_blocks);
   g_test_add_func ("/trellis/ragged-chain", test_ragged_chain);
   g_test_add_func ("/encode/loss-is-that-of-the-bytes", test_promise);
   g_test_add_func ("/encode/compensation-beats-rounding", test_compensation);
