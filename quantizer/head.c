@@ -178,13 +178,11 @@ static void sketch (float *p, guint n, guint64 seed)
   double sum = 0;
   for (guint v = 0; v < n; v++) {
     signs = v % 64 == 0 ? qz_random_next (&state) : signs >> 1;
-    sum += signs & 1 ? -sqrtf (p[v]) : sqrtf (p[v]);
+    p[v] = signs & 1 ? -sqrtf (p[v]) : sqrtf (p[v]);
+    sum += p[v];
   }
-  state = seed;
-  for (guint v = 0; v < n; v++) {
-    signs = v % 64 == 0 ? qz_random_next (&state) : signs >> 1;
-    p[v] = (signs & 1 ? -sqrtf (p[v]) : sqrtf (p[v])) - p[v] * (float) sum;
-  }
+  for (guint v = 0; v < n; v++)
+    p[v] -= p[v] * p[v] * (float) sum;
 }
 
 /* One unit is one state: p becomes the gradient at the products. */
