@@ -45,29 +45,6 @@ static inline vf v_sum_each (vf *v)
   return v[0];
 }
 
-/* Lane l of v[i] becomes lane i of v[l]: pairs that differ in one bit of i exchange the halves of their lanes that differ in it. */
-#define XB_FIRST(l, k) ((l & k) ? XB_VL + l - k : l)
-#define XB_SECOND(l, k) ((l & k) ? XB_VL + l : l + k)
-#define XB_EXCHANGE(k) \
-  _Pragma ("GCC unroll 16") for (int i = 0; i < XB_VL; i++) if ((i & k) == 0) \
-  { \
-    vf a = v[i], b = v[i + k]; \
-    v[i] = __builtin_shufflevector (a, b, XB_LANES (XB_FIRST, k)); \
-    v[i + k] = __builtin_shufflevector (a, b, XB_LANES (XB_SECOND, k)); \
-  }
-
-static inline void v_transpose (vf *v)
-{
-  XB_EXCHANGE (1)
-  XB_EXCHANGE (2)
-#if XB_VL >= 8
-  XB_EXCHANGE (4)
-#endif
-#if XB_VL >= 16
-  XB_EXCHANGE (8)
-#endif
-}
-
 /* Scores of one row against keys[CHUNK][d]. */
 static void score_row (const float *q, const float *keys, uint32_t d, float *scores)
 {

@@ -11,44 +11,65 @@
 #endif
 #define NR (2 * XB_VL)
 
-static void pack_a (float *out, bool transpose, const float *a, size_t lda, uint32_t row, uint32_t rows, uint32_t k0, uint32_t kc)
+/* Slivers of `width` lines, of which `lines` in all are there, the rest zeros; sliver after sliver, in each the lines' numbers at k beside each other. Here a line's
+ * numbers are beside each other in memory. */
+static inline __attribute__ ((always_inline)) void pack_lines (float *out, const uint32_t width, const float *x, size_t ldx, uint32_t lines, uint32_t kc)
 {
-  for (uint32_t r = 0; r < rows; r += MR) {
-    uint32_t n = rows - r < MR ? rows - r : MR;
-    for (uint32_t k = 0; k < kc; k++) {
-      for (uint32_t i = 0; i < n; i++)
-        out[i] = transpose ? a[(size_t) (k0 + k) * lda + row + r + i] : a[(size_t) (row + r + i) * lda + k0 + k];
-      for (uint32_t i = n; i < MR; i++)
-        out[i] = 0;
-      out += MR;
+  for (uint32_t at = 0; at < lines; at += width, x += width * ldx, out += (size_t) kc * width) {
+    const uint32_t n = lines - at < width ? lines - at : width;
+    uint32_t k = 0;
+    for (; k + XB_VL <= kc; k += XB_VL)
+      for (uint32_t i = 0; i < width; i += XB_VL) {
+        vf r[XB_VL];
+#pragma GCC unroll 16
+        for (uint32_t u = 0; u < XB_VL; u++)
+          r[u] = i + u < n ? v_load (x + (i + u) * ldx + k) : v_set (0);
+        v_transpose (r);
+#pragma GCC unroll 16
+        for (uint32_t u = 0; u < XB_VL; u++)
+          memcpy (out + (k + u) * width + i, &r[u], (width - i < XB_VL ? width - i : XB_VL) * sizeof (float));
+      }
+    for (; k < kc; k++)
+      for (uint32_t i = 0; i < width; i++)
+        out[k * width + i] = i < n ? x[i * ldx + k] : 0;
+  }
+}
+
+/* The same where lines are beside each other: some steps of all slivers in turn, so that no more lines of the cache and pages are in hand than stay there. */
+static inline __attribute__ ((always_inline)) void pack_steps (float *out, const uint32_t width, const float *x, size_t ldx, uint32_t lines, uint32_t kc)
+{
+  enum { STEPS = 16 };
+  for (uint32_t k0 = 0; k0 < kc; k0 += STEPS) {
+    const uint32_t k1 = kc - k0 < STEPS ? kc : k0 + STEPS;
+    for (uint32_t at = 0; at < lines; at += width) {
+      float *to = out + (size_t) at * kc + k0 * width;
+      const float *from = x + k0 * ldx + at;
+      const uint32_t n = lines - at < width ? lines - at : width;
+      if (n == width)
+        for (uint32_t k = k0; k < k1; k++, to += width, from += ldx)
+          memcpy (to, from, width * sizeof (float));
+      else
+        for (uint32_t k = k0; k < k1; k++, to += width, from += ldx)
+          for (uint32_t i = 0; i < width; i++)
+            to[i] = i < n ? from[i] : 0;
     }
   }
 }
 
+static void pack_a (float *out, bool transpose, const float *a, size_t lda, uint32_t row, uint32_t rows, uint32_t k0, uint32_t kc)
+{
+  if (transpose)
+    pack_steps (out, MR, a + (size_t) k0 * lda + row, lda, rows, kc);
+  else
+    pack_lines (out, MR, a + (size_t) row * lda + k0, lda, rows, kc);
+}
+
 static void pack_b (float *out, bool transpose, const float *b, size_t ldb, uint32_t col, uint32_t cols, uint32_t k0, uint32_t kc)
 {
-  for (uint32_t c = 0; c < cols; c += NR) {
-    uint32_t n = cols - c < NR ? cols - c : NR;
-    if (transpose) {
-      for (uint32_t k = 0; k < kc; k += 16) { /* a cache line of each row, so that what is written stays in the first cache */
-        uint32_t m = kc - k < 16 ? kc - k : 16;
-        for (uint32_t i = 0; i < n; i++) {
-          const float *from = b + (size_t) (col + c + i) * ldb + k0 + k;
-          for (uint32_t j = 0; j < m; j++)
-            out[(size_t) (k + j) * NR + i] = from[j];
-        }
-      }
-    } else if (n == NR) {
-      for (uint32_t k = 0; k < kc; k++)
-        memcpy (out + (size_t) k * NR, b + (size_t) (k0 + k) * ldb + col + c, NR * sizeof (float));
-    } else {
-      for (uint32_t k = 0; k < kc; k++)
-        memcpy (out + (size_t) k * NR, b + (size_t) (k0 + k) * ldb + col + c, n * sizeof (float));
-    }
-    for (uint32_t k = 0; k < kc && n < NR; k++)
-      memset (out + (size_t) k * NR + n, 0, (NR - n) * sizeof (float));
-    out += (size_t) kc * NR;
-  }
+  if (transpose)
+    pack_lines (out, NR, b + (size_t) col * ldb + k0, ldb, cols, kc);
+  else
+    pack_steps (out, NR, b + (size_t) k0 * ldb + col, ldb, cols, kc);
 }
 
 /* acc[MR][NR] = sliver of A times sliver of B. */

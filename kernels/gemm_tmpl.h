@@ -5,7 +5,7 @@
  * packed, how many steps along k one holds (GEMM_STEPS), and has MR, NR, pack_a, pack_b and micro. */
 enum { KC = 256, MC = 96, NC = 384 }; /* units; packed: 480 KiB, on the stack of the thread */
 
-static void put_tile (const float *acc, uint32_t rows, uint32_t cols, bool is_first, float beta, float *c, size_t ldc)
+static inline void put_tile (const float *acc, uint32_t rows, uint32_t cols, bool is_first, float beta, float *c, size_t ldc)
 {
   for (uint32_t i = 0; i < rows; i++) {
     float *out = c + i * ldc;
@@ -38,7 +38,11 @@ static void GEMM (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t ro
         for (uint32_t j = 0; j < nc; j += NR)
           for (uint32_t i = 0; i < mc; i += MR) {
             micro (packed_a + (size_t) i * units, packed_b + (size_t) j * units, units, acc);
-            put_tile (acc, mc - i < MR ? mc - i : MR, nc - j < NR ? nc - j : NR, k0 == 0, beta, c + (size_t) (row + i) * ldc + col + j, ldc);
+            float *out = c + (size_t) (row + i) * ldc + col + j;
+            if (mc - i >= MR && nc - j >= NR)
+              put_tile (acc, MR, NR, k0 == 0, beta, out, ldc);
+            else
+              put_tile (acc, mc - i < MR ? mc - i : MR, nc - j < NR ? nc - j : NR, k0 == 0, beta, out, ldc);
           }
       }
     }

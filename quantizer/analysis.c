@@ -456,8 +456,43 @@ static void keep_held_out (QzAnalysis *a, const QzCalibration *c, const QzObserv
 
 /* ---- what a state holds (work.h) ----------------------------------------------------------------------------------------- */
 
-/* Pipelines, noise, errors and pivots of the inputs that were seen, else nothing; orders of hidden channels; places of factors and states. */
+/* Pipelines of inputs, the lists below, places of factors and states. What was not seen yet is empty. */
 #define LEARNED_TYPE "(aayaayaayaayaayattt)"
+
+/* n entries, NULL or of counts[i] times `each` bytes. */
+typedef struct {
+  void **entries;
+  guint n;
+  const guint *counts;
+  gsize each;
+} List;
+
+enum { NOISE, ERRORS, PIVOTS, ORDERS, N_LISTS };
+
+typedef struct {
+  List lists[N_LISTS];
+  guint *input_cols;
+  guint32 **orders; /* [n_units] of hidden channels */
+} Learned;
+
+static void learned_begin (Learned *learned, const Learner *l)
+{
+  const QzAnalysis *a = l->analysis;
+  learned->input_cols = g_new (guint, a->n_inputs);
+  learned->orders = g_new0 (guint32 *, a->n_units);
+  for (guint i = 0; i < a->n_inputs; i++)
+    learned->input_cols[i] = l->source->inputs[i].cols;
+  learned->lists[NOISE] = (List){ (void **) l->noise, a->n_inputs, learned->input_cols, 2 * sizeof (float) };
+  learned->lists[ERRORS] = (List){ (void **) l->errors, a->n_inputs, learned->input_cols, QZ_ERROR_ROWS * sizeof (guint16) };
+  learned->lists[PIVOTS] = (List){ (void **) a->pivots, a->n_factors, a->factor_cols, sizeof (float) };
+  learned->lists[ORDERS] = (List){ (void **) learned->orders, a->n_units, a->order_lengths, sizeof (guint32) };
+}
+
+static void learned_end (Learned *learned)
+{
+  g_free (learned->input_cols);
+  g_free (learned->orders);
+}
 
 static GVariant *bytes_of (const void *data, gsize size)
 {
@@ -468,89 +503,99 @@ static GBytes *save_learned (gpointer data)
 {
   Learner *l = data;
   const QzAnalysis *a = l->analysis;
-  GVariantBuilder transforms, noise, errors, pivots, orders;
-  g_variant_builder_init (&transforms, G_VARIANT_TYPE ("aay"));
-  g_variant_builder_init (&noise, G_VARIANT_TYPE ("aay"));
-  g_variant_builder_init (&errors, G_VARIANT_TYPE ("aay"));
-  g_variant_builder_init (&pivots, G_VARIANT_TYPE ("aay"));
-  g_variant_builder_init (&orders, G_VARIANT_TYPE ("aay"));
-  for (guint i = 0; i < a->n_inputs; i++)
-    g_variant_builder_add_value (&transforms, a->transforms[i] != NULL ? bytes_of (a->transforms[i]->blob, a->transforms[i]->bytes) : bytes_of (NULL, 0));
-  for (guint i = 0; i < a->n_inputs; i++)
-    g_variant_builder_add_value (&noise, bytes_of (l->noise[i], sizeof (float) * 2 * l->source->inputs[i].cols));
-  for (guint i = 0; i < a->n_inputs; i++)
-    g_variant_builder_add_value (&errors, bytes_of (l->errors[i], sizeof (guint16) * QZ_ERROR_ROWS * l->source->inputs[i].cols));
-  for (guint f = 0; f < a->n_factors; f++)
-    g_variant_builder_add_value (&pivots, bytes_of (a->pivots[f], sizeof (float) * a->factor_cols[f]));
+  Learned learned;
+  GVariantBuilder all;
+  learned_begin (&learned, l);
   for (guint u = 0; u < a->n_units; u++)
-    g_variant_builder_add_value (&orders, bytes_of (l->source->units[u].order, sizeof (guint32) * a->order_lengths[u]));
-  g_autoptr (GVariant) all = g_variant_ref_sink (g_variant_new (
-      "(@aay@aay@aay@aay@aay@attt)", g_variant_builder_end (&transforms), g_variant_builder_end (&noise), g_variant_builder_end (&errors), g_variant_builder_end (&pivots), g_variant_builder_end (&orders),
-      g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)), a->factor_end, a->states_offset));
-  return g_variant_get_data_as_bytes (all);
+    learned.orders[u] = l->source->units[u].order;
+  g_variant_builder_init (&all, G_VARIANT_TYPE (LEARNED_TYPE));
+  g_variant_builder_open (&all, G_VARIANT_TYPE ("aay"));
+  for (guint i = 0; i < a->n_inputs; i++)
+    g_variant_builder_add_value (&all, a->transforms[i] != NULL ? bytes_of (a->transforms[i]->blob, a->transforms[i]->bytes) : bytes_of (NULL, 0));
+  g_variant_builder_close (&all);
+  for (guint k = 0; k < N_LISTS; k++) {
+    const List *list = &learned.lists[k];
+    g_variant_builder_open (&all, G_VARIANT_TYPE ("aay"));
+    for (guint i = 0; i < list->n; i++)
+      g_variant_builder_add_value (&all, bytes_of (list->entries[i], list->counts[i] * list->each));
+    g_variant_builder_close (&all);
+  }
+  g_variant_builder_add_value (&all, g_variant_new_fixed_array (G_VARIANT_TYPE_UINT64, a->offsets, a->n_factors, sizeof (guint64)));
+  g_variant_builder_add (&all, "t", a->factor_end);
+  g_variant_builder_add (&all, "t", a->states_offset);
+  learned_end (&learned);
+  g_autoptr (GVariant) saved = g_variant_ref_sink (g_variant_builder_end (&all));
+  return g_variant_get_data_as_bytes (saved);
 }
 
-/* Element i of an "aay": NULL where it is empty, FALSE where it is not of `size`. */
-static gboolean take_element (GVariant *list, guint i, gsize size, void **out)
+/* FALSE where an entry is neither empty nor of its size. */
+static gboolean restore_list (GVariant *saved, const List *list)
 {
-  gsize n = 0;
-  g_autoptr (GVariant) element = g_variant_get_child_value (list, i);
-  const void *data = g_variant_get_fixed_array (element, &n, 1);
-  *out = n == size ? g_memdup2 (data, size) : NULL;
-  return n == size || n == 0;
-}
-
-static gboolean restore_orders (Learner *l, GVariant *orders)
-{
-  gboolean ok = TRUE;
-  for (guint u = 0; ok && u < l->analysis->n_units; u++) {
-    const QzUnit *unit = &l->source->units[u];
-    void *element;
-    ok = take_element (orders, u, sizeof (guint32) * l->analysis->order_lengths[u], &element);
-    g_autofree guint32 *order = element;
-    for (guint e = 0; ok && order != NULL && e < unit->n_experts; e++)
-      ok = qz_source_set_order (l->source, u, e, order + (gsize) e * unit->n_ff);
+  gboolean ok = g_variant_n_children (saved) == list->n;
+  for (guint i = 0; ok && i < list->n; i++) {
+    gsize size = 0;
+    g_autoptr (GVariant) element = g_variant_get_child_value (saved, i);
+    const void *bytes = g_variant_get_fixed_array (element, &size, 1);
+    ok = size == 0 || size == list->counts[i] * list->each;
+    list->entries[i] = ok && size > 0 ? g_memdup2 (bytes, size) : NULL;
   }
   return ok;
 }
 
-static gboolean restore_learned (gpointer data, GBytes *saved)
+static gboolean restore_transforms (Learner *l, GVariant *saved)
+{
+  QzAnalysis *a = l->analysis;
+  gboolean ok = g_variant_n_children (saved) == a->n_inputs;
+  for (guint i = 0; ok && i < a->n_inputs; i++) {
+    gsize size = 0;
+    g_autoptr (GVariant) element = g_variant_get_child_value (saved, i);
+    const void *bytes = g_variant_get_fixed_array (element, &size, 1);
+    a->transforms[i] = size > 0 ? qz_transform_new_from_bytes (l->source->inputs[i].cols, bytes, size) : NULL;
+    gboolean seen = a->transforms[i] != NULL;
+    ok = seen == (size > 0) && seen == (l->noise[i] != NULL) && seen == (l->errors[i] != NULL);
+  }
+  return ok;
+}
+
+static gboolean restore_orders (Learner *l, guint32 *const *orders)
+{
+  gboolean ok = TRUE;
+  for (guint u = 0; u < l->analysis->n_units; u++) {
+    const QzUnit *unit = &l->source->units[u];
+    for (guint e = 0; ok && orders[u] != NULL && e < unit->n_experts; e++)
+      ok = qz_source_set_order (l->source, u, e, orders[u] + (gsize) e * unit->n_ff);
+  }
+  return ok;
+}
+
+static gboolean restore_learned (gpointer data, GBytes *bytes)
 {
   Learner *l = data;
   QzAnalysis *a = l->analysis;
-  g_autoptr (GVariant) all = g_variant_ref_sink (g_variant_new_from_bytes (G_VARIANT_TYPE (LEARNED_TYPE), saved, FALSE));
-  g_autoptr (GVariant) transforms = NULL, noise = NULL, errors = NULL, pivots = NULL, orders = NULL, offsets = NULL;
+  Learned learned;
+  g_autoptr (GVariant) saved = g_variant_ref_sink (g_variant_new_from_bytes (G_VARIANT_TYPE (LEARNED_TYPE), bytes, FALSE));
+  g_autoptr (GVariant) transforms = g_variant_get_child_value (saved, 0), offsets = g_variant_get_child_value (saved, 1 + N_LISTS);
   gsize n = 0;
-  g_variant_get (all, "(@aay@aay@aay@aay@aay@attt)", &transforms, &noise, &errors, &pivots, &orders, &offsets, &a->factor_end, &a->states_offset);
   const guint64 *places = g_variant_get_fixed_array (offsets, &n, sizeof (guint64));
-  gboolean ok = g_variant_is_normal_form (all) && n == a->n_factors && g_variant_n_children (transforms) == a->n_inputs
-                && g_variant_n_children (noise) == a->n_inputs && g_variant_n_children (errors) == a->n_inputs && g_variant_n_children (pivots) == a->n_factors && g_variant_n_children (orders) == a->n_units && restore_orders (l, orders);
-  for (guint f = 0; ok && f < a->n_factors; f++) {
-    void *element;
-    ok = take_element (pivots, f, sizeof (float) * a->factor_cols[f], &element);
-    a->pivots[f] = element;
-    a->offsets[f] = places[f];
+  gboolean ok = g_variant_is_normal_form (saved) && n == a->n_factors;
+  learned_begin (&learned, l);
+  for (guint k = 0; ok && k < N_LISTS; k++) {
+    g_autoptr (GVariant) list = g_variant_get_child_value (saved, 1 + k);
+    ok = restore_list (list, &learned.lists[k]);
   }
-  for (guint i = 0; ok && i < a->n_inputs; i++) {
-    gsize size = 0;
-    g_autoptr (GVariant) blob = g_variant_get_child_value (transforms, i);
-    const void *bytes = g_variant_get_fixed_array (blob, &size, 1);
-    a->transforms[i] = size > 0 ? qz_transform_new_from_bytes (l->source->inputs[i].cols, bytes, size) : NULL;
-    void *element = NULL;
-    ok = (size == 0 || a->transforms[i] != NULL) && take_element (noise, i, sizeof (float) * 2 * l->source->inputs[i].cols, &element) && (size == 0) == (element == NULL);
-    l->noise[i] = element;
-    void *rows = NULL;
-    ok = ok && take_element (errors, i, sizeof (guint16) * QZ_ERROR_ROWS * l->source->inputs[i].cols, &rows) && (size == 0) == (rows == NULL);
-    l->errors[i] = rows;
+  ok = ok && restore_transforms (l, transforms) && restore_orders (l, learned.orders);
+  if (ok) {
+    memcpy (a->offsets, places, sizeof (guint64) * n);
+    g_variant_get_child (saved, 2 + N_LISTS, "t", &a->factor_end);
+    g_variant_get_child (saved, 3 + N_LISTS, "t", &a->states_offset);
   }
-  for (guint f = 0; !ok && f < a->n_factors; f++)
-    g_clear_pointer (&a->pivots[f], g_free);
-  for (guint i = 0; !ok && i < a->n_inputs; i++) {
+  /* Orders are the source's now; the rest stays only where all is well. */
+  for (guint k = 0; k < N_LISTS; k++)
+    for (guint i = 0; (!ok || k == ORDERS) && i < learned.lists[k].n; i++)
+      g_clear_pointer (&learned.lists[k].entries[i], g_free);
+  for (guint i = 0; !ok && i < a->n_inputs; i++)
     g_clear_pointer (&a->transforms[i], qz_transform_free);
-    g_clear_pointer (&l->noise[i], g_free);
-    g_clear_pointer (&l->errors[i], g_free);
-  }
-  a->factor_end = ok ? a->factor_end : 0;
+  learned_end (&learned);
   return ok;
 }
 

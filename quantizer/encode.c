@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Columns compensated together: a panel, and so a whole number of groups; one more is looked at before the last decisions. */
-enum { BLOCK = QZ_PANEL_COLS, BLOCK_AHEAD = BLOCK + 1, SUPER_COLS = 256, MOST_SCALE = 65504 /* of f16 */ };
+enum { BLOCK = QZ_PANEL_COLS, BLOCK_AHEAD = BLOCK + 1, SUPER_COLS = 256 };
 
 struct QzEncodeScratch {
   guint n, cols, cols_padded, n_groups, n_supers;
@@ -338,7 +338,7 @@ static const float widen_by = 1.5f;
 /* Once more, and it can still be stored. */
 static gboolean can_widen (float scale)
 {
-  return scale > 0 && scale * widen_by < MOST_SCALE;
+  return scale > 0 && scale * widen_by < XB_MOST_HALF;
 }
 
 /* A row has the scale of bell-shaped weights. Where the Hadamard spread one loud weight over its block, the weights of that block are all at the end of the codes'

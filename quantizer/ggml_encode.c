@@ -26,7 +26,7 @@ static void put_half (guint8 *out, guint16 bits)
 /* The nearest f16, at most the largest there is, beyond which nothing could be read. */
 static float store_half (guint8 *out, float x)
 {
-  guint16 bits = half (CLAMP (x, -65504.0f, 65504.0f));
+  guint16 bits = half (CLAMP (x, -XB_MOST_HALF, XB_MOST_HALF));
   put_half (out, bits);
   return xb_half_to_float (bits);
 }
@@ -34,7 +34,7 @@ static float store_half (guint8 *out, float x)
 /* The same for a scale: where f16 is coarse (below 2^-14) rather the next one up than one with which the largest weights could not be reached. */
 static float store_scale (guint8 *out, float x)
 {
-  guint16 bits = half (CLAMP (x, -65504.0f, 65504.0f));
+  guint16 bits = half (CLAMP (x, -XB_MOST_HALF, XB_MOST_HALF));
   if (fabsf (xb_half_to_float (bits)) < fabsf (x) * (1 - 0x1p-10f) && (bits & 0x7fff) < 0x400)
     bits++;
   put_half (out, bits);

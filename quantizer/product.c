@@ -3,8 +3,8 @@
 
 #include "kernels/dense.h"
 
-/* Every unit packs B anew, so units are large: a share of a worker each, or half of one. */
-enum { LEAST_ROWS = 48, MOST_ROWS = 480, GRAM_ROWS = 128, LEAST_ROUNDED = 1 << 24 };
+/* Every unit packs B anew, so units are large; they are alike, two or more for each worker. */
+enum { TILE_ROWS = 12, LEAST_ROWS = 48, MOST_ROWS = 480, GRAM_ROWS = 128, LEAST_ROUNDED = 1 << 24 };
 
 typedef void Gemm (bool transpose_a, bool transpose_b, uint32_t row0, uint32_t row1, uint32_t n, uint32_t k, const float *a, size_t lda, const float *b,
                    size_t ldb, float beta, float *c, size_t ldc);
@@ -35,7 +35,8 @@ static void product_work (gpointer data, guint begin, guint end, guint worker)
 static void multiply (Gemm *gemm, EngWorkers *workers, bool transpose_a, bool transpose_b, guint m, guint n, guint k, const float *a, gsize lda, const float *b,
                       gsize ldb, float beta, float *c, gsize ldc)
 {
-  guint share = m / (2 * eng_workers_count (workers)), rows = CLAMP ((share + LEAST_ROWS - 1) / LEAST_ROWS * LEAST_ROWS, LEAST_ROWS, MOST_ROWS);
+  guint shares = 2 * eng_workers_count (workers), rounds = (m + shares * MOST_ROWS - 1) / (shares * MOST_ROWS), share = (m + shares * rounds - 1) / (shares * rounds);
+  guint rows = MAX ((share + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS, LEAST_ROWS);
   Product p = { transpose_a, transpose_b, m, n, k, rows, a, b, lda, ldb, ldc, beta, c, gemm };
   eng_workers_run (workers, product_work, &p, (m + rows - 1) / rows, 1);
 }
