@@ -243,8 +243,8 @@ void xb_raw_matmul (xb_raw_type type, const void *w, uint32_t cols, const float 
 void xb_raw_to_f32 (xb_raw_type type, const void *w, float *out, size_t n);
 void xb_f32_to_f16 (const float *x, uint16_t *out, size_t n);
 float xb_half_to_float (uint16_t h);
-#define XB_MOST_HALF 65504.0f /* the largest that f16 holds */
 uint16_t xb_float_to_half (float f);
+#define XB_MOST_HALF 65504.0f /* the largest that f16 holds */
 
 /* ---- input pipeline: permute, scale, block Hadamard with signs ---------------------------------------------------------- */
 
