@@ -181,25 +181,6 @@ static void load_chunk (const xb_attention *a, size_t offset, int bits, uint32_t
   memset (out + (size_t) n * first, 0, (size_t) (CHUNK - n) * first * sizeof (float));
 }
 
-static void turn (const float *keys, uint32_t d, float *turned)
-{
-  uint32_t i = 0;
-  for (; i + XB_VL <= d; i += XB_VL)
-    for (uint32_t t = 0; t < CHUNK; t += XB_VL) {
-      vf v[XB_VL];
-#pragma GCC unroll 16
-      for (uint32_t l = 0; l < XB_VL; l++)
-        v[l] = v_load (keys + (size_t) (t + l) * d + i);
-      v_transpose (v);
-#pragma GCC unroll 16
-      for (uint32_t l = 0; l < XB_VL; l++)
-        v_store (turned + (size_t) (i + l) * CHUNK + t, v[l]);
-    }
-  for (; i < d; i++)
-    for (uint32_t t = 0; t < CHUNK; t++)
-      turned[(size_t) i * CHUNK + t] = keys[(size_t) t * d + i];
-}
-
 static void attend_block (const xb_attention *a, attention_row *rows, uint32_t n_rows)
 {
   float loaded[CHUNK * XB_MAX_KEY], turned[CHUNK * XB_MAX_KEY], scores[MAX_ROWS][CHUNK];
@@ -218,7 +199,7 @@ static void attend_block (const xb_attention *a, attention_row *rows, uint32_t n
       for (uint32_t r = 0; r < n_rows; r++)
         score_row (rows[r].q, loaded, d, scores[r]);
     } else {
-      turn (loaded, d, turned);
+      pack_lines (turned, CHUNK, loaded, d, CHUNK, d);
       for (uint32_t r = 0; r < whole; r += BLOCK)
         score_block (rows + r, BLOCK, turned, d, scores + r);
       for (uint32_t r = whole; r < n_rows; r++)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/half.h"
+#include "kernels/lines.h"
 #include "kernels/table.h"
 #include "kernels/vec.h"
 
